@@ -1,0 +1,57 @@
+//! The one error type of the crate.
+
+use std::path::{Path, PathBuf};
+
+/// What can go wrong, naming the thing and, where there is one, the remedy.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be read, written or created.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// A model directory, checkpoint or one of their files is damaged or incomplete.
+    #[error("{path}: {reason}", path = path.display())]
+    Model {
+        /// The file or directory.
+        path: PathBuf,
+        /// What was expected and what was found.
+        reason: String,
+    },
+    /// The model is sound, but nothing here can run it (that way).
+    #[error("unsupported model: {0}")]
+    Unsupported(String),
+    /// An option has a value that the model or the machine doesn't have.
+    #[error("{option}: {reason}")]
+    Option {
+        /// Name of the option, as the user writes it.
+        option: &'static str,
+        /// The values there are.
+        reason: String,
+    },
+    /// A backend failed while it ran.
+    #[error("backend {backend}: {reason}")]
+    Backend {
+        /// Its name: `cpu`, `cuda`, `tensorrt`.
+        backend: &'static str,
+        /// What failed.
+        reason: String,
+    },
+}
+
+impl Error {
+    pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
+        Error::Io { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn model(path: &Path, reason: impl Into<String>) -> Self {
+        Error::Model { path: path.to_owned(), reason: reason.into() }
+    }
+}
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;

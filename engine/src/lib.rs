@@ -1,0 +1,8 @@
+//! Streaming speech recognition with NVIDIA Parakeet and Nemotron models.
+
+#![deny(unsafe_code)]
+
+pub mod error;
+pub mod model;
+
+pub use error::{Error, Result};

@@ -1,0 +1,3 @@
+//! A model directory: `config.json`, `model.safetensors`, `tokens.txt`.
+
+pub mod config;
