@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Products of activations with weight matrices as they lie in the file: `y[m][n] = sum_k x[m][k] w[n][k]`.
 //!
-//! The library is `gemm`; weights in half precision are widened panel by panel into cache. With few rows that costs
+//! The library is `matrixmultiply`; weights in half precision are widened panel by panel into cache. With few rows that costs
 //! more than the product itself, so processors with AVX2, FMA and F16C use [`super::rows`] instead.
 
 use half::f16;
@@ -96,26 +96,21 @@ fn library(x: Rows<'_>, w: Rows<'_>, y: &mut [f32], y_stride: usize) {
     // SAFETY: the pointers cover what the strides reach: `Rows::new` checked both operands, the line above checked
     // `y`; `y` is borrowed mutably, so it overlaps neither.
     unsafe {
-        gemm::gemm(
-            w.count,
+        matrixmultiply::sgemm(
             x.count,
             x.width,
-            y.as_mut_ptr(),
-            y_stride as isize,
-            1,
-            false,
-            w.data.as_ptr(),
-            1,
-            w.stride as isize,
+            w.count,
+            1.0,
             x.data.as_ptr(),
             x.stride as isize,
             1,
+            w.data.as_ptr(),
+            1,
+            w.stride as isize,
             0.0,
-            1.0,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
+            y.as_mut_ptr(),
+            y_stride as isize,
+            1,
         );
     }
 }
