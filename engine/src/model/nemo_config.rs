@@ -22,9 +22,7 @@ pub fn read(yaml: &str, name: &str) -> Result<NemoConfig, String> {
     let target = yaml.text("target")?.unwrap_or_default();
     let class = target.rsplit('.').next().unwrap_or_default();
     if !class.is_empty() && (!class.contains("RNNT") || class.contains("Prompt")) {
-        return Err(format!(
-            "target {class}: only transducers (RNNT and TDT) without prompts can be run"
-        ));
+        return Err(format!("target {class}: only transducers (RNNT and TDT) without prompts can be run"));
     }
     let model = ModelConfig {
         format: FORMAT,
@@ -35,14 +33,8 @@ pub fn read(yaml: &str, name: &str) -> Result<NemoConfig, String> {
     };
     model.validate()?;
     yaml.only("tokenizer.type", "bpe", &["bpe"])?;
-    let tokenizer = yaml
-        .text("tokenizer.model_path")?
-        .ok_or("tokenizer.model_path is missing")?;
-    let tokenizer = tokenizer
-        .rsplit(['/', ':'])
-        .next()
-        .unwrap_or_default()
-        .to_owned();
+    let tokenizer = yaml.text("tokenizer.model_path")?.ok_or("tokenizer.model_path is missing")?;
+    let tokenizer = tokenizer.rsplit(['/', ':']).next().unwrap_or_default().to_owned();
     Ok(NemoConfig { model, tokenizer })
 }
 
@@ -60,30 +52,20 @@ fn features(yaml: &Yaml) -> Result<FeaturesConfig, String> {
     yaml.number(&key("highfreq"), 8_000.0, 8_000.0)?;
     yaml.only(&key("window"), "hann", &["hann"])?;
     yaml.only(&key("log_zero_guard_type"), "add", &["add"])?;
-    yaml.number(
-        &key("log_zero_guard_value"),
-        (-24_f64).exp2(),
-        (-24_f64).exp2(),
-    )?;
+    yaml.number(&key("log_zero_guard_value"), (-24_f64).exp2(), (-24_f64).exp2())?;
     yaml.only(&key("mel_norm"), "slaney", &["slaney"])?;
     yaml.flag(&key("log"), true, true)?;
     yaml.flag(&key("exact_pad"), false, false)?;
     let normalize = match yaml.at(&key("normalize")) {
         Some(Value::String(how)) if how == "per_feature" => Normalize::PerFeature,
         Some(Value::String(how)) if how == "all_features" => {
-            return Err(
-                "preprocessor.normalize: all_features, expected per_feature or none".into(),
-            );
+            return Err("preprocessor.normalize: all_features, expected per_feature or none".into());
         }
         Some(Value::Object(_)) => return Err("preprocessor.normalize: fixed statistics".into()),
         None if yaml.0.pointer("/preprocessor/normalize").is_none() => Normalize::PerFeature,
         _ => Normalize::None,
     };
-    Ok(FeaturesConfig {
-        sample_rate: 16_000,
-        mel_bins: yaml.size_or(&key("features"), 64)?,
-        normalize,
-    })
+    Ok(FeaturesConfig { sample_rate: 16_000, mel_bins: yaml.size_or(&key("features"), 64)?, normalize })
 }
 
 fn encoder(yaml: &Yaml) -> Result<EncoderConfig, String> {
@@ -110,9 +92,7 @@ fn encoder(yaml: &Yaml) -> Result<EncoderConfig, String> {
         None | Some("regular") => AttentionStyle::Regular,
         Some("chunked_limited") => AttentionStyle::ChunkedLimited,
         Some(other) => {
-            return Err(format!(
-                "encoder.att_context_style: {other}, expected regular or chunked_limited"
-            ));
+            return Err(format!("encoder.att_context_style: {other}, expected regular or chunked_limited"));
         }
     };
     let channels = yaml.int(&key("subsampling_conv_channels"))?.unwrap_or(-1);
@@ -126,11 +106,7 @@ fn encoder(yaml: &Yaml) -> Result<EncoderConfig, String> {
         conv_kernel,
         conv_context: conv_context(yaml.at(&key("conv_context_size")), conv_kernel)?,
         conv_norm: match yaml
-            .only(
-                &key("conv_norm_type"),
-                "batch_norm",
-                &["batch_norm", "layer_norm"],
-            )?
+            .only(&key("conv_norm_type"), "batch_norm", &["batch_norm", "layer_norm"])?
             .as_str()
         {
             "layer_norm" => ConvNorm::LayerNorm,
@@ -153,9 +129,7 @@ fn conv_context(value: Option<&Value>, kernel: usize) -> Result<[usize; 2], Stri
         None => None,
     }
     .ok_or_else(|| {
-        format!(
-            "encoder.conv_context_size: expected null, causal or [left, right] for {kernel} taps"
-        )
+        format!("encoder.conv_context_size: expected null, causal or [left, right] for {kernel} taps")
     })
 }
 
@@ -175,23 +149,16 @@ fn decoder(yaml: &Yaml) -> Result<DecoderConfig, String> {
     yaml.flag("decoder.blank_as_pad", true, true)?;
     yaml.only("joint.jointnet.activation", "relu", &["relu"])?;
     let predictor_width = yaml.size("decoder.prednet.pred_hidden")?;
-    let hidden = yaml
-        .int("decoder.prednet.rnn_hidden_size")?
-        .filter(|&hidden| hidden > 0);
+    let hidden = yaml.int("decoder.prednet.rnn_hidden_size")?.filter(|&hidden| hidden > 0);
     if hidden.is_some_and(|hidden| usize::try_from(hidden) != Ok(predictor_width)) {
         return Err("decoder.prednet.rnn_hidden_size: an LSTM with projection".into());
     }
     let vocabulary = yaml.size("decoder.vocab_size")?;
     let classes = yaml.size_or("joint.num_classes", vocabulary)?;
     if classes != vocabulary {
-        return Err(format!(
-            "joint.num_classes: {classes}, but decoder.vocab_size is {vocabulary}"
-        ));
+        return Err(format!("joint.num_classes: {classes}, but decoder.vocab_size is {vocabulary}"));
     }
-    let greedy = [
-        "decoding.greedy.max_symbols",
-        "decoding.greedy.max_symbols_per_step",
-    ];
+    let greedy = ["decoding.greedy.max_symbols", "decoding.greedy.max_symbols_per_step"];
     let mut limits = Vec::new();
     for key in greedy {
         limits.extend(yaml.int(key)?.filter(|&limit| limit > 0));
@@ -223,11 +190,7 @@ fn transducer(yaml: &Yaml) -> Result<Transducer, String> {
         return Ok(Transducer::Rnnt);
     }
     let mut known: Option<(&str, Vec<u32>)> = None;
-    for key in [
-        "decoding.durations",
-        "loss.tdt_kwargs.durations",
-        "model_defaults.tdt_durations",
-    ] {
+    for key in ["decoding.durations", "loss.tdt_kwargs.durations", "model_defaults.tdt_durations"] {
         let Some(value) = yaml.at(key) else { continue };
         let durations: Vec<u32> = serde_json::from_value(value.clone())
             .map_err(|_| format!("{key}: expected a list of whole numbers"))?;
@@ -258,14 +221,9 @@ impl Yaml {
         let mut path = path.to_owned();
         // A value may refer to another, `${model_defaults.pred_hidden}`, which may refer to another, but not for ever.
         for _ in 0..8 {
-            let value = self
-                .0
-                .pointer(&format!("/{}", path.replace('.', "/")))
-                .filter(|value| !value.is_null())?;
-            match value
-                .as_str()
-                .and_then(|text| text.strip_prefix("${")?.strip_suffix('}'))
-            {
+            let value =
+                self.0.pointer(&format!("/{}", path.replace('.', "/"))).filter(|value| !value.is_null())?;
+            match value.as_str().and_then(|text| text.strip_prefix("${")?.strip_suffix('}')) {
                 Some(other) => path = other.to_owned(),
                 None => return Some(value),
             }
@@ -282,9 +240,7 @@ impl Yaml {
         let Some(value) = self.at(path) else {
             return Ok(None);
         };
-        read(value)
-            .map(Some)
-            .ok_or_else(|| format!("{path}: expected {kind}, found {}", brief(value)))
+        read(value).map(Some).ok_or_else(|| format!("{path}: expected {kind}, found {}", brief(value)))
     }
 
     fn text(&self, path: &str) -> Result<Option<String>, String> {
@@ -297,29 +253,20 @@ impl Yaml {
 
     fn size(&self, path: &str) -> Result<usize, String> {
         let size = |value: &Value| value.as_u64().and_then(|size| usize::try_from(size).ok());
-        self.typed(path, "a size", size)?
-            .ok_or_else(|| format!("{path} is missing"))
+        self.typed(path, "a size", size)?.ok_or_else(|| format!("{path} is missing"))
     }
 
     fn size_or(&self, path: &str, default: usize) -> Result<usize, String> {
-        if self.at(path).is_none() {
-            Ok(default)
-        } else {
-            self.size(path)
-        }
+        if self.at(path).is_none() { Ok(default) } else { self.size(path) }
     }
 
     fn bool_or(&self, path: &str, default: bool) -> Result<bool, String> {
-        Ok(self
-            .typed(path, "true or false", Value::as_bool)?
-            .unwrap_or(default))
+        Ok(self.typed(path, "true or false", Value::as_bool)?.unwrap_or(default))
     }
 
     /// A number that must be `expected`; `default` is NeMo's where it is absent.
     fn number(&self, path: &str, default: f64, expected: f64) -> Result<(), String> {
-        let found = self
-            .typed(path, "a number", Value::as_f64)?
-            .unwrap_or(default);
+        let found = self.typed(path, "a number", Value::as_f64)?.unwrap_or(default);
         if (found - expected).abs() <= 1e-9 * expected.abs() {
             return Ok(());
         }
@@ -328,11 +275,7 @@ impl Yaml {
 
     fn flag(&self, path: &str, default: bool, expected: bool) -> Result<(), String> {
         let found = self.bool_or(path, default)?;
-        if found == expected {
-            Ok(())
-        } else {
-            Err(format!("{path}: {found}, expected {expected}"))
-        }
+        if found == expected { Ok(()) } else { Err(format!("{path}: {found}, expected {expected}")) }
     }
 
     fn only(&self, path: &str, default: &str, known: &[&str]) -> Result<String, String> {
@@ -344,9 +287,7 @@ impl Yaml {
     }
 
     fn absent(&self, path: &str) -> Result<(), String> {
-        self.at(path).map_or(Ok(()), |value| {
-            Err(format!("{path}: {}, expected null", brief(value)))
-        })
+        self.at(path).map_or(Ok(()), |value| Err(format!("{path}: {}, expected null", brief(value))))
     }
 
     fn class(&self, section: &str, expected: &str) -> Result<(), String> {

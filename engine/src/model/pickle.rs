@@ -72,15 +72,11 @@ impl StoredTensor {
     /// Whether the elements lie in row-major order without gaps.
     pub fn is_contiguous(&self) -> bool {
         let mut expected = 1_usize;
-        self.shape
-            .iter()
-            .zip(&self.strides)
-            .rev()
-            .all(|(&size, &stride)| {
-                let fits = size == 1 || stride == expected;
-                expected = expected.saturating_mul(size);
-                fits
-            })
+        self.shape.iter().zip(&self.strides).rev().all(|(&size, &stride)| {
+            let fits = size == 1 || stride == expected;
+            expected = expected.saturating_mul(size);
+            fits
+        })
     }
 }
 
@@ -88,15 +84,9 @@ impl StoredTensor {
 ///
 /// The error is a reason: what was found where.
 pub fn read(bytes: &[u8]) -> Result<Vec<(String, StoredTensor)>, String> {
-    let mut machine = Machine {
-        input: bytes,
-        ..Machine::default()
-    };
+    let mut machine = Machine { input: bytes, ..Machine::default() };
     let root = machine.run().map_err(|reason| {
-        format!(
-            "not a dictionary of tensors: {reason} at byte {}",
-            bytes.len() - machine.input.len()
-        )
+        format!("not a dictionary of tensors: {reason} at byte {}", bytes.len() - machine.input.len())
     })?;
     machine.tensors_of(root)
 }
@@ -152,8 +142,8 @@ impl Machine<'_> {
                 0x8a => self.int(Self::long)?,
                 b'X' => {
                     let length = self.length()?;
-                    let text = std::str::from_utf8(self.take(length)?)
-                        .map_err(|_| "text that is not UTF-8")?;
+                    let text =
+                        std::str::from_utf8(self.take(length)?).map_err(|_| "text that is not UTF-8")?;
                     let text = Rc::from(text);
                     self.push(Value::Text(text));
                 }
@@ -197,19 +187,13 @@ impl Machine<'_> {
     }
 
     fn take(&mut self, length: usize) -> Step<&[u8]> {
-        let (taken, rest) = self
-            .input
-            .split_at_checked(length)
-            .ok_or("the end of the data")?;
+        let (taken, rest) = self.input.split_at_checked(length).ok_or("the end of the data")?;
         self.input = rest;
         Ok(taken)
     }
 
     fn bytes<const N: usize>(&mut self) -> Step<[u8; N]> {
-        let (taken, rest) = self
-            .input
-            .split_first_chunk()
-            .ok_or("the end of the data")?;
+        let (taken, rest) = self.input.split_first_chunk().ok_or("the end of the data")?;
         self.input = rest;
         Ok(*taken)
     }
@@ -219,12 +203,7 @@ impl Machine<'_> {
     }
 
     fn line(&mut self) -> Step<String> {
-        let end = self
-            .input
-            .iter()
-            .take(256)
-            .position(|&b| b == b'\n')
-            .ok_or("a name without end")?;
+        let end = self.input.iter().take(256).position(|&b| b == b'\n').ok_or("a name without end")?;
         let name = String::from_utf8_lossy(self.take(end)?).into_owned();
         self.take(1)?;
         Ok(name)
@@ -268,12 +247,8 @@ impl Machine<'_> {
 
     fn pop_many(&mut self, count: usize) -> Step<Vec<Value>> {
         let floor = self.marks.last().copied().unwrap_or(0);
-        let start = self
-            .stack
-            .len()
-            .checked_sub(count)
-            .filter(|&start| start >= floor)
-            .ok_or("an empty stack")?;
+        let start =
+            self.stack.len().checked_sub(count).filter(|&start| start >= floor).ok_or("an empty stack")?;
         Ok(self.stack.split_off(start))
     }
 
@@ -285,11 +260,7 @@ impl Machine<'_> {
     }
 
     fn get(&mut self, slot: u32) -> Step {
-        let value = self
-            .memo
-            .get(&slot)
-            .ok_or_else(|| format!("memo {slot}, which was never set,"))?
-            .clone();
+        let value = self.memo.get(&slot).ok_or_else(|| format!("memo {slot}, which was never set,"))?.clone();
         self.push(value);
         Ok(())
     }
@@ -325,29 +296,19 @@ impl Machine<'_> {
     /// `("storage", type, key, device, elements)` stands for a storage.
     fn persistent(&mut self) -> Step {
         let items = self.pop_tuple()?;
-        let [
-            Value::Text(tag),
-            Value::Global(Global::Storage(element)),
-            Value::Text(key),
-            _,
-            elements,
-        ] = &*items
+        let [Value::Text(tag), Value::Global(Global::Storage(element)), Value::Text(key), _, elements] =
+            &*items
         else {
             return Err("a persistent id that is not a storage".into());
         };
         if &**tag != "storage" {
             return Err(format!("persistent id {tag:?}"));
         }
-        let plain =
-            !key.is_empty() && key.len() <= 64 && key.bytes().all(|b| b.is_ascii_alphanumeric());
+        let plain = !key.is_empty() && key.len() <= 64 && key.bytes().all(|b| b.is_ascii_alphanumeric());
         if !plain {
             return Err(format!("storage key {key:?}"));
         }
-        let storage = Storage {
-            element: *element,
-            key: key.clone(),
-            elements: size(elements)?,
-        };
+        let storage = Storage { element: *element, key: key.clone(), elements: size(elements)? };
         self.storages.push(storage);
         self.push(Value::Storage(self.storages.len() - 1));
         Ok(())
@@ -399,11 +360,7 @@ impl Machine<'_> {
         if items.len() % 2 != 0 {
             return Err("a key without a value".into());
         }
-        self.dicts[dict].extend(
-            items
-                .chunks_exact(2)
-                .map(|pair| (pair[0].clone(), pair[1].clone())),
-        );
+        self.dicts[dict].extend(items.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())));
         Ok(())
     }
 
@@ -426,13 +383,8 @@ impl Machine<'_> {
         if tensor.shape.len() != tensor.strides.len() {
             return Err("a tensor with more sizes than strides".into());
         }
-        let elements = tensor
-            .shape
-            .iter()
-            .try_fold(1_usize, |product, &size| product.checked_mul(size));
-        let end = tensor
-            .span()
-            .and_then(|span| span.checked_add(tensor.offset));
+        let elements = tensor.shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size));
+        let end = tensor.span().and_then(|span| span.checked_add(tensor.offset));
         if elements.is_none() || end.is_none_or(|end| end > tensor.storage.elements) {
             return Err(format!(
                 "a tensor of shape {:?}, strides {:?} and offset {} beyond its storage of {} elements",
