@@ -251,6 +251,8 @@ fn sizes_beyond_the_file_are_refused() {
     bytes.extend_from_slice(&[0; 1024]);
     let error = Place::new().refusal(&bytes);
     assert!(error.contains("claims 10737418240 bytes, but 1024 are left"), "{error}");
+    let error = Place::new().refusal(&b"line\n\x1b[2J".repeat(200));
+    assert!(error.contains("not a tar archive") && !error.contains(char::is_control), "{error}");
     let whole = tar(&TestNemo::new().members());
     for length in [1, 511, 513, whole.len() / 4, whole.len() / 2, whole.len() * 3 / 4] {
         Place::new().refusal(&whole[..length]);
