@@ -2,7 +2,9 @@
 //! `model.safetensors`, mapped into memory and read in place.
 
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -16,7 +18,7 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub struct Weights {
     path: PathBuf,
-    map: Mmap,
+    map: Arc<Mmap>,
     metadata: Metadata,
     /// Offset of the first tensor's data in the file.
     data: usize,
@@ -49,7 +51,7 @@ impl Weights {
             ));
         }
         let file = File::open(path).map_err(|e| Error::io(path, e))?;
-        let map = map(&file).map_err(|e| Error::io(path, e))?;
+        let map = Arc::new(map(&file).map_err(|e| Error::io(path, e))?);
         let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| {
             Error::model(
                 path,
@@ -68,6 +70,13 @@ impl Weights {
     /// Bytes of all tensors together.
     pub fn bytes(&self) -> usize {
         self.metadata.data_len()
+    }
+
+    /// As [`Weights::tensor`], for whoever keeps the tensor.
+    pub fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored> {
+        let half = matches!(self.tensor(name, shape)?.data, TensorData::F16(_));
+        let offsets = self.metadata.info(name).map_or((0, 0), |info| info.data_offsets);
+        Ok(Stored { map: self.map.clone(), bytes: self.data + offsets.0..self.data + offsets.1, half })
     }
 
     /// The tensor `name`, which must have this shape, an `F16` or `F32` type and an aligned place in the file.
@@ -89,6 +98,27 @@ impl Weights {
             }
         };
         Ok(Tensor { shape: &info.shape, data })
+    }
+}
+
+/// A tensor that keeps the file mapped for as long as it lives.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    map: Arc<Mmap>,
+    bytes: Range<usize>,
+    half: bool,
+}
+
+impl Stored {
+    /// The elements in row-major order.
+    pub fn data(&self) -> TensorData<'_> {
+        let bytes = &self.map[self.bytes.clone()];
+        // `Weights::tensor` refused what is misaligned before this was made.
+        if self.half {
+            TensorData::F16(bytemuck::cast_slice(bytes))
+        } else {
+            TensorData::F32(bytemuck::cast_slice(bytes))
+        }
     }
 }
 
