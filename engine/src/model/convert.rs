@@ -47,6 +47,7 @@ pub fn convert(
     options: &ConvertOptions,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<ModelConfig> {
+    fs::metadata(nemo).map_err(|e| Error::io(nemo, e))?;
     let staging = Staging::new(out)?;
     let archive = NemoFile::open(nemo, &staging.dir())?;
     let name = match &options.name {

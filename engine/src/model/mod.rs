@@ -12,6 +12,10 @@ mod nemo;
 mod nemo_config;
 mod pickle;
 pub mod tensors;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 pub mod vocabulary;
 pub mod weights;
 

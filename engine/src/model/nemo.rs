@@ -156,7 +156,11 @@ fn unpack(file: File, path: &Path, scratch: &Path) -> Result<File> {
 
 fn list(file: &File, path: &Path) -> Result<HashMap<String, (u64, u64)>> {
     let fail = |reason: String| Error::model(path, reason);
-    let damaged = |e: io::Error| fail(format!("truncated or not a tar archive: {e}"));
+    // The message may quote whatever bytes are there.
+    let damaged = |e: io::Error| {
+        let quoted: String = e.to_string().escape_debug().take(120).collect();
+        fail(format!("truncated or not a tar archive: {quoted}"))
+    };
     let total = file.metadata().map_err(|e| Error::io(path, e))?.len();
     let mut archive = Archive::new(file);
     let mut members = HashMap::new();

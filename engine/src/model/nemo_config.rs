@@ -312,3 +312,151 @@ fn brief(value: &Value) -> String {
 fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::testing::YAML;
+
+    fn edited(from: &str, to: &str) -> Result<ModelConfig, String> {
+        assert!(YAML.contains(from), "{from}");
+        read(&YAML.replace(from, to), "tiny").map(|config| config.model)
+    }
+
+    #[test]
+    fn a_tdt_configuration_is_read() {
+        let config = read(YAML, "tiny").unwrap();
+        assert_eq!(config.tokenizer, "abc_tokenizer.model");
+        let expected = ModelConfig {
+            format: FORMAT,
+            name: "tiny".into(),
+            features: FeaturesConfig { sample_rate: 16_000, mel_bins: 16, normalize: Normalize::None },
+            encoder: EncoderConfig {
+                layers: 1,
+                width: 8,
+                heads: 2,
+                ff_width: 32,
+                subsampling_channels: 4,
+                causal_subsampling: true,
+                conv_kernel: 3,
+                conv_context: [2, 0],
+                conv_norm: ConvNorm::BatchNorm,
+                attention: AttentionStyle::ChunkedLimited,
+                contexts: vec![[4, 1], [4, 0]],
+                bias: false,
+                xscaling: false,
+            },
+            decoder: DecoderConfig {
+                vocabulary: 5,
+                predictor_width: 6,
+                predictor_layers: 1,
+                joint_width: 7,
+                kind: Transducer::Tdt { durations: vec![0, 1, 2] },
+                max_symbols: 10,
+            },
+        };
+        assert_eq!(config.model, expected);
+    }
+
+    #[test]
+    fn values_have_nemos_forms_and_defaults() {
+        let encoder = |from, to| edited(from, to).unwrap().encoder;
+        assert_eq!(encoder("conv_context_size: causal", "conv_context_size: null").conv_context, [1, 1]);
+        assert_eq!(encoder("conv_context_size: causal", "conv_context_size: [0, 2]").conv_context, [0, 2]);
+        assert_eq!(encoder("  - [4, 1]\n  - [4, 0]", "  - 6\n  - 2").contexts, [[6, 2]]);
+        let full = encoder(
+            "  att_context_size:\n  - [4, 1]\n  - [4, 0]\n  att_context_style: chunked_limited\n",
+            "",
+        );
+        assert_eq!((full.contexts, full.attention), (vec![[-1, -1]], AttentionStyle::Regular));
+        assert!(encoder("  use_bias: false\n", "").bias);
+        assert!(encoder("  xscaling: false\n", "").xscaling);
+        assert_eq!(
+            encoder("subsampling_conv_channels: 4", "subsampling_conv_channels: -1").subsampling_channels,
+            8
+        );
+        let normalize = |to| edited("normalize: NA", to).unwrap().features.normalize;
+        assert_eq!(normalize("normalize: per_feature"), Normalize::PerFeature);
+        assert_eq!(normalize("pad_to: 0"), Normalize::PerFeature);
+        assert_eq!(normalize("normalize: null"), Normalize::None);
+        let symbols = |to| edited("max_symbols: null", to).unwrap().decoder.max_symbols;
+        assert_eq!(
+            (symbols("max_symbols: 3"), symbols("max_symbols_per_step: 4"), symbols("max_symbols: 0")),
+            (3, 4, 10)
+        );
+    }
+
+    #[test]
+    fn a_classic_transducer_is_told_from_tdt() {
+        let rnnt = YAML
+            .replace("  num_extra_outputs: 3\n", "")
+            .replace("model_type: tdt", "model_type: rnnt")
+            .replace("loss_name: tdt", "loss_name: default");
+        assert_eq!(read(&rnnt, "tiny").unwrap().model.decoder.kind, Transducer::Rnnt);
+        let error = |from, to| edited(from, to).unwrap_err();
+        assert!(error("num_extra_outputs: 3", "num_extra_outputs: 0").contains("called a TDT"));
+        assert!(error("num_extra_outputs: 3", "num_extra_outputs: 5").contains("3 durations"));
+        assert!(
+            error("durations: [0, 1, 2], greedy", "durations: [0, 1, 3], greedy")
+                .contains("but decoding.durations is")
+        );
+        assert!(error("loss_name: tdt", "loss_name: multiblank_rnnt").contains("multi-blank"));
+    }
+
+    #[test]
+    fn what_cannot_run_is_refused_by_name() {
+        let cases = [
+            ("EncDecRNNTBPEModel", "EncDecCTCModelBPE", "target EncDecCTCModelBPE"),
+            ("EncDecRNNTBPEModel", "EncDecRNNTBPEModelWithPrompt", "without prompts"),
+            ("type: bpe", "type: agg", "tokenizer.type: agg"),
+            ("window_size: 0.025", "window_size: 0.02", "preprocessor.window_size: 0.02, expected 0.025"),
+            ("  window_size: 0.025\n", "", "preprocessor.window_size"),
+            ("window_stride: 0.01", "window_stride: 0.02", "preprocessor.window_stride"),
+            ("n_fft: 512", "n_fft: 1024", "preprocessor.n_fft"),
+            ("window: hann", "window: hamming", "preprocessor.window: hamming"),
+            ("normalize: NA\n", "normalize: NA\n  preemph: 0.9\n", "preprocessor.preemph"),
+            ("normalize: NA", "normalize: all_features", "preprocessor.normalize"),
+            ("normalize: NA", "normalize: {fixed_mean: [1.0]}", "preprocessor.normalize"),
+            ("subsampling: dw_striding", "subsampling: stacking", "encoder.subsampling: stacking"),
+            ("subsampling_factor: 8", "subsampling_factor: 4", "encoder.subsampling_factor: 4, expected 8"),
+            ("rel_pos", "rel_pos_local_attn", "encoder.self_attention_model: rel_pos_local_attn"),
+            ("untie_biases: true", "untie_biases: false", "encoder.untie_biases"),
+            ("batch_norm", "instance_norm", "encoder.conv_norm_type: instance_norm"),
+            (
+                "chunked_limited",
+                "chunked_limited_with_rc",
+                "encoder.att_context_style: chunked_limited_with_rc",
+            ),
+            ("feat_out: -1", "feat_out: 9", "encoder.feat_out: 9"),
+            ("feat_in: 16", "feat_in: 80", "encoder.feat_in: 80, expected 16"),
+            ("n_layers: 1\n", "n_layers: 1\n  reduction: pooling\n", "encoder.reduction"),
+            ("n_layers: 1", "n_layers: 0", "encoder.layers: expected 1 to 256, found 0"),
+            ("n_layers: 1", "n_layers: one", "encoder.n_layers: expected a size, found \"one\""),
+            ("n_layers: 1", "n_layers: -1", "encoder.n_layers"),
+            ("  n_layers: 1\n", "", "encoder.n_layers is missing"),
+            ("d_model: 8", "d_model: 99999999", "encoder.width"),
+            ("[4, 1]", "[5, 1]", "not a multiple of right + 1"),
+            ("conv_context_size: causal", "conv_context_size: [1, 4]", "encoder.conv_context"),
+            ("RNNTDecoder", "StatelessTransducerDecoder", "decoder._target_"),
+            ("normalization_mode: null", "normalization_mode: layer", "decoder.normalization_mode"),
+            ("blank_as_pad: true", "blank_as_pad: false", "decoder.blank_as_pad"),
+            ("activation: relu", "activation: tanh", "joint.jointnet.activation: tanh"),
+            (
+                "pred_rnn_layers: 1",
+                "pred_rnn_layers: 1, rnn_hidden_size: 9",
+                "decoder.prednet.rnn_hidden_size",
+            ),
+            ("num_classes: 5", "num_classes: 6", "joint.num_classes: 6"),
+            (
+                "pred_hidden: 6, tdt",
+                "pred_hidden: \"${decoder.prednet.pred_hidden}\", tdt",
+                "decoder.prednet.pred_hidden is missing",
+            ),
+            ("encoder:", "encoder: [", "model_config.yaml"),
+        ];
+        for (from, to, expected) in cases {
+            let error = edited(from, to).unwrap_err();
+            assert!(error.contains(expected), "{to}: {error}");
+        }
+    }
+}

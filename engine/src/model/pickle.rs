@@ -433,3 +433,123 @@ fn opcode_name(opcode: u8) -> String {
     };
     format!("{name} (0x{opcode:02x})")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::testing::{TestTensor, int, pickle, text};
+
+    fn one(tensor: TestTensor) -> Vec<u8> {
+        pickle(&[("a.weight".to_owned(), tensor)].into())
+    }
+
+    fn reason(body: &[u8]) -> String {
+        read(&[b"\x80\x02", body].concat()).unwrap_err()
+    }
+
+    #[test]
+    fn a_dictionary_of_tensors_is_read() {
+        let tensor = TestTensor::new(&[2, 3], &[0.0; 6]);
+        let tensors = read(&one(tensor.clone())).unwrap();
+        assert_eq!(tensors, [("a.weight".to_owned(), tensor.tensor)]);
+        assert_eq!(read(b"\x80\x02}.").unwrap(), []);
+    }
+
+    #[test]
+    fn strides_say_whether_elements_are_in_order() {
+        let contiguous = |shape: &[usize], strides: &[usize]| {
+            let mut tensor = TestTensor::new(shape, &[]).tensor;
+            tensor.strides = strides.to_vec();
+            tensor.is_contiguous()
+        };
+        assert!(contiguous(&[2, 3], &[3, 1]) && contiguous(&[2, 1], &[1, 7]) && contiguous(&[], &[]));
+        assert!(!contiguous(&[2, 3], &[1, 2]) && !contiguous(&[2, 3], &[4, 1]) && !contiguous(&[2], &[0]));
+    }
+
+    #[test]
+    fn a_tensor_stays_inside_its_storage() {
+        let beyond = |change: fn(&mut StoredTensor)| {
+            let mut tensor = TestTensor::new(&[2, 3], &[0.0; 6]);
+            change(&mut tensor.tensor);
+            read(&one(tensor)).unwrap_err()
+        };
+        assert!(beyond(|t| t.offset = 1).contains("beyond its storage of 6 elements"));
+        assert!(beyond(|t| t.strides = vec![4, 1]).contains("beyond its storage"));
+        assert!(beyond(|t| t.strides = vec![usize::MAX >> 1, 1]).contains("beyond its storage"));
+        assert!(beyond(|t| t.shape = vec![usize::MAX >> 1, usize::MAX >> 1]).contains("beyond its storage"));
+        assert!(beyond(|t| t.offset = usize::MAX).contains("size -1"));
+        assert!(beyond(|t| t.strides = vec![1]).contains("more sizes than strides"));
+        assert!(beyond(|t| t.shape = vec![1; 9]).contains("9 dimensions"));
+        let mut tensor = TestTensor::new(&[1 << 40, 1 << 40], &[0.0]);
+        tensor.tensor.strides = vec![0, 0];
+        assert!(
+            read(&one(tensor)).unwrap_err().contains("beyond its storage"),
+            "more elements than can be counted"
+        );
+    }
+
+    #[test]
+    fn code_is_refused_by_name() {
+        assert!(reason(b"cos\nsystem\nX\x02\0\0\0ls\x85R.").contains("refused global \"os.system\""));
+        assert!(reason(b"cbuiltins\neval\n.").contains("refused global \"builtins.eval\""));
+        assert!(reason(b"ctorch\n_utils._rebuild_tensor_v2\n.").contains("refused global"));
+        assert!(reason(b"ctorch\nByteStorage\n.").contains("torch.ByteStorage"));
+        assert!(reason(b"(ios\nsystem\n.").contains("opcode INST (0x69) at byte"));
+        assert!(reason(b")\x81.").contains("opcode NEWOBJ"));
+        assert!(reason(b"X\x02\0\0\0osX\x06\0\0\0system\x93.").contains("opcode STACK_GLOBAL"));
+        assert!(reason(b"\x95\x00").contains("opcode 0x95"));
+        assert!(reason(b"ccollections\nOrderedDict\nK\x01\x85R.").contains("a call other than"));
+        assert!(read(b"\x80\x04}.").unwrap_err().contains("protocol 2"));
+    }
+
+    #[test]
+    fn broken_programs_are_refused() {
+        for body in [
+            &b"."[..],
+            b"0.",
+            b"t.",
+            b"u.",
+            b"(}u.",
+            b"}K\x01s.",
+            b"}(K\x01u.",
+            b"R.",
+            b"Q.",
+            b"b.",
+            b"q\x00.",
+            b"K",
+        ] {
+            reason(body);
+        }
+        assert!(reason(b"h\x07.").contains("memo 7"));
+        assert!(reason(b"X\xff\xff\xff\xffabc").contains("end of the data"));
+        assert!(reason(b"X\x01\0\0\0\xff.").contains("not UTF-8"));
+        assert!(reason(b"\x8a\x09123456789.").contains("more than 64 bits"));
+        assert!(reason(b"K\x01.").contains("not a dictionary of tensors"));
+        assert!(reason(b"}X\x01\0\0\0aK\x01s.").contains("\"a\" is not a tensor"));
+        assert!(reason(b"}K\x01K\x01s.").contains("a key that is not text"));
+        let mut persistent = b"(".to_vec();
+        text(&mut persistent, "storage");
+        persistent.extend_from_slice(b"ctorch\nFloatStorage\n");
+        text(&mut persistent, "../0");
+        text(&mut persistent, "cpu");
+        int(&mut persistent, 1);
+        persistent.extend_from_slice(b"tQ.");
+        assert!(reason(&persistent).contains("storage key \"../0\""));
+        let whole = one(TestTensor::new(&[2, 3], &[0.0; 6]));
+        (0..whole.len()).for_each(|length| assert!(read(&whole[..length]).is_err(), "{length}"));
+    }
+
+    #[test]
+    fn deep_nesting_and_memo_abuse_cost_no_more_than_their_bytes() {
+        let nested = [&b")"[..], &vec![0x85; 1_000_000], b"."].concat();
+        assert!(reason(&nested).contains("not a dictionary of tensors"));
+        let doubling: Vec<u8> = [&b")q\x00"[..], &b"h\x00h\x00\x86q\x00".repeat(200_000), b"."].concat();
+        assert!(reason(&doubling).contains("not a dictionary of tensors"));
+        assert!(
+            reason(b"}q\x00X\x01\0\0\0ah\x00s.").contains("\"a\" is not a tensor"),
+            "a dictionary in itself"
+        );
+        let far = b"}r\xff\xff\xff\xffj\xff\xff\xff\xff.";
+        assert_eq!(read(&[b"\x80\x02", &far[..]].concat()).unwrap(), []);
+    }
+}

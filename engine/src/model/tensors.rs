@@ -185,7 +185,8 @@ mod tests {
 
     #[test]
     fn ranges_are_checked() {
-        let cases: [(&str, fn(&mut ModelConfig)); 12] = [
+        type Spoil = fn(&mut ModelConfig);
+        let cases: [(&str, Spoil); 12] = [
             ("name", |c| c.name.clear()),
             ("sample_rate", |c| c.features.sample_rate = 8000),
             ("mel_bins", |c| c.features.mel_bins = 0),

@@ -118,7 +118,8 @@ impl Vocabulary {
     }
 
     /// The text of these tokens: SentencePiece's decoding, then NeMo's rule that one space before a mark of punctuation
-    /// goes. Ids beyond the vocabulary (blank) have no text.
+    /// goes. Ids beyond the vocabulary (blank) have no text. Spaces that pieces begin with are stripped until there is
+    /// text; SentencePiece strips only the first one where a tokenizer was built to keep extra spaces.
     pub fn decode(&self, ids: &[u32]) -> String {
         self.attach_punctuation(&self.decode_pieces(ids))
     }
@@ -273,7 +274,7 @@ mod tests {
     fn a_wrong_number_of_pieces_or_a_broken_line_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tokens.txt");
-        let mut read = |text: &str, expected| {
+        let read = |text: &str, expected| {
             std::fs::write(&path, text).unwrap();
             Vocabulary::read(&path, expected)
         };
