@@ -74,8 +74,10 @@ pub struct Scratch {
     with_v: Vec<f32>,
 }
 
-/// One stream's queries and what they may see.
+/// One stream's queries and what they look at.
 pub struct Queries<'a> {
+    pub cache: &'a KeyValues,
+    pub positions: &'a Positions,
     /// Projected queries `[count, width]`.
     pub queries: &'a [f32],
     /// Frame index of the first query.
@@ -90,11 +92,10 @@ pub fn attend(
     heads: usize,
     queries: &Queries<'_>,
     visible: impl Fn(i64) -> Range<i64>,
-    cache: &KeyValues,
-    positions: &Positions,
     scratch: &mut Scratch,
     out: &mut [f32],
 ) {
+    let Queries { cache, positions, .. } = queries;
     let width = layer.query.outputs;
     let head_width = width / heads;
     let count = queries.queries.len() / width;

@@ -169,11 +169,15 @@ fn self_attention(
         // A chunk is as long as a ring block, so it never wraps.
         let first_row = segment.first % state.ring.len();
         cache.store(first_row, &key[range.clone()], &value[range.clone()], width);
-        let queries =
-            Queries { queries: &query[range.clone()], first: segment.first as i64, ring: &state.ring };
+        let queries = Queries {
+            cache,
+            positions: &state.positions.0[index],
+            queries: &query[range.clone()],
+            first: segment.first as i64,
+            ring: &state.ring,
+        };
         let visible = |frame| state.visibility.of(frame);
-        let positions = &state.positions.0[index];
-        attend(layer, config.heads, &queries, visible, cache, positions, attention, &mut context[range]);
+        attend(layer, config.heads, &queries, visible, attention, &mut context[range]);
     }
     layer.attention_out.apply(Rows::dense(context, width), narrow);
     add_scaled(x, 1.0, narrow);

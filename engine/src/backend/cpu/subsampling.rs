@@ -155,8 +155,12 @@ mod tests {
         let geometry = |causal| Geometry { mel_bins: 80, channels: 8, causal };
         let causal = [(700, 89), (105, 14), (121, 16), (1, 1), (0, 0)];
         let symmetric = [(700, 88), (1100, 138), (0, 0)];
-        causal.map(|(mel, frames)| assert_eq!(geometry(true).frames(mel), frames, "{mel}"));
-        symmetric.map(|(mel, frames)| assert_eq!(geometry(false).frames(mel), frames, "{mel}"));
+        for (mel, frames) in causal {
+            assert_eq!(geometry(true).frames(mel), frames, "causal, {mel}");
+        }
+        for (mel, frames) in symmetric {
+            assert_eq!(geometry(false).frames(mel), frames, "symmetric, {mel}");
+        }
     }
 
     #[test]
