@@ -307,7 +307,7 @@ pub fn read_raw(mut input: impl Read, out: &mut dyn FnMut(&[f32]) -> ControlFlow
             .map(|b| f32::from(i16::from_le_bytes([b[0], b[1]])) / 32_768.0)
             .collect();
         held = got % 2;
-        bytes[0] = bytes[got - held];
+        bytes[0] = bytes[got - 1];
         if !samples.is_empty() && out(&samples).is_break() {
             return Ok(false);
         }

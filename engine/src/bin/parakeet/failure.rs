@@ -18,6 +18,9 @@ pub enum Failure {
         /// What is wrong with it.
         reason: String,
     },
+    /// The thread that decodes the file panicked.
+    #[error("the audio decoder broke down, the transcript ends where it did")]
+    Decoder,
     /// The engine ended a stream early without a reason.
     #[error("the stream was closed before its end")]
     Closed,

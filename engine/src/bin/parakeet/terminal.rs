@@ -34,16 +34,15 @@ pub struct Output {
 impl Output {
     /// With `seconds` of audio to come the bar, if it is wanted and standard error is a terminal, shows the way to go.
     pub fn new(with_bar: bool, seconds: Option<f64>) -> Self {
-        let template = match seconds {
-            Some(_) => "{msg}\n{wide_bar} {percent:>3} %",
-            None => "{msg}\n{spinner} {elapsed}",
-        };
-        let bar = with_bar.then(|| bar(template)).flatten();
+        let shares_terminal = io::stdout().is_terminal();
+        let line = if shares_terminal { "{msg}\n" } else { "" };
+        let rest = if seconds.is_some() { "{wide_bar} {percent:>3} %" } else { "{spinner} {elapsed}" };
+        let bar = with_bar.then(|| bar(&format!("{line}{rest}"))).flatten();
         if let Some(bar) = &bar {
             bar.set_length(seconds.map_or(0, milliseconds));
             bar.enable_steady_tick(Duration::from_millis(100));
         }
-        let line = (bar.is_some() && io::stdout().is_terminal()).then(String::new);
+        let line = (bar.is_some() && shares_terminal).then(String::new);
         Self { stdout: io::stdout(), bar, line }
     }
 

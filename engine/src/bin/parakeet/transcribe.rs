@@ -78,7 +78,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let ended = loop {
         match stream.next() {
             Some(Event::Word(word)) => {
-                let text = writer.word(&word, |id| engine.vocabulary().piece(id).to_owned());
+                let text =
+                    writer.word(&word, |id| engine.vocabulary().piece(id).unwrap_or_default().to_owned());
                 output.write(&text)?;
                 output.progress(formats::seconds(word.end));
             }
@@ -91,7 +92,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         }
     };
     let fed = match &ended {
-        Ok(()) => feeding.join().unwrap_or(Fed { samples: 0, result: Err(Failure::Closed) }),
+        Ok(()) => feeding.join().unwrap_or(Fed { samples: 0, result: Err(Failure::Decoder) }),
         Err(_) => Fed { samples: 0, result: Ok(()) },
     };
     let config = engine.config();
@@ -106,8 +107,18 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     ended.and(fed.result)
 }
 
+/// Ends the utterance whatever happens to the decoder that feeds it.
+struct Utterance<'a>(&'a Stream);
+
+impl Drop for Utterance<'_> {
+    fn drop(&mut self) {
+        self.0.finish();
+    }
+}
+
 /// Pushes the whole source, in pieces of `chunk` milliseconds if given, and ends the utterance.
 fn feed(source: Source, stream: &Stream, chunk: Option<NonZeroU32>) -> Fed {
+    let _utterance = Utterance(stream);
     let chunk = chunk.map(|ms| ms.get() as usize * 16);
     let mut held: Vec<f32> = Vec::new();
     let mut samples = 0;
@@ -134,9 +145,8 @@ fn feed(source: Source, stream: &Stream, chunk: Option<NonZeroU32>) -> Fed {
             Err(e) => Err(Failure::audio(Path::new("standard input"), e.to_string())),
         },
     };
-    if held.is_empty() || flow(stream, &held).is_continue() {
-        stream.finish();
-    }
+    // The last piece may be shorter; if the stream is gone, its events say why.
+    let _ = flow(stream, &held);
     Fed { samples, result }
 }
 

@@ -172,10 +172,10 @@ fn raw_input_comes_in_any_pieces() {
             Ok(n)
         }
     }
-    let samples = &speech()[..1_000];
+    let samples = &speech()[..10_000];
     let mut bytes: Vec<u8> = samples.iter().flat_map(|s| s.to_le_bytes()).collect();
     for odd in [false, true] {
-        for piece in [1, 2, 3, 7, 100_000] {
+        for piece in [1, 2, 3, 8_191, 8_192, 100_000] {
             let mut read = Vec::new();
             let half = read_raw(Trickle(&bytes, piece), &mut |pcm| {
                 read.extend_from_slice(pcm);
