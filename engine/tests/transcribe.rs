@@ -48,7 +48,11 @@ fn json(file: &Path, arguments: &[&str], input: &[u8]) -> Value {
 
 /// The speech as raw samples.
 fn raw() -> Vec<u8> {
-    hound::WavReader::open(speech()).unwrap().into_samples::<i16>().flat_map(|s| s.unwrap().to_le_bytes()).collect()
+    hound::WavReader::open(speech())
+        .unwrap()
+        .into_samples::<i16>()
+        .flat_map(|s| s.unwrap().to_le_bytes())
+        .collect()
 }
 
 /// The words of a SubRip or WebVTT file, its cues checked for order.
@@ -124,7 +128,11 @@ fn half_a_sample_is_noted() {
     input.push(1);
     let output = transcribe(Path::new("-"), &[], &input);
     assert!(output.status.success() && output.stdout.starts_with(b"Had he married"));
-    assert!(String::from_utf8(output.stderr).unwrap().starts_with("warning: standard input ends with half a sample"));
+    assert!(
+        String::from_utf8(output.stderr)
+            .unwrap()
+            .starts_with("warning: standard input ends with half a sample")
+    );
 }
 
 #[test]
