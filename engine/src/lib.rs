@@ -2,7 +2,9 @@
 
 #![deny(unsafe_code)]
 
+pub mod backend;
 pub mod error;
+pub mod features;
 pub mod model;
 
 pub use error::{Error, Result};

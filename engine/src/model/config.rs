@@ -1,6 +1,11 @@
+// SPDX-License-Identifier: MPL-2.0
 //! `config.json` of a model directory: every fact the engine needs, typed and checked.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
 
 /// Version of the layout of `config.json` that this crate writes and reads.
 pub const FORMAT: u32 = 1;
@@ -28,7 +33,7 @@ pub struct ModelConfig {
 pub struct FeaturesConfig {
     /// Samples a second.
     pub sample_rate: u32,
-    /// Mel bins, 80 or 128.
+    /// Mel bins; 80 or 128 in every published checkpoint.
     pub mel_bins: usize,
     /// What happens to the log-mel frames before the encoder.
     pub normalize: Normalize,
@@ -125,4 +130,158 @@ pub enum Transducer {
     },
     /// Classic transducer: a token stays at its frame, a blank moves on by one.
     Rnnt,
+}
+
+/// What [`ModelConfig::read`] looks at first, so that an older or newer layout is told apart from a damaged one.
+#[derive(Deserialize)]
+struct Versioned {
+    format: u32,
+}
+
+impl ModelConfig {
+    /// Reads and checks a `config.json`.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+        let versioned: Versioned = serde_json::from_slice(&text).map_err(|e| {
+            Error::model(
+                path,
+                format!("not the configuration of a model directory: {e}"),
+            )
+        })?;
+        if versioned.format != FORMAT {
+            let reason = format!(
+                "format {}, but this version reads format {FORMAT}: convert the checkpoint again",
+                versioned.format
+            );
+            return Err(Error::model(path, reason));
+        }
+        let config: Self =
+            serde_json::from_slice(&text).map_err(|e| Error::model(path, e.to_string()))?;
+        config
+            .validate()
+            .map_err(|reason| Error::model(path, reason))?;
+        Ok(config)
+    }
+
+    /// Writes a `config.json` for people to read.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let mut text =
+            serde_json::to_string_pretty(self).map_err(|e| Error::model(path, e.to_string()))?;
+        text.push('\n');
+        std::fs::write(path, text).map_err(|e| Error::io(path, e))
+    }
+
+    /// Checks every value's range and how the values fit together; the error says which one is wrong.
+    pub fn validate(&self) -> Result<(), String> {
+        let ModelConfig {
+            features,
+            encoder,
+            decoder,
+            ..
+        } = self;
+        if self.name.is_empty() || self.name.len() > 255 || self.name.chars().any(char::is_control)
+        {
+            return Err("name: expected 1 to 255 bytes without control characters".into());
+        }
+        if features.sample_rate != 16_000 {
+            return Err(format!(
+                "features.sample_rate: expected 16000, found {}",
+                features.sample_rate
+            ));
+        }
+        within("features.mel_bins", features.mel_bins, 8, 512)?;
+        encoder.validate()?;
+        decoder.validate()
+    }
+}
+
+impl EncoderConfig {
+    fn validate(&self) -> Result<(), String> {
+        within("encoder.layers", self.layers, 1, 256)?;
+        within("encoder.width", self.width, 2, 16_384)?;
+        within("encoder.heads", self.heads, 1, 1_024)?;
+        within("encoder.ff_width", self.ff_width, 1, 131_072)?;
+        within(
+            "encoder.subsampling_channels",
+            self.subsampling_channels,
+            1,
+            8_192,
+        )?;
+        within("encoder.conv_kernel", self.conv_kernel, 1, 1_024)?;
+        if !self.width.is_multiple_of(2) || !self.width.is_multiple_of(self.heads) {
+            return Err(format!(
+                "encoder.width: {} is not even or not a multiple of {} heads",
+                self.width, self.heads
+            ));
+        }
+        let [left, right] = self.conv_context;
+        if left.checked_add(right) != Some(self.conv_kernel - 1) {
+            return Err(format!(
+                "encoder.conv_context: {left} + {right} is not conv_kernel - 1 = {}",
+                self.conv_kernel - 1
+            ));
+        }
+        if self.contexts.is_empty() || self.contexts.len() > 64 {
+            return Err(format!(
+                "encoder.contexts: expected 1 to 64, found {}",
+                self.contexts.len()
+            ));
+        }
+        self.contexts
+            .iter()
+            .try_for_each(|&context| self.validate_context(context))
+    }
+
+    fn validate_context(&self, [left, right]: [i32; 2]) -> Result<(), String> {
+        if left.min(right) < -1 || left.max(right) > 100_000 {
+            return Err(format!(
+                "encoder.contexts: [{left}, {right}] is outside -1 to 100000"
+            ));
+        }
+        if self.attention == AttentionStyle::ChunkedLimited {
+            if right < 0 {
+                return Err(format!(
+                    "encoder.contexts: [{left}, {right}] has chunks without end"
+                ));
+            }
+            if left > 0 && left % (right + 1) != 0 {
+                return Err(format!(
+                    "encoder.contexts: in [{left}, {right}] left is not a multiple of right + 1"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl DecoderConfig {
+    fn validate(&self) -> Result<(), String> {
+        within("decoder.vocabulary", self.vocabulary, 1, 1_000_000)?;
+        within("decoder.predictor_width", self.predictor_width, 1, 16_384)?;
+        within("decoder.predictor_layers", self.predictor_layers, 1, 16)?;
+        within("decoder.joint_width", self.joint_width, 1, 16_384)?;
+        within("decoder.max_symbols", self.max_symbols, 1, 10_000)?;
+        let durations = self.durations();
+        if self.kind != Transducer::Rnnt {
+            within("number of decoder.kind.durations", durations.len(), 1, 64)?;
+        }
+        durations
+            .iter()
+            .try_for_each(|&duration| within("decoder.kind.durations", duration as usize, 0, 1_000))
+    }
+
+    /// Durations of a TDT model in the order of the joint's last outputs; empty for RNN-T.
+    pub fn durations(&self) -> &[u32] {
+        match &self.kind {
+            Transducer::Tdt { durations } => durations,
+            Transducer::Rnnt => &[],
+        }
+    }
+}
+
+fn within(name: &str, value: usize, least: usize, most: usize) -> Result<(), String> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(format!("{name}: expected {least} to {most}, found {value}"))
 }

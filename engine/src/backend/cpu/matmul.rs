@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Products of activations with weight matrices as they lie in the file: `y[m][n] = sum_k x[m][k] w[n][k]`.
+//!
+//! The library is `matrixmultiply`; weights in half precision are widened panel by panel into cache. With few rows that costs
+//! more than the product itself, so processors with AVX2, FMA and F16C use [`super::rows`] instead.
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+use super::rows;
+
+/// A weight matrix of `n` rows and `k` columns, row after row; a vector stands for any tensor flattened so.
+#[derive(Clone, Copy)]
+pub enum Matrix<'a> {
+    /// Half precision, widened when used.
+    F16(&'a [f16]),
+    /// Single precision.
+    F32(&'a [f32]),
+}
+
+/// `count` rows of `width` values, `stride` apart.
+#[derive(Clone, Copy)]
+pub struct Rows<'a> {
+    data: &'a [f32],
+    pub count: usize,
+    pub width: usize,
+    pub stride: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// Panics if `data` is too short: the shapes come from this crate alone.
+    pub fn new(data: &'a [f32], count: usize, width: usize, stride: usize) -> Self {
+        assert!(count == 0 || (stride >= width && data.len() >= (count - 1) * stride + width));
+        Self { data, count, width, stride }
+    }
+
+    /// Rows that follow each other without a gap.
+    pub fn dense(data: &'a [f32], width: usize) -> Self {
+        Self::new(data, data.len() / width, width, width)
+    }
+
+    /// All values from the first row on.
+    pub fn data(&self) -> &'a [f32] {
+        self.data
+    }
+
+    pub fn row(&self, index: usize) -> &'a [f32] {
+        &self.data[index * self.stride..][..self.width]
+    }
+}
+
+/// Weight rows widened at a time: 64 rows of 256 are 64 KiB, inside any L2 cache.
+const PANEL: usize = 64;
+
+/// `y[m * y_stride + n] = x[m] . w[n]`, for `n` below `y_width`.
+pub fn product(x: Rows<'_>, w: Matrix<'_>, y: &mut [f32], y_width: usize, y_stride: usize) {
+    if x.count == 0 || y_width == 0 {
+        return;
+    }
+    assert!(y_stride >= y_width && y.len() >= (x.count - 1) * y_stride + y_width);
+    match w {
+        Matrix::F16(w) => {
+            assert!(w.len() == y_width * x.width);
+            if rows::available(x.width) && x.count <= rows::MAX_ROWS {
+                return rows::product_f16(x, w, y, y_width, y_stride);
+            }
+            let mut panel = vec![0.0; PANEL.min(y_width) * x.width];
+            for first in (0..y_width).step_by(PANEL) {
+                let count = PANEL.min(y_width - first);
+                let wide = &mut panel[..count * x.width];
+                w[first * x.width..][..wide.len()].convert_to_f32_slice(wide);
+                library(x, Rows::dense(wide, x.width), &mut y[first..], y_stride);
+            }
+        }
+        Matrix::F32(w) => product_f32(x, Rows::new(w, y_width, x.width, x.width), y, y_stride),
+    }
+}
+
+/// The same with the second operand in single precision and rows of any stride.
+pub fn product_f32(x: Rows<'_>, w: Rows<'_>, y: &mut [f32], y_stride: usize) {
+    assert!(x.width == w.width);
+    if x.count == 0 || w.count == 0 {
+        return;
+    }
+    assert!(y_stride >= w.count && y.len() >= (x.count - 1) * y_stride + w.count);
+    if rows::available(x.width) && x.count <= rows::MAX_ROWS {
+        rows::product_f32(x, w, y, y_stride);
+    } else {
+        library(x, w, y, y_stride);
+    }
+}
+
+fn library(x: Rows<'_>, w: Rows<'_>, y: &mut [f32], y_stride: usize) {
+    assert!(y.len() >= (x.count - 1) * y_stride + w.count);
+    #[allow(unsafe_code)]
+    // SAFETY: the pointers cover what the strides reach: `Rows::new` checked both operands, the line above checked
+    // `y`; `y` is borrowed mutably, so it overlaps neither.
+    unsafe {
+        matrixmultiply::sgemm(
+            x.count,
+            x.width,
+            w.count,
+            1.0,
+            x.data.as_ptr(),
+            x.stride as isize,
+            1,
+            w.data.as_ptr(),
+            1,
+            w.stride as isize,
+            0.0,
+            y.as_mut_ptr(),
+            y_stride as isize,
+            1,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(len: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
+        (0..len)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_path_equals_the_sum() {
+        let mut compared = 0;
+        for k in [8, 24, 30, 96, 256] {
+            for n in [1, 3, 5, 64, 67, 130] {
+                for m in [1, 2, 3, 4, 5, 7, 14, 33, 70] {
+                    let (x, w) = (noise(m * k, 1), noise(n * k, 2));
+                    let w16: Vec<f16> = w.iter().map(|&v| f16::from_f32(v)).collect();
+                    let w: Vec<f32> = w16.iter().map(|v| v.to_f32()).collect();
+                    let stride = n + 3;
+                    for matrix in [Matrix::F16(&w16), Matrix::F32(&w)] {
+                        let mut y = vec![f32::NAN; m * stride];
+                        product(Rows::dense(&x, k), matrix, &mut y, n, stride);
+                        for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+                            let terms = x[i * k..][..k].iter().zip(&w[j * k..][..k]);
+                            let exact: f64 = terms.map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
+                            let got = f64::from(y[i * stride + j]);
+                            assert!((got - exact).abs() < 1e-4, "{m}x{n}x{k} at {i},{j}: {got} {exact}");
+                            compared += 1;
+                        }
+                        assert!(y[n].is_nan() || stride == n || m == 1, "wrote outside its columns");
+                    }
+                }
+            }
+        }
+        assert_eq!(compared, 2 * 5 * 270 * 139);
+    }
+}

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Streaming log-mel features, NeMo's `FilterbankFeatures` in pieces of any size.
+//!
+//! Frame `t` is centred on sample `160 t` and sees samples `160 t - 200 .. 160 t + 200`, zeros outside the signal
+//! (`center=True, pad_mode="constant"`). A signal of `n` samples has `n / 160` frames. Every frame is computed from
+//! the same samples in the same order however the signal was cut, so all splits give identical bits.
+
+use std::sync::Arc;
+
+use realfft::num_complex::Complex;
+use realfft::{RealFftPlanner, RealToComplex};
+
+use crate::model::config::FeaturesConfig;
+
+/// Samples a second that every model of the family takes.
+pub const SAMPLE_RATE: u32 = 16_000;
+/// Samples between two mel frames (10 ms).
+pub const HOP: usize = 160;
+/// Samples a mel frame sees.
+pub const WINDOW: usize = 400;
+/// Samples of encoder frame (80 ms).
+pub const FRAME_SAMPLES: u64 = 8 * HOP as u64;
+/// Samples that frame `t` needs beyond its centre `160 t`.
+pub const WINDOW_AHEAD: usize = WINDOW / 2;
+
+const FFT: usize = 512;
+const BINS: usize = FFT / 2 + 1;
+const PREEMPHASIS: f32 = 0.97;
+/// `log_zero_guard_value` of NeMo.
+const LOG_GUARD: f32 = 1.0 / (1 << 24) as f32;
+
+/// Window, filterbank and FFT plan; one per model, shared by all streams.
+pub struct LogMel {
+    fft: Arc<dyn RealToComplex<f64>>,
+    window: Vec<f64>,
+    /// First FFT bin and weights of each triangle.
+    filters: Vec<(usize, Vec<f32>)>,
+}
+
+/// Where one stream's features stand.
+#[derive(Clone, Debug, Default)]
+pub struct LogMelState {
+    /// Pre-emphasised samples that later frames still see; the first one is sample `start`.
+    pending: Vec<f32>,
+    start: usize,
+    last_sample: f32,
+    samples: usize,
+    frames: usize,
+}
+
+impl LogMelState {
+    /// Mel frames given out so far.
+    pub fn frames(&self) -> usize {
+        self.frames
+    }
+}
+
+impl LogMel {
+    /// Prepares window, plan and the Slaney filterbank of `config.mel_bins` triangles.
+    pub fn new(config: &FeaturesConfig) -> Self {
+        let window = (0..WINDOW)
+            .map(|n| 0.5 - 0.5 * (std::f64::consts::TAU * n as f64 / (WINDOW - 1) as f64).cos())
+            .collect();
+        Self {
+            fft: RealFftPlanner::new().plan_fft_forward(FFT),
+            window,
+            filters: slaney_filters(config.sample_rate, config.mel_bins),
+        }
+    }
+
+    /// Mel bins of a frame.
+    pub fn bins(&self) -> usize {
+        self.filters.len()
+    }
+
+    /// Takes `pcm` (16 kHz mono, in [-1, 1]) and appends every frame that is complete now to `out`,
+    /// `bins()` values each.
+    pub fn push(&self, state: &mut LogMelState, pcm: &[f32], out: &mut Vec<f32>) {
+        for &x in pcm {
+            let emphasised = if state.samples == 0 { x } else { x - PREEMPHASIS * state.last_sample };
+            state.pending.push(emphasised);
+            state.last_sample = x;
+            state.samples += 1;
+        }
+        while state.frames * HOP + WINDOW_AHEAD <= state.samples {
+            self.frame(state, out);
+        }
+        let seen = (state.frames * HOP).saturating_sub(WINDOW / 2).min(state.samples);
+        state.pending.drain(..seen - state.start);
+        state.start = seen;
+    }
+
+    /// Ends the signal: appends the frames whose window reaches beyond its last sample.
+    pub fn finish(&self, state: &mut LogMelState, out: &mut Vec<f32>) {
+        while state.frames < state.samples / HOP {
+            self.frame(state, out);
+        }
+    }
+
+    fn frame(&self, state: &mut LogMelState, out: &mut Vec<f32>) {
+        let mut input = [0.0; FFT];
+        let mut spectrum = [Complex::default(); BINS];
+        let mut scratch = [Complex::default(); FFT];
+        let offset = (FFT - WINDOW) / 2;
+        for (n, weight) in self.window.iter().enumerate() {
+            let sample = (state.frames * HOP + n).checked_sub(WINDOW / 2);
+            let value = sample.and_then(|s| s.checked_sub(state.start)).and_then(|i| state.pending.get(i));
+            input[offset + n] = value.map_or(0.0, |&v| f64::from(v) * weight);
+        }
+        let scratch = &mut scratch[..self.fft.get_scratch_len()];
+        // Fails only on wrong lengths, and all three come from the plan's own size.
+        let _ = self.fft.process_with_scratch(&mut input, &mut spectrum, scratch);
+        let power = spectrum.map(|c| c.norm_sqr() as f32);
+        for (first, weights) in &self.filters {
+            let energy: f32 = weights.iter().zip(&power[*first..]).map(|(w, p)| w * p).sum();
+            out.push((energy + LOG_GUARD).ln());
+        }
+        state.frames += 1;
+    }
+}
+
+/// NeMo's `per_feature`: subtracts each bin's mean and divides by its deviation (N-1) plus 1e-5, over all frames.
+pub fn normalize_per_feature(frames: &mut [f32], bins: usize) {
+    let count = frames.len() / bins;
+    for bin in 0..bins {
+        let values = || frames.iter().skip(bin).step_by(bins).map(|&v| f64::from(v));
+        let mean = values().sum::<f64>() / count as f64;
+        let square: f64 = values().map(|v| (v - mean) * (v - mean)).sum();
+        // One frame has no deviation: NeMo turns the resulting NaN into 0.
+        let deviation = if count > 1 { (square / (count - 1) as f64).sqrt() } else { 0.0 } + 1e-5;
+        for v in frames.iter_mut().skip(bin).step_by(bins) {
+            *v = ((f64::from(*v) - mean) / deviation) as f32;
+        }
+    }
+}
+
+/// `librosa.filters.mel(htk=False, norm="slaney")` from 0 to half the rate, as sparse rows.
+fn slaney_filters(sample_rate: u32, mel_bins: usize) -> Vec<(usize, Vec<f32>)> {
+    const LINEAR: f64 = 200.0 / 3.0;
+    let log_step = 6.4_f64.ln() / 27.0;
+    let to_hz = |mel: f64| if mel < 15.0 { mel * LINEAR } else { 1000.0 * (log_step * (mel - 15.0)).exp() };
+    let nyquist = f64::from(sample_rate) / 2.0;
+    let top = 15.0 + (nyquist / 1000.0).ln() / log_step;
+    let points: Vec<f64> = (0..mel_bins + 2).map(|i| to_hz(top * i as f64 / (mel_bins + 1) as f64)).collect();
+    points
+        .windows(3)
+        .map(|p| {
+            let area = 2.0 / (p[2] - p[0]);
+            let weight = |bin: usize| {
+                let hz = nyquist * bin as f64 / (BINS - 1) as f64;
+                let rise = (hz - p[0]) / (p[1] - p[0]);
+                let fall = (p[2] - hz) / (p[2] - p[1]);
+                (rise.min(fall).max(0.0) * area) as f32
+            };
+            let first = (0..BINS).find(|&b| weight(b) > 0.0).unwrap_or(0);
+            let weights = (first..BINS).map(weight).take_while(|&w| w > 0.0).collect();
+            (first, weights)
+        })
+        .collect()
+}

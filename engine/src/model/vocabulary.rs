@@ -1,0 +1,380 @@
+// SPDX-License-Identifier: MPL-2.0
+//! `tokens.txt`: the pieces of the vocabulary, and text from token ids as NeMo makes it.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
+
+use crate::{Error, Result};
+
+/// SentencePiece's mark for a space, U+2581.
+pub const SPACE: char = '\u{2581}';
+
+/// What SentencePiece writes for the unknown piece.
+const UNKNOWN: &str = " \u{2047} ";
+
+/// Kind of a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PieceKind {
+    /// Text.
+    Normal,
+    /// Stands for what the vocabulary can't spell.
+    Unknown,
+    /// Has a meaning, but no text.
+    Control,
+    /// One byte of UTF-8, written `<0x41>`.
+    Byte(u8),
+    /// Text that the tokenizer's maker put in by hand.
+    UserDefined,
+}
+
+/// The vocabulary of a model: a token's id is its index here. Blank is not in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vocabulary {
+    pieces: Vec<(String, PieceKind)>,
+    punctuation: HashSet<char>,
+}
+
+impl Vocabulary {
+    /// A vocabulary of these pieces, ids counting from 0.
+    pub fn new(pieces: Vec<(String, PieceKind)>) -> Self {
+        let punctuation = pieces
+            .iter()
+            .flat_map(|(piece, _)| punctuation_of(piece))
+            .collect();
+        Self {
+            pieces,
+            punctuation,
+        }
+    }
+
+    /// Reads `tokens.txt`, which must have `expected` lines: a piece with tab, line feed, carriage return and backslash
+    /// escaped, then for a piece that isn't normal a tab and its kind (`unknown`, `control`, `byte`, `user`).
+    pub fn read(path: &Path, expected: usize) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        let lines: Vec<&str> = text.split_terminator('\n').collect();
+        if lines.len() != expected {
+            let reason = format!(
+                "expected {expected} pieces, one a line, found {}",
+                lines.len()
+            );
+            return Err(Error::model(path, reason));
+        }
+        let pieces = lines.iter().enumerate().map(|(id, line)| {
+            parse(line).ok_or_else(|| {
+                Error::model(
+                    path,
+                    format!("line {}: not a piece and its kind: {line:?}", id + 1),
+                )
+            })
+        });
+        Ok(Self::new(pieces.collect::<Result<_>>()?))
+    }
+
+    /// Writes `tokens.txt` as [`Vocabulary::read`] reads it.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let mut text = String::new();
+        for (piece, kind) in &self.pieces {
+            text.push_str(&escape(piece));
+            text.push_str(match kind {
+                PieceKind::Normal => "",
+                PieceKind::Unknown => "\tunknown",
+                PieceKind::Control => "\tcontrol",
+                PieceKind::Byte(_) => "\tbyte",
+                PieceKind::UserDefined => "\tuser",
+            });
+            text.push('\n');
+        }
+        std::fs::write(path, text).map_err(|e| Error::io(path, e))
+    }
+
+    /// Number of pieces.
+    pub fn len(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// Whether there is no piece.
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// The piece as SentencePiece spells it, a leading space as U+2581; `None` for blank and beyond.
+    pub fn piece(&self, id: u32) -> Option<&str> {
+        self.get(id).map(|(piece, _)| piece.as_str())
+    }
+
+    /// The kind of a piece; `None` for blank and beyond.
+    pub fn kind(&self, id: u32) -> Option<PieceKind> {
+        self.get(id).map(|&(_, kind)| kind)
+    }
+
+    /// Whether the token begins with a space, and with it a word.
+    pub fn starts_word(&self, id: u32) -> bool {
+        self.piece(id).is_some_and(|piece| piece.starts_with(SPACE))
+    }
+
+    /// Whether the token's text is one mark of the vocabulary's punctuation.
+    pub fn is_punctuation(&self, id: u32) -> bool {
+        let Some(piece) = self.piece(id) else {
+            return false;
+        };
+        let mut text = piece.strip_prefix(SPACE).unwrap_or(piece).chars();
+        text.next()
+            .is_some_and(|mark| self.is_punctuation_mark(mark))
+            && text.next().is_none()
+    }
+
+    /// Whether NeMo takes `mark` for punctuation with this vocabulary: it is in Unicode's category P and in a piece that
+    /// neither begins with U+2581 or `##` nor stands in `<>` or `[]` (NeMo `extract_punctuation_from_vocab`).
+    pub fn is_punctuation_mark(&self, mark: char) -> bool {
+        self.punctuation.contains(&mark)
+    }
+
+    /// The text of these tokens: SentencePiece's decoding, then NeMo's rule that one space before a mark of punctuation
+    /// goes. Ids beyond the vocabulary (blank) have no text.
+    pub fn decode(&self, ids: &[u32]) -> String {
+        self.attach_punctuation(&self.decode_pieces(ids))
+    }
+
+    fn get(&self, id: u32) -> Option<&(String, PieceKind)> {
+        self.pieces.get(usize::try_from(id).ok()?)
+    }
+
+    fn decode_pieces(&self, ids: &[u32]) -> String {
+        let mut text = String::new();
+        let mut bytes = Vec::new();
+        for (piece, kind) in ids.iter().filter_map(|&id| self.get(id)) {
+            if let PieceKind::Byte(byte) = kind {
+                bytes.push(*byte);
+                continue;
+            }
+            push_utf8(&mut text, &bytes);
+            bytes.clear();
+            match kind {
+                PieceKind::Control | PieceKind::Byte(_) => {}
+                PieceKind::Unknown => text.push_str(UNKNOWN),
+                PieceKind::Normal | PieceKind::UserDefined => {
+                    let leading = text.is_empty();
+                    let piece = if leading {
+                        piece.strip_prefix(SPACE).unwrap_or(piece)
+                    } else {
+                        piece
+                    };
+                    text.extend(piece.chars().map(|c| if c == SPACE { ' ' } else { c }));
+                }
+            }
+        }
+        push_utf8(&mut text, &bytes);
+        text
+    }
+
+    fn attach_punctuation(&self, text: &str) -> String {
+        let mut attached = String::with_capacity(text.len());
+        let mut chars = text.chars().peekable();
+        while let Some(c) = chars.next() {
+            match chars.next_if(|&next| c.is_whitespace() && self.is_punctuation_mark(next)) {
+                Some(mark) => attached.push(mark),
+                None => attached.push(c),
+            }
+        }
+        attached
+    }
+}
+
+/// Appends bytes as UTF-8, one U+FFFD for each byte that is in no character, as SentencePiece does.
+fn push_utf8(text: &mut String, bytes: &[u8]) {
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
+    }
+}
+
+fn punctuation_of(piece: &str) -> impl Iterator<Item = char> {
+    let enclosed =
+        |open, close| piece.len() >= 2 && piece.starts_with(open) && piece.ends_with(close);
+    let special = enclosed('[', ']')
+        || enclosed('<', '>')
+        || piece.starts_with("##")
+        || piece.starts_with(SPACE);
+    let is_mark = |c: &char| c.general_category_group() == GeneralCategoryGroup::Punctuation;
+    piece.chars().filter(move |c| !special && is_mark(c))
+}
+
+fn escape(piece: &str) -> String {
+    piece
+        .replace('\\', "\\\\")
+        .replace('\n', "\\n")
+        .replace('\r', "\\r")
+        .replace('\t', "\\t")
+}
+
+fn unescape(text: &str) -> Option<String> {
+    let mut piece = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        piece.push(match c {
+            '\\' => match chars.next()? {
+                '\\' => '\\',
+                'n' => '\n',
+                'r' => '\r',
+                't' => '\t',
+                _ => return None,
+            },
+            c => c,
+        });
+    }
+    Some(piece)
+}
+
+fn parse(line: &str) -> Option<(String, PieceKind)> {
+    let (text, kind) = match line.split_once('\t') {
+        Some((text, kind)) => (text, kind),
+        None => (line, "normal"),
+    };
+    let piece = unescape(text)?;
+    let kind = match kind {
+        "normal" => PieceKind::Normal,
+        "unknown" => PieceKind::Unknown,
+        "control" => PieceKind::Control,
+        "byte" => PieceKind::Byte(byte_of(&piece)?),
+        "user" => PieceKind::UserDefined,
+        _ => return None,
+    };
+    Some((piece, kind))
+}
+
+/// The byte that a piece like `<0x41>` stands for.
+pub(crate) fn byte_of(piece: &str) -> Option<u8> {
+    let digits = piece.strip_prefix("<0x")?.strip_suffix('>')?;
+    let plain = digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    plain.then(|| u8::from_str_radix(digits, 16).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vocabulary() -> Vocabulary {
+        let normal = |piece: &str| (piece.to_owned(), PieceKind::Normal);
+        let byte = |byte| (format!("<0x{byte:02X}>"), PieceKind::Byte(byte));
+        Vocabulary::new(vec![
+            ("<unk>".into(), PieceKind::Unknown),
+            normal("\u{2581}he"),
+            normal("llo"),
+            normal("\u{2581}"),
+            normal(","),
+            normal("\u{2581}?"),
+            normal("\u{2581}\u{2581}x"),
+            ("<s>".into(), PieceKind::Control),
+            byte(0xC3),
+            byte(0xA9),
+            byte(0xE2),
+            ("<EOU>".into(), PieceKind::UserDefined),
+            normal("a\nb\\n\tc\r"),
+            normal("!"),
+            normal("byte"),
+        ])
+    }
+
+    fn round_trip(vocabulary: &Vocabulary) -> (String, Result<Vocabulary>) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tokens.txt");
+        vocabulary.write(&path).unwrap();
+        (
+            std::fs::read_to_string(&path).unwrap(),
+            Vocabulary::read(&path, vocabulary.len()),
+        )
+    }
+
+    #[test]
+    fn tokens_txt_keeps_every_piece_and_kind() {
+        let vocabulary = vocabulary();
+        let (text, read) = round_trip(&vocabulary);
+        assert_eq!(read.unwrap(), vocabulary);
+        assert!(
+            text.starts_with("<unk>\tunknown\n\u{2581}he\nllo\n"),
+            "{text}"
+        );
+        assert!(text.contains("\n<s>\tcontrol\n<0xC3>\tbyte\n"), "{text}");
+        assert!(
+            text.contains("\n<EOU>\tuser\na\\nb\\\\n\\tc\\r\n!\nbyte\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_wrong_number_of_pieces_or_a_broken_line_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tokens.txt");
+        let mut read = |text: &str, expected| {
+            std::fs::write(&path, text).unwrap();
+            Vocabulary::read(&path, expected)
+        };
+        assert!(read("a\n\nb\n", 3).is_ok());
+        assert!(
+            read("a\nb\n", 3)
+                .unwrap_err()
+                .to_string()
+                .contains("expected 3 pieces, one a line, found 2")
+        );
+        for line in [
+            "a\tnoun",
+            "a\\",
+            "a\\x",
+            "<0x4>\tbyte",
+            "<0x+4>\tbyte",
+            "a\tunknown\t",
+        ] {
+            let error = read(&format!("a\n{line}\n"), 2).unwrap_err().to_string();
+            assert!(error.contains("line 2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn decoding_follows_sentencepiece() {
+        let decode = |ids: &[u32]| vocabulary().decode_pieces(ids);
+        assert_eq!(decode(&[]), "");
+        assert_eq!(decode(&[1, 2, 3, 2]), "hello llo");
+        assert_eq!(
+            decode(&[3, 1]),
+            "he",
+            "spaces are stripped until there is text"
+        );
+        assert_eq!(decode(&[6, 6]), " x  x", "one space a piece");
+        assert_eq!(decode(&[0, 1]), " \u{2047}  he");
+        assert_eq!(decode(&[7, 1, 7, 2]), "hello");
+        assert_eq!(decode(&[8, 9, 1]), "\u{e9} he");
+        assert_eq!(decode(&[10, 8, 2, 9]), "\u{fffd}\u{fffd}llo\u{fffd}");
+        assert_eq!(decode(&[11, 12]), "<EOU>a\nb\\n\tc\r");
+        assert_eq!(decode(&[1, 15, u32::MAX]), "he");
+    }
+
+    #[test]
+    fn one_space_before_punctuation_goes() {
+        let decode = |ids: &[u32]| vocabulary().decode(ids);
+        assert_eq!(decode(&[1, 2, 3, 4, 1]), "hello, he");
+        assert_eq!(decode(&[1, 3, 3, 13]), "he !");
+        assert_eq!(
+            decode(&[1, 5]),
+            "he ?",
+            "a mark that only stands after a space is not supported punctuation"
+        );
+    }
+
+    #[test]
+    fn pieces_say_what_words_need() {
+        let vocabulary = vocabulary();
+        let starts: Vec<u32> = (0..16).filter(|&id| vocabulary.starts_word(id)).collect();
+        assert_eq!(starts, [1, 3, 5, 6]);
+        let marks: Vec<u32> = (0..16)
+            .filter(|&id| vocabulary.is_punctuation(id))
+            .collect();
+        assert_eq!(marks, [4, 13]);
+        assert_eq!(
+            (vocabulary.piece(2), vocabulary.piece(15)),
+            (Some("llo"), None)
+        );
+        assert_eq!(vocabulary.kind(9), Some(PieceKind::Byte(0xA9)));
+    }
+}
