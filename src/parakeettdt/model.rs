@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Finds a model directory and tells, before the model is loaded, what its latency will be.
 
-use parakeet_engine::model::config::ModelConfig;
+use parakeet_engine::model::ModelConfig;
 use std::{
-    env, fs,
+    env,
     path::{Path, PathBuf},
 };
 
@@ -58,14 +58,13 @@ fn find_in(model: Option<&str>, variable: Option<PathBuf>, plugin: &Path) -> Res
 
 /// Contexts `[left, right]` of the model in `directory`, default first, from its `config.json` alone.
 pub fn contexts(directory: &Path) -> Option<Vec<[i32; 2]>> {
-    let text = fs::read_to_string(directory.join("config.json")).ok()?;
-    let config: ModelConfig = serde_json::from_str(&text).ok()?;
-    Some(config.encoder.contexts)
+    Some(ModelConfig::read(&directory.join("config.json")).ok()?.encoder.contexts)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     /// A fresh directory with models at `models`, removed on drop.
     struct Tree(PathBuf);
