@@ -1,10 +1,40 @@
-//! Streaming speech recognition with NVIDIA Parakeet and Nemotron models.
+// SPDX-License-Identifier: MPL-2.0
+//! Streaming speech recognition with NVIDIA Parakeet and Nemotron models: many live streams on one device, words out
+//! as soon as they can no longer change.
+//!
+//! ```no_run
+//! use parakeet_engine::{Engine, EngineOptions, Event, StreamOptions};
+//!
+//! let engine = Engine::open("models/parakeet-tdt-mini".as_ref(), &EngineOptions::default())?;
+//! let stream = engine.stream(&StreamOptions::default())?;
+//! let pcm = vec![0.0; 16_000]; // 16 kHz mono
+//! stream.push(&pcm)?;
+//! stream.finish();
+//! while let Some(event) = stream.next() {
+//!     match event {
+//!         Event::Word(word) => print!("{} ", word.text),
+//!         Event::Finished { .. } => break,
+//!         _ => {}
+//!     }
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Audio goes one way: [`Stream::push`] -> a chunk in the stream's queue -> the batcher's thread -> a
+//! [`backend::Backend`] (features, encoder, decoder) -> tokens -> words -> [`Stream::next`].
 
 #![deny(unsafe_code)]
 
 pub mod backend;
+mod batcher;
+mod engine;
 pub mod error;
 pub mod features;
 pub mod model;
+mod stream;
+mod words;
 
+pub use backend::Token;
+pub use engine::{BackendChoice, Engine, EngineOptions};
 pub use error::{Error, Result};
+pub use stream::{Event, Overflow, PushError, Stream, StreamOptions, Word, latency_samples};

@@ -142,12 +142,8 @@ impl ModelConfig {
     /// Reads and checks a `config.json`.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-        let versioned: Versioned = serde_json::from_slice(&text).map_err(|e| {
-            Error::model(
-                path,
-                format!("not the configuration of a model directory: {e}"),
-            )
-        })?;
+        let versioned: Versioned = serde_json::from_slice(&text)
+            .map_err(|e| Error::model(path, format!("not the configuration of a model directory: {e}")))?;
         if versioned.format != FORMAT {
             let reason = format!(
                 "format {}, but this version reads format {FORMAT}: convert the checkpoint again",
@@ -155,39 +151,26 @@ impl ModelConfig {
             );
             return Err(Error::model(path, reason));
         }
-        let config: Self =
-            serde_json::from_slice(&text).map_err(|e| Error::model(path, e.to_string()))?;
-        config
-            .validate()
-            .map_err(|reason| Error::model(path, reason))?;
+        let config: Self = serde_json::from_slice(&text).map_err(|e| Error::model(path, e.to_string()))?;
+        config.validate().map_err(|reason| Error::model(path, reason))?;
         Ok(config)
     }
 
     /// Writes a `config.json` for people to read.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let mut text =
-            serde_json::to_string_pretty(self).map_err(|e| Error::model(path, e.to_string()))?;
+        let mut text = serde_json::to_string_pretty(self).map_err(|e| Error::model(path, e.to_string()))?;
         text.push('\n');
         std::fs::write(path, text).map_err(|e| Error::io(path, e))
     }
 
     /// Checks every value's range and how the values fit together; the error says which one is wrong.
     pub fn validate(&self) -> Result<(), String> {
-        let ModelConfig {
-            features,
-            encoder,
-            decoder,
-            ..
-        } = self;
-        if self.name.is_empty() || self.name.len() > 255 || self.name.chars().any(char::is_control)
-        {
+        let ModelConfig { features, encoder, decoder, .. } = self;
+        if self.name.is_empty() || self.name.len() > 255 || self.name.chars().any(char::is_control) {
             return Err("name: expected 1 to 255 bytes without control characters".into());
         }
         if features.sample_rate != 16_000 {
-            return Err(format!(
-                "features.sample_rate: expected 16000, found {}",
-                features.sample_rate
-            ));
+            return Err(format!("features.sample_rate: expected 16000, found {}", features.sample_rate));
         }
         within("features.mel_bins", features.mel_bins, 8, 512)?;
         encoder.validate()?;
@@ -201,12 +184,7 @@ impl EncoderConfig {
         within("encoder.width", self.width, 2, 16_384)?;
         within("encoder.heads", self.heads, 1, 1_024)?;
         within("encoder.ff_width", self.ff_width, 1, 131_072)?;
-        within(
-            "encoder.subsampling_channels",
-            self.subsampling_channels,
-            1,
-            8_192,
-        )?;
+        within("encoder.subsampling_channels", self.subsampling_channels, 1, 8_192)?;
         within("encoder.conv_kernel", self.conv_kernel, 1, 1_024)?;
         if !self.width.is_multiple_of(2) || !self.width.is_multiple_of(self.heads) {
             return Err(format!(
@@ -222,27 +200,18 @@ impl EncoderConfig {
             ));
         }
         if self.contexts.is_empty() || self.contexts.len() > 64 {
-            return Err(format!(
-                "encoder.contexts: expected 1 to 64, found {}",
-                self.contexts.len()
-            ));
+            return Err(format!("encoder.contexts: expected 1 to 64, found {}", self.contexts.len()));
         }
-        self.contexts
-            .iter()
-            .try_for_each(|&context| self.validate_context(context))
+        self.contexts.iter().try_for_each(|&context| self.validate_context(context))
     }
 
     fn validate_context(&self, [left, right]: [i32; 2]) -> Result<(), String> {
         if left.min(right) < -1 || left.max(right) > 100_000 {
-            return Err(format!(
-                "encoder.contexts: [{left}, {right}] is outside -1 to 100000"
-            ));
+            return Err(format!("encoder.contexts: [{left}, {right}] is outside -1 to 100000"));
         }
         if self.attention == AttentionStyle::ChunkedLimited {
             if right < 0 {
-                return Err(format!(
-                    "encoder.contexts: [{left}, {right}] has chunks without end"
-                ));
+                return Err(format!("encoder.contexts: [{left}, {right}] has chunks without end"));
             }
             if left > 0 && left % (right + 1) != 0 {
                 return Err(format!(

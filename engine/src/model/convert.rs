@@ -47,38 +47,25 @@ pub fn convert(
     options: &ConvertOptions,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<ModelConfig> {
+    fs::metadata(nemo).map_err(|e| Error::io(nemo, e))?;
     let staging = Staging::new(out)?;
     let archive = NemoFile::open(nemo, &staging.dir())?;
     let name = match &options.name {
         Some(name) => name.clone(),
-        None => nemo
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned(),
+        None => nemo.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
     };
     let unsupported = |reason| Error::Unsupported(format!("{}: {reason}", nemo.display()));
-    let NemoConfig {
-        model: config,
-        tokenizer,
-    } = nemo_config::read(&archive.config()?, &name).map_err(unsupported)?;
+    let NemoConfig { model: config, tokenizer } =
+        nemo_config::read(&archive.config()?, &name).map_err(unsupported)?;
     let vocabulary = archive.vocabulary(&tokenizer)?;
     if vocabulary.len() != config.decoder.vocabulary {
-        let reason = format!(
-            "{tokenizer} has {} pieces, expected {}",
-            vocabulary.len(),
-            config.decoder.vocabulary
-        );
+        let reason =
+            format!("{tokenizer} has {} pieces, expected {}", vocabulary.len(), config.decoder.vocabulary);
         return Err(Error::model(nemo, reason));
     }
     let mut checkpoint = Checkpoint::open(archive.weights()?, nemo)?;
     let plan = plan(&checkpoint, &config, options.dtype, nemo)?;
-    write_weights(
-        &mut checkpoint,
-        &plan,
-        &staging.dir().join(WEIGHTS),
-        progress,
-    )?;
+    write_weights(&mut checkpoint, &plan, &staging.dir().join(WEIGHTS), progress)?;
     vocabulary.write(&staging.dir().join(TOKENS))?;
     config.write(&staging.dir().join(CONFIG))?;
     staging.publish()?;
@@ -100,37 +87,23 @@ fn plan<R: Read + Seek>(
     nemo: &Path,
 ) -> Result<Vec<Planned>> {
     let tensors = checkpoint.tensors();
-    let mut unused: Vec<&str> = tensors
-        .keys()
-        .map(String::as_str)
-        .filter(|name| !is_left_out(name))
-        .collect();
+    let mut unused: Vec<&str> =
+        tensors.keys().map(String::as_str).filter(|name| !is_left_out(name)).collect();
     let mut plan = Vec::new();
     for spec in expected(config) {
         let source = source_name(&spec.name, |name| tensors.contains_key(name));
-        let found = tensors
-            .get(&source)
-            .ok_or_else(|| Error::model(nemo, format!("tensor {source} is missing")))?;
+        let found =
+            tensors.get(&source).ok_or_else(|| Error::model(nemo, format!("tensor {source} is missing")))?;
         if found.shape != spec.shape {
-            let reason = format!(
-                "tensor {source}: expected shape {:?}, found {:?}",
-                spec.shape, found.shape
-            );
+            let reason = format!("tensor {source}: expected shape {:?}, found {:?}", spec.shape, found.shape);
             return Err(Error::model(nemo, reason));
         }
         unused.retain(|name| *name != source);
         let half = dtype == WeightType::F16 && !spec.full_precision;
-        plan.push(Planned {
-            spec,
-            source,
-            dtype: if half { Dtype::F16 } else { Dtype::F32 },
-        });
+        plan.push(Planned { spec, source, dtype: if half { Dtype::F16 } else { Dtype::F32 } });
     }
     if let Some(name) = unused.first() {
-        let reason = format!(
-            "{}: has a tensor {name:?}, which this version can't use",
-            nemo.display()
-        );
+        let reason = format!("{}: has a tensor {name:?}, which this version can't use", nemo.display());
         return Err(Error::Unsupported(reason));
     }
     // The wider type first keeps every tensor aligned.
@@ -140,15 +113,8 @@ fn plan<R: Read + Seek>(
 
 /// Tensors of a checkpoint that recognition doesn't use: front-end tables, counters of training, CTC heads.
 fn is_left_out(name: &str) -> bool {
-    let modules = [
-        "preprocessor.",
-        "spec_augmentation.",
-        "ctc_decoder.",
-        "ctc_loss.",
-        "loss.",
-        "wer.",
-        "ctc_wer.",
-    ];
+    let modules =
+        ["preprocessor.", "spec_augmentation.", "ctc_decoder.", "ctc_loss.", "loss.", "wer.", "ctc_wer."];
     modules.iter().any(|module| name.starts_with(module))
         || name.ends_with(".num_batches_tracked")
         || name == "encoder.pos_enc.pe"
@@ -172,32 +138,25 @@ fn write_weights<R: Read + Seek>(
     let infos = plan.iter().map(|Planned { spec, dtype, .. }| {
         let start = end;
         end += spec.elements() * dtype.bitsize() / 8;
-        let info = TensorInfo {
-            dtype: *dtype,
-            shape: spec.shape.clone(),
-            data_offsets: (start, end),
-        };
+        let info = TensorInfo { dtype: *dtype, shape: spec.shape.clone(), data_offsets: (start, end) };
         (spec.name.clone(), info)
     });
     let infos = infos.collect();
     let metadata = Metadata::new(None, infos).map_err(|e| Error::model(path, e.to_string()))?;
-    let mut header =
-        serde_json::to_vec(&metadata).map_err(|e| Error::model(path, e.to_string()))?;
+    let mut header = serde_json::to_vec(&metadata).map_err(|e| Error::model(path, e.to_string()))?;
     header.resize(header.len().next_multiple_of(8), b' ');
 
     let io_error = |e| Error::io(path, e);
     let mut file = BufWriter::with_capacity(1 << 20, File::create_new(path).map_err(io_error)?);
-    file.write_all(&(header.len() as u64).to_le_bytes())
-        .map_err(io_error)?;
+    file.write_all(&(header.len() as u64).to_le_bytes()).map_err(io_error)?;
     file.write_all(&header).map_err(io_error)?;
     let total = end as u64;
     let mut done = 0;
     progress(done, total);
     for planned in plan {
         let values = checkpoint.read(&planned.source)?;
-        let bytes = encode(&values, planned.dtype).map_err(|reason| {
-            Error::Unsupported(format!("tensor {}: {reason}", planned.spec.name))
-        })?;
+        let bytes = encode(&values, planned.dtype)
+            .map_err(|reason| Error::Unsupported(format!("tensor {}: {reason}", planned.spec.name)))?;
         file.write_all(&bytes).map_err(io_error)?;
         done += bytes.len() as u64;
         progress(done, total);
@@ -212,18 +171,12 @@ fn encode(values: &[f32], dtype: Dtype) -> Result<Vec<u8>, String> {
         return Err(format!("holds {value}"));
     }
     if dtype != Dtype::F16 {
-        return Ok(values
-            .iter()
-            .flat_map(|value| value.to_le_bytes())
-            .collect());
+        return Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect());
     }
     let mut halves = vec![f16::ZERO; values.len()];
     halves.convert_from_f32_slice(values);
     if let Some(index) = halves.iter().position(|half| half.is_infinite()) {
-        return Err(format!(
-            "{} is beyond 16-bit floats: convert with 32-bit weights",
-            values[index]
-        ));
+        return Err(format!("{} is beyond 16-bit floats: convert with 32-bit weights", values[index]));
     }
     Ok(halves.iter().flat_map(|half| half.to_le_bytes()).collect())
 }
@@ -252,10 +205,7 @@ impl Staging {
             .tempdir_in(parent)
             .map_err(|e| Error::io(parent, e))?;
         // The model's files go into a directory of their own, with the permissions that directories have here.
-        let staging = Self {
-            out: out.to_owned(),
-            temporary,
-        };
+        let staging = Self { out: out.to_owned(), temporary };
         fs::create_dir(staging.dir()).map_err(|e| Error::io(&staging.dir(), e))?;
         Ok(staging)
     }
@@ -290,14 +240,8 @@ fn is_replaceable(out: &Path) -> Result<bool> {
     }
     let of_this_format = |text: Vec<u8>| {
         let config: Option<serde_json::Value> = serde_json::from_slice(&text).ok();
-        let has = |key: &str| {
-            config
-                .as_ref()
-                .is_some_and(|config| config.get(key).is_some())
-        };
-        ["format", "features", "encoder", "decoder"]
-            .into_iter()
-            .all(has)
+        let has = |key: &str| config.as_ref().is_some_and(|config| config.get(key).is_some());
+        ["format", "features", "encoder", "decoder"].into_iter().all(has)
     };
     if fs::read(out.join(CONFIG)).is_ok_and(of_this_format)
         && out.join(WEIGHTS).exists()
@@ -307,8 +251,7 @@ fn is_replaceable(out: &Path) -> Result<bool> {
     }
     for entry in fs::read_dir(out).map_err(|e| Error::io(out, e))? {
         let name = entry.map_err(|e| Error::io(out, e))?.file_name();
-        if ![CONFIG, WEIGHTS, TOKENS].iter().any(|ours| name == *ours) || out.join(CONFIG).exists()
-        {
+        if ![CONFIG, WEIGHTS, TOKENS].iter().any(|ours| name == *ours) || out.join(CONFIG).exists() {
             return Ok(false);
         }
     }

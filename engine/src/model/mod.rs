@@ -12,6 +12,10 @@ mod nemo;
 mod nemo_config;
 mod pickle;
 pub mod tensors;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 pub mod vocabulary;
 pub mod weights;
 
@@ -52,18 +56,12 @@ impl Model {
             return Err(Error::model(dir, reason));
         }
         if !dir.is_dir() {
-            return Err(Error::model(
-                dir,
-                format!("no such model directory; {MAKE_ONE}"),
-            ));
+            return Err(Error::model(dir, format!("no such model directory; {MAKE_ONE}")));
         }
         for name in [CONFIG, TOKENS, WEIGHTS] {
             let path = dir.join(name);
             if !path.is_file() {
-                return Err(Error::model(
-                    &path,
-                    format!("missing from the model directory; {MAKE_ONE}"),
-                ));
+                return Err(Error::model(&path, format!("missing from the model directory; {MAKE_ONE}")));
             }
         }
         let config = ModelConfig::read(&dir.join(CONFIG))?;
@@ -72,11 +70,7 @@ impl Model {
         for spec in tensors::expected(&config) {
             weights.tensor(&spec.name, &spec.shape)?;
         }
-        Ok(Self {
-            config,
-            vocabulary,
-            weights,
-        })
+        Ok(Self { config, vocabulary, weights })
     }
 }
 

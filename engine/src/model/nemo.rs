@@ -34,10 +34,7 @@ impl NemoFile {
         let io_error = |e| Error::io(path, e);
         let mut file = File::open(path).map_err(io_error)?;
         if file.metadata().map_err(io_error)?.is_dir() {
-            return Err(Error::model(
-                path,
-                "expected a .nemo file, found a directory",
-            ));
+            return Err(Error::model(path, "expected a .nemo file, found a directory"));
         }
         let mut magic = [0; 2];
         let gzip = file.read_exact(&mut magic).is_ok() && magic == [0x1f, 0x8b];
@@ -46,11 +43,7 @@ impl NemoFile {
             file = unpack(file, path, scratch)?;
         }
         let members = list(&file, path)?;
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-            members,
-        })
+        Ok(Self { path: path.to_owned(), file, members })
     }
 
     /// The model's configuration as YAML.
@@ -70,16 +63,10 @@ impl NemoFile {
                 3 => PieceKind::Control,
                 4 => PieceKind::UserDefined,
                 6 => PieceKind::Byte(byte_of(&piece.piece).ok_or_else(|| {
-                    self.fail(format!(
-                        "{name}: piece {:?} is said to be a byte",
-                        piece.piece
-                    ))
+                    self.fail(format!("{name}: piece {:?} is said to be a byte", piece.piece))
                 })?),
                 other => {
-                    return Err(self.fail(format!(
-                        "{name}: piece {:?} of unknown kind {other}",
-                        piece.piece
-                    )));
+                    return Err(self.fail(format!("{name}: piece {:?} of unknown kind {other}", piece.piece)));
                 }
             };
             Ok((piece.piece, kind))
@@ -90,41 +77,20 @@ impl NemoFile {
     /// The checkpoint, `model_weights.ckpt`.
     pub fn weights(&self) -> Result<BufReader<Section>> {
         let (start, length) = self.member("model_weights.ckpt")?;
-        let file = self
-            .file
-            .try_clone()
-            .map_err(|e| Error::io(&self.path, e))?;
-        Ok(BufReader::with_capacity(
-            1 << 16,
-            Section {
-                file,
-                start,
-                length,
-                position: 0,
-            },
-        ))
+        let file = self.file.try_clone().map_err(|e| Error::io(&self.path, e))?;
+        Ok(BufReader::with_capacity(1 << 16, Section { file, start, length, position: 0 }))
     }
 
     fn small(&self, name: &str) -> Result<Vec<u8>> {
         let (start, length) = self.member(name)?;
         if length > SMALL_MEMBER {
-            return Err(self.fail(format!(
-                "{name} has {length} bytes, expected at most {SMALL_MEMBER}"
-            )));
+            return Err(self.fail(format!("{name} has {length} bytes, expected at most {SMALL_MEMBER}")));
         }
         let mut bytes = Vec::new();
-        let file = self
-            .file
-            .try_clone()
+        let file = self.file.try_clone().map_err(|e| Error::io(&self.path, e))?;
+        Section { file, start, length, position: 0 }
+            .read_to_end(&mut bytes)
             .map_err(|e| Error::io(&self.path, e))?;
-        Section {
-            file,
-            start,
-            length,
-            position: 0,
-        }
-        .read_to_end(&mut bytes)
-        .map_err(|e| Error::io(&self.path, e))?;
         Ok(bytes)
     }
 
@@ -149,8 +115,7 @@ pub struct Section {
 
 impl Read for Section {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.file
-            .seek(SeekFrom::Start(self.start + self.position))?;
+        self.file.seek(SeekFrom::Start(self.start + self.position))?;
         let left = self.length.saturating_sub(self.position);
         let read = (&self.file).take(left).read(buffer)?;
         self.position += read as u64;
@@ -173,19 +138,11 @@ impl Seek for Section {
 
 fn unpack(file: File, path: &Path, scratch: &Path) -> Result<File> {
     let packed = file.metadata().map_err(|e| Error::io(path, e))?.len();
-    let limit = packed
-        .saturating_mul(GZIP_RATIO)
-        .saturating_add(SMALL_MEMBER);
+    let limit = packed.saturating_mul(GZIP_RATIO).saturating_add(SMALL_MEMBER);
     let mut unpacked = tempfile::tempfile_in(scratch).map_err(|e| Error::io(scratch, e))?;
     let mut reader = MultiGzDecoder::new(BufReader::with_capacity(1 << 16, file)).take(limit + 1);
     let bytes = io::copy(&mut reader, &mut unpacked).map_err(|e| {
-        Error::model(
-            path,
-            format!(
-                "damaged gzip archive, or no room in {}: {e}",
-                scratch.display()
-            ),
-        )
+        Error::model(path, format!("damaged gzip archive, or no room in {}: {e}", scratch.display()))
     })?;
     if bytes > limit {
         return Err(Error::model(
@@ -199,7 +156,11 @@ fn unpack(file: File, path: &Path, scratch: &Path) -> Result<File> {
 
 fn list(file: &File, path: &Path) -> Result<HashMap<String, (u64, u64)>> {
     let fail = |reason: String| Error::model(path, reason);
-    let damaged = |e: io::Error| fail(format!("truncated or not a tar archive: {e}"));
+    // The message may quote whatever bytes are there.
+    let damaged = |e: io::Error| {
+        let quoted: String = e.to_string().escape_debug().take(120).collect();
+        fail(format!("truncated or not a tar archive: {quoted}"))
+    };
     let total = file.metadata().map_err(|e| Error::io(path, e))?.len();
     let mut archive = Archive::new(file);
     let mut members = HashMap::new();
@@ -231,16 +192,10 @@ fn list(file: &File, path: &Path) -> Result<HashMap<String, (u64, u64)>> {
 /// The name of a member without `./`, if it stays inside the archive.
 fn safe_name(bytes: &[u8]) -> Result<String, String> {
     let name = std::str::from_utf8(bytes).map_err(|_| "a member's name is not UTF-8")?;
-    if name.starts_with('/')
-        || name.contains(['\\', '\0'])
-        || name.split('/').any(|part| part == "..")
-    {
+    if name.starts_with('/') || name.contains(['\\', '\0']) || name.split('/').any(|part| part == "..") {
         return Err(format!("member {name:?} points outside the archive"));
     }
-    let parts: Vec<_> = name
-        .split('/')
-        .filter(|part| !matches!(*part, "" | "."))
-        .collect();
+    let parts: Vec<_> = name.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
     Ok(parts.join("/"))
 }
 

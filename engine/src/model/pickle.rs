@@ -72,15 +72,11 @@ impl StoredTensor {
     /// Whether the elements lie in row-major order without gaps.
     pub fn is_contiguous(&self) -> bool {
         let mut expected = 1_usize;
-        self.shape
-            .iter()
-            .zip(&self.strides)
-            .rev()
-            .all(|(&size, &stride)| {
-                let fits = size == 1 || stride == expected;
-                expected = expected.saturating_mul(size);
-                fits
-            })
+        self.shape.iter().zip(&self.strides).rev().all(|(&size, &stride)| {
+            let fits = size == 1 || stride == expected;
+            expected = expected.saturating_mul(size);
+            fits
+        })
     }
 }
 
@@ -88,15 +84,9 @@ impl StoredTensor {
 ///
 /// The error is a reason: what was found where.
 pub fn read(bytes: &[u8]) -> Result<Vec<(String, StoredTensor)>, String> {
-    let mut machine = Machine {
-        input: bytes,
-        ..Machine::default()
-    };
+    let mut machine = Machine { input: bytes, ..Machine::default() };
     let root = machine.run().map_err(|reason| {
-        format!(
-            "not a dictionary of tensors: {reason} at byte {}",
-            bytes.len() - machine.input.len()
-        )
+        format!("not a dictionary of tensors: {reason} at byte {}", bytes.len() - machine.input.len())
     })?;
     machine.tensors_of(root)
 }
@@ -152,8 +142,8 @@ impl Machine<'_> {
                 0x8a => self.int(Self::long)?,
                 b'X' => {
                     let length = self.length()?;
-                    let text = std::str::from_utf8(self.take(length)?)
-                        .map_err(|_| "text that is not UTF-8")?;
+                    let text =
+                        std::str::from_utf8(self.take(length)?).map_err(|_| "text that is not UTF-8")?;
                     let text = Rc::from(text);
                     self.push(Value::Text(text));
                 }
@@ -197,19 +187,13 @@ impl Machine<'_> {
     }
 
     fn take(&mut self, length: usize) -> Step<&[u8]> {
-        let (taken, rest) = self
-            .input
-            .split_at_checked(length)
-            .ok_or("the end of the data")?;
+        let (taken, rest) = self.input.split_at_checked(length).ok_or("the end of the data")?;
         self.input = rest;
         Ok(taken)
     }
 
     fn bytes<const N: usize>(&mut self) -> Step<[u8; N]> {
-        let (taken, rest) = self
-            .input
-            .split_first_chunk()
-            .ok_or("the end of the data")?;
+        let (taken, rest) = self.input.split_first_chunk().ok_or("the end of the data")?;
         self.input = rest;
         Ok(*taken)
     }
@@ -219,12 +203,7 @@ impl Machine<'_> {
     }
 
     fn line(&mut self) -> Step<String> {
-        let end = self
-            .input
-            .iter()
-            .take(256)
-            .position(|&b| b == b'\n')
-            .ok_or("a name without end")?;
+        let end = self.input.iter().take(256).position(|&b| b == b'\n').ok_or("a name without end")?;
         let name = String::from_utf8_lossy(self.take(end)?).into_owned();
         self.take(1)?;
         Ok(name)
@@ -268,12 +247,8 @@ impl Machine<'_> {
 
     fn pop_many(&mut self, count: usize) -> Step<Vec<Value>> {
         let floor = self.marks.last().copied().unwrap_or(0);
-        let start = self
-            .stack
-            .len()
-            .checked_sub(count)
-            .filter(|&start| start >= floor)
-            .ok_or("an empty stack")?;
+        let start =
+            self.stack.len().checked_sub(count).filter(|&start| start >= floor).ok_or("an empty stack")?;
         Ok(self.stack.split_off(start))
     }
 
@@ -285,11 +260,7 @@ impl Machine<'_> {
     }
 
     fn get(&mut self, slot: u32) -> Step {
-        let value = self
-            .memo
-            .get(&slot)
-            .ok_or_else(|| format!("memo {slot}, which was never set,"))?
-            .clone();
+        let value = self.memo.get(&slot).ok_or_else(|| format!("memo {slot}, which was never set,"))?.clone();
         self.push(value);
         Ok(())
     }
@@ -325,29 +296,19 @@ impl Machine<'_> {
     /// `("storage", type, key, device, elements)` stands for a storage.
     fn persistent(&mut self) -> Step {
         let items = self.pop_tuple()?;
-        let [
-            Value::Text(tag),
-            Value::Global(Global::Storage(element)),
-            Value::Text(key),
-            _,
-            elements,
-        ] = &*items
+        let [Value::Text(tag), Value::Global(Global::Storage(element)), Value::Text(key), _, elements] =
+            &*items
         else {
             return Err("a persistent id that is not a storage".into());
         };
         if &**tag != "storage" {
             return Err(format!("persistent id {tag:?}"));
         }
-        let plain =
-            !key.is_empty() && key.len() <= 64 && key.bytes().all(|b| b.is_ascii_alphanumeric());
+        let plain = !key.is_empty() && key.len() <= 64 && key.bytes().all(|b| b.is_ascii_alphanumeric());
         if !plain {
             return Err(format!("storage key {key:?}"));
         }
-        let storage = Storage {
-            element: *element,
-            key: key.clone(),
-            elements: size(elements)?,
-        };
+        let storage = Storage { element: *element, key: key.clone(), elements: size(elements)? };
         self.storages.push(storage);
         self.push(Value::Storage(self.storages.len() - 1));
         Ok(())
@@ -399,11 +360,7 @@ impl Machine<'_> {
         if items.len() % 2 != 0 {
             return Err("a key without a value".into());
         }
-        self.dicts[dict].extend(
-            items
-                .chunks_exact(2)
-                .map(|pair| (pair[0].clone(), pair[1].clone())),
-        );
+        self.dicts[dict].extend(items.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())));
         Ok(())
     }
 
@@ -426,13 +383,8 @@ impl Machine<'_> {
         if tensor.shape.len() != tensor.strides.len() {
             return Err("a tensor with more sizes than strides".into());
         }
-        let elements = tensor
-            .shape
-            .iter()
-            .try_fold(1_usize, |product, &size| product.checked_mul(size));
-        let end = tensor
-            .span()
-            .and_then(|span| span.checked_add(tensor.offset));
+        let elements = tensor.shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size));
+        let end = tensor.span().and_then(|span| span.checked_add(tensor.offset));
         if elements.is_none() || end.is_none_or(|end| end > tensor.storage.elements) {
             return Err(format!(
                 "a tensor of shape {:?}, strides {:?} and offset {} beyond its storage of {} elements",
@@ -480,4 +432,124 @@ fn opcode_name(opcode: u8) -> String {
         _ => return format!("0x{opcode:02x}"),
     };
     format!("{name} (0x{opcode:02x})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::testing::{TestTensor, int, pickle, text};
+
+    fn one(tensor: TestTensor) -> Vec<u8> {
+        pickle(&[("a.weight".to_owned(), tensor)].into())
+    }
+
+    fn reason(body: &[u8]) -> String {
+        read(&[b"\x80\x02", body].concat()).unwrap_err()
+    }
+
+    #[test]
+    fn a_dictionary_of_tensors_is_read() {
+        let tensor = TestTensor::new(&[2, 3], &[0.0; 6]);
+        let tensors = read(&one(tensor.clone())).unwrap();
+        assert_eq!(tensors, [("a.weight".to_owned(), tensor.tensor)]);
+        assert_eq!(read(b"\x80\x02}.").unwrap(), []);
+    }
+
+    #[test]
+    fn strides_say_whether_elements_are_in_order() {
+        let contiguous = |shape: &[usize], strides: &[usize]| {
+            let mut tensor = TestTensor::new(shape, &[]).tensor;
+            tensor.strides = strides.to_vec();
+            tensor.is_contiguous()
+        };
+        assert!(contiguous(&[2, 3], &[3, 1]) && contiguous(&[2, 1], &[1, 7]) && contiguous(&[], &[]));
+        assert!(!contiguous(&[2, 3], &[1, 2]) && !contiguous(&[2, 3], &[4, 1]) && !contiguous(&[2], &[0]));
+    }
+
+    #[test]
+    fn a_tensor_stays_inside_its_storage() {
+        let beyond = |change: fn(&mut StoredTensor)| {
+            let mut tensor = TestTensor::new(&[2, 3], &[0.0; 6]);
+            change(&mut tensor.tensor);
+            read(&one(tensor)).unwrap_err()
+        };
+        assert!(beyond(|t| t.offset = 1).contains("beyond its storage of 6 elements"));
+        assert!(beyond(|t| t.strides = vec![4, 1]).contains("beyond its storage"));
+        assert!(beyond(|t| t.strides = vec![usize::MAX >> 1, 1]).contains("beyond its storage"));
+        assert!(beyond(|t| t.shape = vec![usize::MAX >> 1, usize::MAX >> 1]).contains("beyond its storage"));
+        assert!(beyond(|t| t.offset = usize::MAX).contains("size -1"));
+        assert!(beyond(|t| t.strides = vec![1]).contains("more sizes than strides"));
+        assert!(beyond(|t| t.shape = vec![1; 9]).contains("9 dimensions"));
+        let mut tensor = TestTensor::new(&[1 << 40, 1 << 40], &[0.0]);
+        tensor.tensor.strides = vec![0, 0];
+        assert!(
+            read(&one(tensor)).unwrap_err().contains("beyond its storage"),
+            "more elements than can be counted"
+        );
+    }
+
+    #[test]
+    fn code_is_refused_by_name() {
+        assert!(reason(b"cos\nsystem\nX\x02\0\0\0ls\x85R.").contains("refused global \"os.system\""));
+        assert!(reason(b"cbuiltins\neval\n.").contains("refused global \"builtins.eval\""));
+        assert!(reason(b"ctorch\n_utils._rebuild_tensor_v2\n.").contains("refused global"));
+        assert!(reason(b"ctorch\nByteStorage\n.").contains("torch.ByteStorage"));
+        assert!(reason(b"(ios\nsystem\n.").contains("opcode INST (0x69) at byte"));
+        assert!(reason(b")\x81.").contains("opcode NEWOBJ"));
+        assert!(reason(b"X\x02\0\0\0osX\x06\0\0\0system\x93.").contains("opcode STACK_GLOBAL"));
+        assert!(reason(b"\x95\x00").contains("opcode 0x95"));
+        assert!(reason(b"ccollections\nOrderedDict\nK\x01\x85R.").contains("a call other than"));
+        assert!(read(b"\x80\x04}.").unwrap_err().contains("protocol 2"));
+    }
+
+    #[test]
+    fn broken_programs_are_refused() {
+        for body in [
+            &b"."[..],
+            b"0.",
+            b"t.",
+            b"u.",
+            b"(}u.",
+            b"}K\x01s.",
+            b"}(K\x01u.",
+            b"R.",
+            b"Q.",
+            b"b.",
+            b"q\x00.",
+            b"K",
+        ] {
+            reason(body);
+        }
+        assert!(reason(b"h\x07.").contains("memo 7"));
+        assert!(reason(b"X\xff\xff\xff\xffabc").contains("end of the data"));
+        assert!(reason(b"X\x01\0\0\0\xff.").contains("not UTF-8"));
+        assert!(reason(b"\x8a\x09123456789.").contains("more than 64 bits"));
+        assert!(reason(b"K\x01.").contains("not a dictionary of tensors"));
+        assert!(reason(b"}X\x01\0\0\0aK\x01s.").contains("\"a\" is not a tensor"));
+        assert!(reason(b"}K\x01K\x01s.").contains("a key that is not text"));
+        let mut persistent = b"(".to_vec();
+        text(&mut persistent, "storage");
+        persistent.extend_from_slice(b"ctorch\nFloatStorage\n");
+        text(&mut persistent, "../0");
+        text(&mut persistent, "cpu");
+        int(&mut persistent, 1);
+        persistent.extend_from_slice(b"tQ.");
+        assert!(reason(&persistent).contains("storage key \"../0\""));
+        let whole = one(TestTensor::new(&[2, 3], &[0.0; 6]));
+        (0..whole.len()).for_each(|length| assert!(read(&whole[..length]).is_err(), "{length}"));
+    }
+
+    #[test]
+    fn deep_nesting_and_memo_abuse_cost_no_more_than_their_bytes() {
+        let nested = [&b")"[..], &vec![0x85; 1_000_000], b"."].concat();
+        assert!(reason(&nested).contains("not a dictionary of tensors"));
+        let doubling: Vec<u8> = [&b")q\x00"[..], &b"h\x00h\x00\x86q\x00".repeat(200_000), b"."].concat();
+        assert!(reason(&doubling).contains("not a dictionary of tensors"));
+        assert!(
+            reason(b"}q\x00X\x01\0\0\0ah\x00s.").contains("\"a\" is not a tensor"),
+            "a dictionary in itself"
+        );
+        let far = b"}r\xff\xff\xff\xffj\xff\xff\xff\xff.";
+        assert_eq!(read(&[b"\x80\x02", &far[..]].concat()).unwrap(), []);
+    }
 }

@@ -24,11 +24,7 @@ impl TensorSpec {
 /// Mel bins that are left after the three convolutions of the subsampling, each of kernel 3 and stride 2.
 pub fn subsampled_bins(mel_bins: usize, causal: bool) -> usize {
     let halve = |bins: usize| {
-        if causal {
-            bins / 2 + 1
-        } else {
-            bins.saturating_sub(1) / 2 + 1
-        }
+        if causal { bins / 2 + 1 } else { bins.saturating_sub(1) / 2 + 1 }
     };
     (0..3).fold(mel_bins, |bins, _| halve(bins))
 }
@@ -40,10 +36,7 @@ pub fn expected(config: &ModelConfig) -> Vec<TensorSpec> {
     let decoder = &config.decoder;
     let outputs = decoder.vocabulary + 1 + decoder.durations().len();
     let width = decoder.predictor_width;
-    specs.weight(
-        "decoder.prediction.embed.weight",
-        &[decoder.vocabulary + 1, width],
-    );
+    specs.weight("decoder.prediction.embed.weight", &[decoder.vocabulary + 1, width]);
     for layer in 0..decoder.predictor_layers {
         let lstm = "decoder.prediction.dec_rnn.lstm";
         specs.weight(&format!("{lstm}.weight_ih_l{layer}"), &[4 * width, width]);
@@ -63,18 +56,9 @@ pub const JOINT_OUTPUT: &str = "joint.joint_net.2";
 fn encoder(config: &ModelConfig, specs: &mut Specs) {
     let encoder = &config.encoder;
     let (width, channels) = (encoder.width, encoder.subsampling_channels);
-    for (index, inputs, kernel) in [
-        (0, 1, 3),
-        (2, 1, 3),
-        (3, channels, 1),
-        (5, 1, 3),
-        (6, channels, 1),
-    ] {
+    for (index, inputs, kernel) in [(0, 1, 3), (2, 1, 3), (3, channels, 1), (5, 1, 3), (6, channels, 1)] {
         let name = format!("encoder.pre_encode.conv.{index}");
-        specs.weight(
-            &format!("{name}.weight"),
-            &[channels, inputs, kernel, kernel],
-        );
+        specs.weight(&format!("{name}.weight"), &[channels, inputs, kernel, kernel]);
         specs.vector(&format!("{name}.bias"), channels);
     }
     let bins = subsampled_bins(config.features.mel_bins, encoder.causal_subsampling);
@@ -82,72 +66,30 @@ fn encoder(config: &ModelConfig, specs: &mut Specs) {
     for layer in 0..encoder.layers {
         let layer = format!("encoder.layers.{layer}");
         specs.norm(&format!("{layer}.norm_feed_forward1"), width);
-        specs.linear(
-            &format!("{layer}.feed_forward1.linear1"),
-            encoder.ff_width,
-            width,
-            encoder.bias,
-        );
-        specs.linear(
-            &format!("{layer}.feed_forward1.linear2"),
-            width,
-            encoder.ff_width,
-            encoder.bias,
-        );
+        specs.linear(&format!("{layer}.feed_forward1.linear1"), encoder.ff_width, width, encoder.bias);
+        specs.linear(&format!("{layer}.feed_forward1.linear2"), width, encoder.ff_width, encoder.bias);
         specs.norm(&format!("{layer}.norm_self_att"), width);
         for projection in ["q", "k", "v", "out"] {
-            specs.linear(
-                &format!("{layer}.self_attn.linear_{projection}"),
-                width,
-                width,
-                encoder.bias,
-            );
+            specs.linear(&format!("{layer}.self_attn.linear_{projection}"), width, width, encoder.bias);
         }
-        specs.linear(
-            &format!("{layer}.self_attn.linear_pos"),
-            width,
-            width,
-            false,
-        );
+        specs.linear(&format!("{layer}.self_attn.linear_pos"), width, width, false);
         for bias in ["pos_bias_u", "pos_bias_v"] {
             let shape = [encoder.heads, width / encoder.heads];
             specs.push(&format!("{layer}.self_attn.{bias}"), &shape, true);
         }
         specs.norm(&format!("{layer}.norm_conv"), width);
         let conv = format!("{layer}.conv");
-        specs.conv1d(
-            &format!("{conv}.pointwise_conv1"),
-            [2 * width, width, 1],
-            encoder.bias,
-        );
-        specs.conv1d(
-            &format!("{conv}.depthwise_conv"),
-            [width, 1, encoder.conv_kernel],
-            encoder.bias,
-        );
+        specs.conv1d(&format!("{conv}.pointwise_conv1"), [2 * width, width, 1], encoder.bias);
+        specs.conv1d(&format!("{conv}.depthwise_conv"), [width, 1, encoder.conv_kernel], encoder.bias);
         specs.norm(&format!("{conv}.batch_norm"), width);
         if encoder.conv_norm == ConvNorm::BatchNorm {
             specs.vector(&format!("{conv}.batch_norm.running_mean"), width);
             specs.vector(&format!("{conv}.batch_norm.running_var"), width);
         }
-        specs.conv1d(
-            &format!("{conv}.pointwise_conv2"),
-            [width, width, 1],
-            encoder.bias,
-        );
+        specs.conv1d(&format!("{conv}.pointwise_conv2"), [width, width, 1], encoder.bias);
         specs.norm(&format!("{layer}.norm_feed_forward2"), width);
-        specs.linear(
-            &format!("{layer}.feed_forward2.linear1"),
-            encoder.ff_width,
-            width,
-            encoder.bias,
-        );
-        specs.linear(
-            &format!("{layer}.feed_forward2.linear2"),
-            width,
-            encoder.ff_width,
-            encoder.bias,
-        );
+        specs.linear(&format!("{layer}.feed_forward2.linear1"), encoder.ff_width, width, encoder.bias);
+        specs.linear(&format!("{layer}.feed_forward2.linear2"), width, encoder.ff_width, encoder.bias);
         specs.norm(&format!("{layer}.norm_out"), width);
     }
 }
@@ -156,11 +98,7 @@ struct Specs(Vec<TensorSpec>);
 
 impl Specs {
     fn push(&mut self, name: &str, shape: &[usize], full_precision: bool) {
-        self.0.push(TensorSpec {
-            name: name.to_owned(),
-            shape: shape.to_vec(),
-            full_precision,
-        });
+        self.0.push(TensorSpec { name: name.to_owned(), shape: shape.to_vec(), full_precision });
     }
 
     fn weight(&mut self, name: &str, shape: &[usize]) {
@@ -201,11 +139,7 @@ mod tests {
         ModelConfig {
             format: FORMAT,
             name: "v3".into(),
-            features: FeaturesConfig {
-                sample_rate: 16_000,
-                mel_bins: 128,
-                normalize: Normalize::PerFeature,
-            },
+            features: FeaturesConfig { sample_rate: 16_000, mel_bins: 128, normalize: Normalize::PerFeature },
             encoder: EncoderConfig {
                 layers: 24,
                 width: 1024,
@@ -226,9 +160,7 @@ mod tests {
                 predictor_width: 640,
                 predictor_layers: 2,
                 joint_width: 640,
-                kind: Transducer::Tdt {
-                    durations: vec![0, 1, 2, 3, 4],
-                },
+                kind: Transducer::Tdt { durations: vec![0, 1, 2, 3, 4] },
                 max_symbols: 10,
             },
         }
@@ -238,12 +170,7 @@ mod tests {
     fn v3_has_the_published_number_of_parameters() {
         let mut config = v3();
         let running_statistics = 24 * 2 * 1024;
-        let count = |config: &ModelConfig| {
-            expected(config)
-                .iter()
-                .map(TensorSpec::elements)
-                .sum::<usize>()
-        };
+        let count = |config: &ModelConfig| expected(config).iter().map(TensorSpec::elements).sum::<usize>();
         assert_eq!(count(&config), 627_008_134 + running_statistics);
         config.encoder.bias = true;
         assert_eq!(count(&config), 627_450_502 + running_statistics);
@@ -258,7 +185,8 @@ mod tests {
 
     #[test]
     fn ranges_are_checked() {
-        let cases: [(&str, fn(&mut ModelConfig)); 12] = [
+        type Spoil = fn(&mut ModelConfig);
+        let cases: [(&str, Spoil); 12] = [
             ("name", |c| c.name.clear()),
             ("sample_rate", |c| c.features.sample_rate = 8000),
             ("mel_bins", |c| c.features.mel_bins = 0),
@@ -271,13 +199,9 @@ mod tests {
                 c.encoder.attention = AttentionStyle::ChunkedLimited;
                 c.encoder.contexts = vec![[70, 12]];
             }),
-            ("without end", |c| {
-                c.encoder.attention = AttentionStyle::ChunkedLimited
-            }),
+            ("without end", |c| c.encoder.attention = AttentionStyle::ChunkedLimited),
             ("vocabulary", |c| c.decoder.vocabulary = 0),
-            ("durations", |c| {
-                c.decoder.kind = Transducer::Tdt { durations: vec![] }
-            }),
+            ("durations", |c| c.decoder.kind = Transducer::Tdt { durations: vec![] }),
         ];
         assert_eq!(v3().validate(), Ok(()));
         for (word, spoil) in cases {

@@ -39,14 +39,8 @@ pub struct Vocabulary {
 impl Vocabulary {
     /// A vocabulary of these pieces, ids counting from 0.
     pub fn new(pieces: Vec<(String, PieceKind)>) -> Self {
-        let punctuation = pieces
-            .iter()
-            .flat_map(|(piece, _)| punctuation_of(piece))
-            .collect();
-        Self {
-            pieces,
-            punctuation,
-        }
+        let punctuation = pieces.iter().flat_map(|(piece, _)| punctuation_of(piece)).collect();
+        Self { pieces, punctuation }
     }
 
     /// Reads `tokens.txt`, which must have `expected` lines: a piece with tab, line feed, carriage return and backslash
@@ -55,18 +49,12 @@ impl Vocabulary {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
         let lines: Vec<&str> = text.split_terminator('\n').collect();
         if lines.len() != expected {
-            let reason = format!(
-                "expected {expected} pieces, one a line, found {}",
-                lines.len()
-            );
+            let reason = format!("expected {expected} pieces, one a line, found {}", lines.len());
             return Err(Error::model(path, reason));
         }
         let pieces = lines.iter().enumerate().map(|(id, line)| {
             parse(line).ok_or_else(|| {
-                Error::model(
-                    path,
-                    format!("line {}: not a piece and its kind: {line:?}", id + 1),
-                )
+                Error::model(path, format!("line {}: not a piece and its kind: {line:?}", id + 1))
             })
         });
         Ok(Self::new(pieces.collect::<Result<_>>()?))
@@ -120,9 +108,7 @@ impl Vocabulary {
             return false;
         };
         let mut text = piece.strip_prefix(SPACE).unwrap_or(piece).chars();
-        text.next()
-            .is_some_and(|mark| self.is_punctuation_mark(mark))
-            && text.next().is_none()
+        text.next().is_some_and(|mark| self.is_punctuation_mark(mark)) && text.next().is_none()
     }
 
     /// Whether NeMo takes `mark` for punctuation with this vocabulary: it is in Unicode's category P and in a piece that
@@ -132,7 +118,8 @@ impl Vocabulary {
     }
 
     /// The text of these tokens: SentencePiece's decoding, then NeMo's rule that one space before a mark of punctuation
-    /// goes. Ids beyond the vocabulary (blank) have no text.
+    /// goes. Ids beyond the vocabulary (blank) have no text. Spaces that pieces begin with are stripped until there is
+    /// text; SentencePiece strips only the first one where a tokenizer was built to keep extra spaces.
     pub fn decode(&self, ids: &[u32]) -> String {
         self.attach_punctuation(&self.decode_pieces(ids))
     }
@@ -156,11 +143,7 @@ impl Vocabulary {
                 PieceKind::Unknown => text.push_str(UNKNOWN),
                 PieceKind::Normal | PieceKind::UserDefined => {
                     let leading = text.is_empty();
-                    let piece = if leading {
-                        piece.strip_prefix(SPACE).unwrap_or(piece)
-                    } else {
-                        piece
-                    };
+                    let piece = if leading { piece.strip_prefix(SPACE).unwrap_or(piece) } else { piece };
                     text.extend(piece.chars().map(|c| if c == SPACE { ' ' } else { c }));
                 }
             }
@@ -191,22 +174,15 @@ fn push_utf8(text: &mut String, bytes: &[u8]) {
 }
 
 fn punctuation_of(piece: &str) -> impl Iterator<Item = char> {
-    let enclosed =
-        |open, close| piece.len() >= 2 && piece.starts_with(open) && piece.ends_with(close);
-    let special = enclosed('[', ']')
-        || enclosed('<', '>')
-        || piece.starts_with("##")
-        || piece.starts_with(SPACE);
+    let enclosed = |open, close| piece.len() >= 2 && piece.starts_with(open) && piece.ends_with(close);
+    let special =
+        enclosed('[', ']') || enclosed('<', '>') || piece.starts_with("##") || piece.starts_with(SPACE);
     let is_mark = |c: &char| c.general_category_group() == GeneralCategoryGroup::Punctuation;
     piece.chars().filter(move |c| !special && is_mark(c))
 }
 
 fn escape(piece: &str) -> String {
-    piece
-        .replace('\\', "\\\\")
-        .replace('\n', "\\n")
-        .replace('\r', "\\r")
-        .replace('\t', "\\t")
+    piece.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r").replace('\t', "\\t")
 }
 
 fn unescape(text: &str) -> Option<String> {
@@ -281,10 +257,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tokens.txt");
         vocabulary.write(&path).unwrap();
-        (
-            std::fs::read_to_string(&path).unwrap(),
-            Vocabulary::read(&path, vocabulary.len()),
-        )
+        (std::fs::read_to_string(&path).unwrap(), Vocabulary::read(&path, vocabulary.len()))
     }
 
     #[test]
@@ -292,40 +265,24 @@ mod tests {
         let vocabulary = vocabulary();
         let (text, read) = round_trip(&vocabulary);
         assert_eq!(read.unwrap(), vocabulary);
-        assert!(
-            text.starts_with("<unk>\tunknown\n\u{2581}he\nllo\n"),
-            "{text}"
-        );
+        assert!(text.starts_with("<unk>\tunknown\n\u{2581}he\nllo\n"), "{text}");
         assert!(text.contains("\n<s>\tcontrol\n<0xC3>\tbyte\n"), "{text}");
-        assert!(
-            text.contains("\n<EOU>\tuser\na\\nb\\\\n\\tc\\r\n!\nbyte\n"),
-            "{text}"
-        );
+        assert!(text.contains("\n<EOU>\tuser\na\\nb\\\\n\\tc\\r\n!\nbyte\n"), "{text}");
     }
 
     #[test]
     fn a_wrong_number_of_pieces_or_a_broken_line_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tokens.txt");
-        let mut read = |text: &str, expected| {
+        let read = |text: &str, expected| {
             std::fs::write(&path, text).unwrap();
             Vocabulary::read(&path, expected)
         };
         assert!(read("a\n\nb\n", 3).is_ok());
         assert!(
-            read("a\nb\n", 3)
-                .unwrap_err()
-                .to_string()
-                .contains("expected 3 pieces, one a line, found 2")
+            read("a\nb\n", 3).unwrap_err().to_string().contains("expected 3 pieces, one a line, found 2")
         );
-        for line in [
-            "a\tnoun",
-            "a\\",
-            "a\\x",
-            "<0x4>\tbyte",
-            "<0x+4>\tbyte",
-            "a\tunknown\t",
-        ] {
+        for line in ["a\tnoun", "a\\", "a\\x", "<0x4>\tbyte", "<0x+4>\tbyte", "a\tunknown\t"] {
             let error = read(&format!("a\n{line}\n"), 2).unwrap_err().to_string();
             assert!(error.contains("line 2"), "{error}");
         }
@@ -336,11 +293,7 @@ mod tests {
         let decode = |ids: &[u32]| vocabulary().decode_pieces(ids);
         assert_eq!(decode(&[]), "");
         assert_eq!(decode(&[1, 2, 3, 2]), "hello llo");
-        assert_eq!(
-            decode(&[3, 1]),
-            "he",
-            "spaces are stripped until there is text"
-        );
+        assert_eq!(decode(&[3, 1]), "he", "spaces are stripped until there is text");
         assert_eq!(decode(&[6, 6]), " x  x", "one space a piece");
         assert_eq!(decode(&[0, 1]), " \u{2047}  he");
         assert_eq!(decode(&[7, 1, 7, 2]), "hello");
@@ -367,14 +320,9 @@ mod tests {
         let vocabulary = vocabulary();
         let starts: Vec<u32> = (0..16).filter(|&id| vocabulary.starts_word(id)).collect();
         assert_eq!(starts, [1, 3, 5, 6]);
-        let marks: Vec<u32> = (0..16)
-            .filter(|&id| vocabulary.is_punctuation(id))
-            .collect();
+        let marks: Vec<u32> = (0..16).filter(|&id| vocabulary.is_punctuation(id)).collect();
         assert_eq!(marks, [4, 13]);
-        assert_eq!(
-            (vocabulary.piece(2), vocabulary.piece(15)),
-            (Some("llo"), None)
-        );
+        assert_eq!((vocabulary.piece(2), vocabulary.piece(15)), (Some("llo"), None));
         assert_eq!(vocabulary.kind(9), Some(PieceKind::Byte(0xA9)));
     }
 }

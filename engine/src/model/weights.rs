@@ -59,12 +59,7 @@ impl Weights {
             )
         })?;
         let data = size_of::<u64>() + header;
-        Ok(Self {
-            path: path.to_owned(),
-            map,
-            metadata,
-            data,
-        })
+        Ok(Self { path: path.to_owned(), map, metadata, data })
     }
 
     /// Whether there is a tensor of this name.
@@ -87,37 +82,22 @@ impl Weights {
     /// The tensor `name`, which must have this shape, an `F16` or `F32` type and an aligned place in the file.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor<'_>> {
         let fail = |reason| Error::model(&self.path, reason);
-        let info = self
-            .metadata
-            .info(name)
-            .ok_or_else(|| fail(format!("tensor {name} is missing")))?;
+        let info = self.metadata.info(name).ok_or_else(|| fail(format!("tensor {name} is missing")))?;
         if info.shape != shape {
-            let reason = format!(
-                "tensor {name}: expected shape {shape:?}, found {:?}",
-                info.shape
-            );
+            let reason = format!("tensor {name}: expected shape {shape:?}, found {:?}", info.shape);
             return Err(fail(reason));
         }
         let (start, end) = info.data_offsets;
         let bytes = &self.map[self.data + start..self.data + end];
-        let misaligned = |_| {
-            fail(format!(
-                "tensor {name} is misaligned: convert the checkpoint again"
-            ))
-        };
+        let misaligned = |_| fail(format!("tensor {name} is misaligned: convert the checkpoint again"));
         let data = match info.dtype {
             Dtype::F16 => TensorData::F16(bytemuck::try_cast_slice(bytes).map_err(misaligned)?),
             Dtype::F32 => TensorData::F32(bytemuck::try_cast_slice(bytes).map_err(misaligned)?),
             other => {
-                return Err(fail(format!(
-                    "tensor {name}: expected type F16 or F32, found {other:?}"
-                )));
+                return Err(fail(format!("tensor {name}: expected type F16 or F32, found {other:?}")));
             }
         };
-        Ok(Tensor {
-            shape: &info.shape,
-            data,
-        })
+        Ok(Tensor { shape: &info.shape, data })
     }
 }
 
@@ -170,10 +150,7 @@ mod tests {
         let views: HashMap<_, _> = tensors
             .iter()
             .map(|(name, dtype, shape, bytes)| {
-                (
-                    *name,
-                    TensorView::new(*dtype, shape.clone(), bytes).unwrap(),
-                )
+                (*name, TensorView::new(*dtype, shape.clone(), bytes).unwrap())
             })
             .collect();
         write(&serialize(views, None).unwrap())
@@ -191,22 +168,14 @@ mod tests {
     }
 
     fn halves(values: &[f32]) -> Vec<u8> {
-        values
-            .iter()
-            .flat_map(|&v| f16::from_f32(v).to_le_bytes())
-            .collect()
+        values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect()
     }
 
     #[test]
     fn both_types_are_read_in_place() {
         let (_dir, path) = file(&[
             ("a", Dtype::F32, vec![3], floats(&[1.0, -2.5, 3e-7])),
-            (
-                "b",
-                Dtype::F16,
-                vec![2, 2],
-                halves(&[0.5, -65504.0, 2.0, 0.0]),
-            ),
+            ("b", Dtype::F16, vec![2, 2], halves(&[0.5, -65504.0, 2.0, 0.0])),
         ]);
         let weights = Weights::open(&path).unwrap();
         assert!(weights.has("a") && !weights.has("c"));
@@ -216,18 +185,13 @@ mod tests {
         assert_eq!(a.to_f32(), [1.0, -2.5, 3e-7]);
         let b = weights.tensor("b", &[2, 2]).unwrap();
         assert!(matches!(b.data, TensorData::F16(_)));
-        assert_eq!(
-            (b.shape, b.to_f32()),
-            (&[2, 2][..], vec![0.5, -65504.0, 2.0, 0.0])
-        );
+        assert_eq!((b.shape, b.to_f32()), (&[2, 2][..], vec![0.5, -65504.0, 2.0, 0.0]));
     }
 
     #[test]
     fn a_missing_a_wrong_and_an_integer_tensor_are_named() {
-        let (_dir, path) = file(&[
-            ("a", Dtype::F32, vec![3], floats(&[0.0; 3])),
-            ("n", Dtype::I64, vec![1], vec![0; 8]),
-        ]);
+        let (_dir, path) =
+            file(&[("a", Dtype::F32, vec![3], floats(&[0.0; 3])), ("n", Dtype::I64, vec![1], vec![0; 8])]);
         let weights = Weights::open(&path).unwrap();
         let error = |name, shape: &[usize]| weights.tensor(name, shape).unwrap_err().to_string();
         assert!(error("x.y", &[1]).contains("tensor x.y is missing"));
@@ -245,26 +209,14 @@ mod tests {
             assert!(error.contains("model.safetensors"), "{length}: {error}");
         }
         let (_dir, path) = write(&[&u64::MAX.to_le_bytes()[..], b"{}"].concat());
-        assert!(
-            Weights::open(&path)
-                .unwrap_err()
-                .to_string()
-                .contains("truncated")
-        );
+        assert!(Weights::open(&path).unwrap_err().to_string().contains("truncated"));
     }
 
     #[test]
     fn a_misaligned_tensor_is_refused() {
         let header = br#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}} "#;
-        let (_dir, path) =
-            write(&[&(header.len() as u64).to_le_bytes()[..], header, &[0; 4]].concat());
+        let (_dir, path) = write(&[&(header.len() as u64).to_le_bytes()[..], header, &[0; 4]].concat());
         let weights = Weights::open(&path).unwrap();
-        assert!(
-            weights
-                .tensor("a", &[1])
-                .unwrap_err()
-                .to_string()
-                .contains("misaligned")
-        );
+        assert!(weights.tensor("a", &[1]).unwrap_err().to_string().contains("misaligned"));
     }
 }

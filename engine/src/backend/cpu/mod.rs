@@ -1,4 +1,300 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The CPU backend.
+//! The CPU backend: the reference for the others and the embedded default. Arithmetic in single precision.
+
+mod attention;
+mod decoder;
+mod encoder;
 mod matmul;
+mod ops;
+mod params;
 mod rows;
+mod slot;
+mod subsampling;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rayon::prelude::*;
+
+use crate::backend::{Backend, Decoded, Mode, Slot, Step};
+use crate::error::{Error, Result};
+use crate::features::LogMel;
+use crate::model::config::{AttentionStyle, Normalize};
+use crate::model::{Model, ModelConfig};
+
+use decoder::DecoderState;
+use encoder::{EncoderState, PositionTables};
+use matmul::Rows;
+use params::Params;
+use slot::{SlotState, Work, ring_rows};
+use subsampling::Geometry;
+
+const NAME: &str = "cpu";
+
+/// Most rows that one thread runs through the layers together: their widest activation stays in its cache.
+const GROUP_ROWS: usize = 64;
+
+/// A model on the processor's cores.
+pub struct CpuBackend {
+    shared: Shared,
+    slots: Vec<Option<Box<SlotState>>>,
+    /// Projected positions of each context in use.
+    positions: HashMap<usize, Arc<PositionTables>>,
+    pool: rayon::ThreadPool,
+    scratch: Mutex<Vec<Scratch>>,
+}
+
+/// What all threads read.
+struct Shared {
+    model: Arc<Model>,
+    params: Params,
+    mel: LogMel,
+    geometry: Geometry,
+}
+
+/// Working memory of one group of steps.
+#[derive(Default)]
+struct Scratch {
+    rows: Vec<f32>,
+    subsampled: Vec<f32>,
+    encoder: encoder::Scratch,
+}
+
+/// A step with its slot's state, taken out of the pool while it runs.
+struct Job<'a> {
+    step: Step<'a>,
+    state: Box<SlotState>,
+    result: Result<Decoded>,
+}
+
+impl CpuBackend {
+    /// Prepares `model` for `threads` threads, all cores if 0.
+    pub fn new(model: Arc<Model>, threads: usize) -> Result<Self> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|index| format!("parakeet-cpu-{index}"))
+            .build()
+            .map_err(|e| failed(format!("cannot start its threads: {e}")))?;
+        let shared = Shared {
+            params: Params::load(&model)?,
+            mel: LogMel::new(&model.config.features),
+            geometry: Geometry::new(&model.config),
+            model,
+        };
+        Ok(Self { shared, slots: Vec::new(), positions: HashMap::new(), pool, scratch: Mutex::default() })
+    }
+
+    fn config(&self) -> &ModelConfig {
+        &self.shared.model.config
+    }
+
+    fn positions(&mut self, mode: Mode) -> Arc<PositionTables> {
+        let Mode::Cached { context } = mode else { return Arc::new(self.shared.position_tables(0..0)) };
+        let [left, right] = self.config().encoder.contexts[context];
+        let shared = &self.shared;
+        let table = self.positions.entry(context).or_insert_with(|| {
+            Arc::new(shared.position_tables(-i64::from(right)..i64::from(left + right) + 1))
+        });
+        table.clone()
+    }
+}
+
+impl Backend for CpuBackend {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn open(&mut self, mode: Mode) -> Result<Slot> {
+        check(self.config(), mode)?;
+        let positions = self.positions(mode);
+        let state = Some(Box::new(SlotState::new(self.config(), mode, positions)));
+        let index = match self.slots.iter().position(Option::is_none) {
+            Some(free) => {
+                self.slots[free] = state;
+                free
+            }
+            None => {
+                self.slots.push(state);
+                self.slots.len() - 1
+            }
+        };
+        Ok(Slot(index as u32))
+    }
+
+    fn close(&mut self, slot: Slot) {
+        if let Some(state) = self.slots.get_mut(slot.0 as usize) {
+            *state = None;
+        }
+    }
+
+    fn reset(&mut self, slot: Slot) {
+        let config = &self.shared.model.config;
+        if let Some(Some(state)) = self.slots.get_mut(slot.0 as usize) {
+            **state = SlotState::new(config, state.mode(), state.positions());
+        }
+    }
+
+    fn step(&mut self, steps: &[Step<'_>]) -> Vec<Result<Decoded>> {
+        let mut jobs: Vec<_> = steps
+            .iter()
+            .map(|step| {
+                let state = self.slots.get_mut(step.slot.0 as usize).and_then(Option::take);
+                state.map(|state| Job { step: *step, state, result: Ok(Decoded::default()) })
+            })
+            .collect();
+        let mut present: Vec<_> = jobs.iter_mut().flatten().collect();
+        let per_thread = present.len().div_ceil(self.pool.current_num_threads()).max(1);
+        let (shared, scratch) = (&self.shared, &self.scratch);
+        let run = |jobs: &mut [&mut Job<'_>]| {
+            let pop = || scratch.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let mut memory = pop().unwrap_or_default();
+            shared.run(jobs, &mut memory);
+            scratch.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
+        };
+        self.pool.install(|| present.par_chunks_mut(per_thread).for_each(run));
+        let slots = &mut self.slots;
+        steps
+            .iter()
+            .zip(jobs)
+            .map(|(step, job)| match job {
+                Some(job) => {
+                    slots[step.slot.0 as usize] = Some(job.state);
+                    job.result
+                }
+                None => Err(failed(format!("slot {} is not open or stepped twice", step.slot.0))),
+            })
+            .collect()
+    }
+
+    fn slot_bytes(&self, mode: Mode) -> usize {
+        let config = self.config();
+        EncoderState::bytes(&config.encoder, ring_rows(config, mode)) + DecoderState::bytes(&config.decoder)
+    }
+}
+
+impl Shared {
+    fn position_tables(&self, range: Range<i64>) -> PositionTables {
+        PositionTables::new(&self.params.layers, self.model.config.encoder.width, range)
+    }
+
+    /// Features of every job, then the layers and the decoder over as many jobs at a time as fit.
+    fn run(&self, jobs: &mut [&mut Job<'_>], scratch: &mut Scratch) {
+        let mut ready: Vec<(&mut Job<'_>, Work)> = Vec::new();
+        for job in jobs.iter_mut() {
+            match job.state.prepare(&self.mel, self.geometry, &job.step) {
+                Ok(work) if work.frames.is_empty() => {}
+                Ok(work) => ready.push((job, work)),
+                Err(reason) => job.result = Err(failed(reason)),
+            }
+        }
+        let mut rest = &mut ready[..];
+        while !rest.is_empty() {
+            let mut rows = 0;
+            let fits = |(_, work): &&(_, Work)| {
+                rows += work.frames.len();
+                rows <= GROUP_ROWS
+            };
+            let count = rest.iter().take_while(fits).count().max(1);
+            let (group, others) = rest.split_at_mut(count);
+            self.forward(group, scratch);
+            rest = others;
+        }
+    }
+
+    fn forward(&self, group: &mut [(&mut Job<'_>, Work)], scratch: &mut Scratch) {
+        let config = &self.model.config;
+        let width = config.encoder.width;
+        self.encode_inputs(group, scratch);
+        let mut segments = Vec::new();
+        let mut rows = 0;
+        for (job, work) in group.iter_mut() {
+            let range = rows..rows + work.frames.len();
+            rows = range.end;
+            segments.push(encoder::Segment {
+                rows: range,
+                first: work.frames.start,
+                state: &mut job.state.encoder,
+            });
+        }
+        encoder::run(
+            &config.encoder,
+            &self.params.layers,
+            &mut scratch.rows,
+            &mut segments,
+            &mut scratch.encoder,
+        );
+        let mut rows = 0;
+        let mut segments: Vec<_> = group
+            .iter_mut()
+            .map(|(job, work)| {
+                let range = rows..rows + work.frames.len();
+                rows = range.end;
+                decoder::Segment { rows: range, state: &mut job.state.decoder, tokens: Vec::new() }
+            })
+            .collect();
+        let encoded = Rows::dense(&scratch.rows, width);
+        decoder::run(&config.decoder, &self.params.decoder, encoded, &mut segments);
+        let tokens: Vec<_> = segments.into_iter().map(|segment| segment.tokens).collect();
+        for ((job, work), tokens) in group.iter_mut().zip(tokens) {
+            job.result = Ok(Decoded { tokens, frames: work.frames.len() });
+        }
+    }
+
+    /// Subsamples the new mel frames of every job into `scratch.rows`.
+    fn encode_inputs(&self, group: &mut [(&mut Job<'_>, Work)], scratch: &mut Scratch) {
+        let config = &self.model.config;
+        scratch.rows.clear();
+        for (job, work) in group.iter_mut() {
+            let state = &mut job.state;
+            if let Mode::Offline { .. } = state.mode() {
+                let frames = work.frames.len() as i64;
+                let positions = Arc::new(self.position_tables(1 - frames..frames));
+                state.size_for(config, work.frames.len(), positions);
+            }
+            let (mel, first) = state.features(config);
+            self.geometry.run(
+                &self.params.subsampling,
+                mel,
+                first,
+                work.mel_total,
+                work.frames.clone(),
+                &mut scratch.subsampled,
+            );
+            if config.encoder.xscaling {
+                let factor = (config.encoder.width as f32).sqrt();
+                scratch.subsampled.iter_mut().for_each(|x| *x *= factor);
+            }
+            scratch.rows.extend_from_slice(&scratch.subsampled);
+            state.advance(self.geometry, config.features.mel_bins, work.frames.end);
+        }
+    }
+}
+
+/// Whether the model can be run in this mode.
+fn check(config: &ModelConfig, mode: Mode) -> Result<()> {
+    let encoder = &config.encoder;
+    let (Mode::Cached { context } | Mode::Offline { context }) = mode;
+    let Some(&[left, right]) = encoder.contexts.get(context) else {
+        return Err(failed(format!("the model has no context {context}")));
+    };
+    let causal = encoder.causal_subsampling
+        && encoder.conv_context[1] == 0
+        && encoder.attention == AttentionStyle::ChunkedLimited
+        && left >= 0
+        && right >= 0
+        && config.features.normalize == Normalize::None;
+    if matches!(mode, Mode::Cached { .. }) && !causal {
+        return Err(Error::Unsupported(format!(
+            "{} is not causal, so it cannot be streamed chunk by chunk",
+            config.name
+        )));
+    }
+    Ok(())
+}
+
+fn failed(reason: String) -> Error {
+    Error::Backend { backend: NAME, reason }
+}

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The 8x `dw_striding` subsampling (NeMo `ConvSubsampling`), for any range of encoder frames of a stream.
+//!
+//! All three convolutions have kernel 3 and stride 2 on time and mel bins. Positions before the stream's first and
+//! from its last on are zeros at every level, as in NeMo's masked sequence: not the ReLU of a bias.
+
+use std::ops::Range;
+
+use crate::model::ModelConfig;
+use crate::model::tensors::subsampled_bins;
+
+use super::matmul::Rows;
+use super::ops::relu;
+use super::params::{Subsampling, Taps};
+
+/// Geometry of the three convolutions.
+#[derive(Clone, Copy, Debug)]
+pub struct Geometry {
+    mel_bins: usize,
+    channels: usize,
+    causal: bool,
+}
+
+/// Values `[position][bin][channel]` from position `first` on.
+struct Level {
+    first: usize,
+    bins: usize,
+    data: Vec<f32>,
+}
+
+impl Geometry {
+    pub fn new(config: &ModelConfig) -> Self {
+        let encoder = &config.encoder;
+        let (channels, causal) = (encoder.subsampling_channels, encoder.causal_subsampling);
+        Self { mel_bins: config.features.mel_bins, channels, causal }
+    }
+
+    fn left_padding(self) -> usize {
+        if self.causal { 2 } else { 1 }
+    }
+
+    fn halve(self, length: usize) -> usize {
+        if self.causal { length / 2 + 1 } else { length.saturating_sub(1) / 2 + 1 }
+    }
+
+    /// Encoder frames of `mel` mel frames.
+    pub fn frames(self, mel: usize) -> usize {
+        if mel == 0 { 0 } else { (0..3).fold(mel, |length, _| self.halve(length)) }
+    }
+
+    /// Encoder frames of a causal model that no later mel frame can change, when `mel` are there: frame `j` ends with
+    /// mel frame `8 j`.
+    pub fn complete_frames(self, mel: usize) -> usize {
+        mel.div_ceil(8)
+    }
+
+    /// First mel frame that encoder frame `frame` sees.
+    pub fn first_mel(self, frame: usize) -> usize {
+        (0..3).fold(frame, |position, _| self.inputs(position..position + 1).start)
+    }
+
+    fn inputs(self, outputs: Range<usize>) -> Range<usize> {
+        let left = self.left_padding();
+        (2 * outputs.start).saturating_sub(left)..(2 * (outputs.end - 1) + 3).saturating_sub(left)
+    }
+
+    /// Rows of the encoder's input for `frames`. `mel` holds frames from index `first_mel` on; `mel_total` is the
+    /// number of mel frames of the whole stream, if it has ended.
+    pub fn run(
+        self,
+        params: &Subsampling,
+        mel: &[f32],
+        first_mel: usize,
+        mel_total: Option<usize>,
+        frames: Range<usize>,
+        out: &mut Vec<f32>,
+    ) {
+        let lengths = mel_total.map(|total| {
+            let one = self.halve(total);
+            [total, one, self.halve(one)]
+        });
+        let length = |level: usize| lengths.map_or(usize::MAX, |lengths| lengths[level]);
+        let bound = |range: Range<usize>, level: usize| range.start..range.end.min(length(level));
+        let second = bound(self.inputs(frames.clone()), 2);
+        let first = bound(self.inputs(second.clone()), 1);
+        let mel = Level { first: first_mel, bins: self.mel_bins, data: mel.to_vec() };
+
+        let mut level = self.convolve(&mel, 1, length(0), first, &params.first);
+        relu(&mut level.data);
+        for (i, positions) in [second, frames].into_iter().enumerate() {
+            let between =
+                self.convolve(&level, self.channels, length(i + 1), positions, &params.depthwise[i]);
+            let rows = Rows::dense(&between.data, self.channels);
+            params.pointwise[i].apply(rows, &mut level.data);
+            relu(&mut level.data);
+            (level.first, level.bins) = (between.first, between.bins);
+        }
+        let width = level.bins * self.channels;
+        debug_assert_eq!(level.bins, subsampled_bins(self.mel_bins, self.causal));
+        let mut flat = Vec::with_capacity(level.data.len());
+        for frame in level.data.chunks_exact(width) {
+            // NeMo flattens channel by channel.
+            flat.extend((0..width).map(|i| frame[i % level.bins * self.channels + i / level.bins]));
+        }
+        params.out.apply(Rows::dense(&flat, width), out);
+    }
+
+    /// 3x3 convolution of stride 2 at `positions`; one input channel for all outputs, or each channel its own.
+    fn convolve(
+        self,
+        input: &Level,
+        input_channels: usize,
+        input_length: usize,
+        positions: Range<usize>,
+        taps: &Taps,
+    ) -> Level {
+        let (left, channels) = (self.left_padding(), self.channels);
+        let bins = self.halve(input.bins);
+        let mut data = Vec::with_capacity(positions.len() * bins * channels);
+        let available = input.data.len() / (input.bins * input_channels);
+        for position in positions.clone() {
+            for bin in 0..bins {
+                let start = data.len();
+                data.extend_from_slice(&taps.bias);
+                let sums = &mut data[start..];
+                for (tap, weights) in taps.taps.chunks_exact(channels).enumerate() {
+                    let at = (2 * position + tap / 3).checked_sub(left).filter(|&at| at < input_length);
+                    let from = (2 * bin + tap % 3).checked_sub(left).filter(|&from| from < input.bins);
+                    let (Some(at), Some(from)) = (at, from) else { continue };
+                    let Some(at) = at.checked_sub(input.first).filter(|&at| at < available) else {
+                        debug_assert!(false, "position {at} of a subsampling level was not kept");
+                        continue;
+                    };
+                    let values = &input.data[(at * input.bins + from) * input_channels..][..input_channels];
+                    if let [value] = values {
+                        sums.iter_mut().zip(weights).for_each(|(sum, w)| *sum += w * value);
+                    } else {
+                        let terms = weights.iter().zip(values);
+                        sums.iter_mut().zip(terms).for_each(|(sum, (w, value))| *sum += w * value);
+                    }
+                }
+            }
+        }
+        Level { first: positions.start, bins, data }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_equal_nemo() {
+        // non-causal 700 -> 88, 1100 -> 138; causal 700 -> 89, 105 -> 14, 121 -> 16, 1 -> 1.
+        let geometry = |causal| Geometry { mel_bins: 80, channels: 8, causal };
+        let causal = [(700, 89), (105, 14), (121, 16), (1, 1), (0, 0)];
+        let symmetric = [(700, 88), (1100, 138), (0, 0)];
+        for (mel, frames) in causal {
+            assert_eq!(geometry(true).frames(mel), frames, "causal, {mel}");
+        }
+        for (mel, frames) in symmetric {
+            assert_eq!(geometry(false).frames(mel), frames, "symmetric, {mel}");
+        }
+    }
+
+    #[test]
+    fn receptive_field_of_causal_frames() {
+        let geometry = Geometry { mel_bins: 80, channels: 8, causal: true };
+        assert_eq!(geometry.first_mel(0), 0);
+        assert_eq!(geometry.first_mel(5), 40 - 14);
+        assert_eq!(geometry.complete_frames(0), 0);
+        assert_eq!(geometry.complete_frames(1), 1);
+        assert_eq!(geometry.complete_frames(8), 1);
+        assert_eq!(geometry.complete_frames(9), 2);
+    }
+}

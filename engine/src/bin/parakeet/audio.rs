@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Audio files of any rate and channel count, and raw standard input, as 16 kHz mono.
+
+use std::fs::File;
+use std::io::{self, Cursor, Read};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
+use symphonia::core::errors::Error as SymphoniaError;
+use symphonia::core::formats::probe::Hint;
+use symphonia::core::formats::{FormatReader, Track, TrackType};
+use symphonia::core::io::{MediaSource, MediaSourceStream, ReadOnlySource};
+use symphonia::core::packet::Packet;
+
+use crate::failure::Failure;
+use crate::resample::To16k;
+use crate::wav;
+
+const FORMATS: &str = "expected WAV, FLAC, MP3 or Ogg Vorbis";
+
+/// A sound file that is open and whose codec is known.
+pub struct AudioFile {
+    path: PathBuf,
+    format: Box<dyn FormatReader>,
+    decoder: Box<dyn AudioDecoder>,
+    track: Track,
+    /// Bytes that a WAV header promised and the file doesn't have.
+    missing: u64,
+}
+
+impl AudioFile {
+    /// Opens `path` and reads its headers.
+    pub fn open(path: &Path) -> Result<Self, Failure> {
+        let fail = |reason: String| Failure::audio(path, reason);
+        let mut file = File::open(path).map_err(|e| fail(e.to_string()))?;
+        if file.metadata().is_ok_and(|m| m.is_dir()) {
+            return Err(fail(format!("is a directory, {FORMATS}")));
+        }
+        let mut missing = 0;
+        // A pipe can't be looked through; its header is taken at its word.
+        let source: Box<dyn MediaSource> = match wav::repair(&mut file) {
+            Ok(Some(repaired)) => {
+                missing = repaired.missing;
+                Box::new(ReadOnlySource::new(Cursor::new(repaired.header).chain(file)))
+            }
+            _ => Box::new(file),
+        };
+        let mut hint = Hint::new();
+        if let Some(extension) = path.extension().and_then(|e| e.to_str()) {
+            hint.with_extension(extension);
+        }
+        let stream = MediaSourceStream::new(source, Default::default());
+        let format = symphonia::default::get_probe()
+            .probe(&hint, stream, Default::default(), Default::default())
+            .map_err(|e| fail(format!("not a sound file that can be read ({e}), {FORMATS}")))?;
+        let (track, decoder) = start(&*format).map_err(fail)?;
+        Ok(Self { path: path.to_owned(), format, decoder, track, missing })
+    }
+
+    /// Length in seconds, where the file tells.
+    pub fn seconds(&self) -> Option<f64> {
+        let rate = self.track.codec_params.as_ref()?.audio()?.sample_rate?;
+        Some(self.track.num_frames? as f64 / f64::from(rate))
+    }
+
+    /// Decodes the file and gives its audio, in pieces of any size, to `out`, until that breaks.
+    ///
+    /// Damaged packets become silence, so that the times after them stay right, and are the error at the end.
+    pub fn read(mut self, out: &mut dyn FnMut(&[f32]) -> ControlFlow<()>) -> Result<(), Failure> {
+        let path = self.path.clone();
+        self.decode(out).map_err(|reason| Failure::audio(&path, reason))
+    }
+
+    fn decode(&mut self, out: &mut dyn FnMut(&[f32]) -> ControlFlow<()>) -> Result<(), String> {
+        let mut mixer: Option<Mixer> = None;
+        let mut damage = Damage::default();
+        let mut next = None;
+        let mut frames = 0;
+        let end = loop {
+            let packet = match self.format.next_packet() {
+                Ok(Some(packet)) => packet,
+                Ok(None) => break Ok(()),
+                // A chained Ogg file: the next stream may differ in everything, and its clock starts anew.
+                Err(SymphoniaError::ResetRequired) => {
+                    (self.track, self.decoder) = start(&*self.format)?;
+                    (next, frames) = (None, 0);
+                    continue;
+                }
+                Err(e) => break Err(e),
+            };
+            if packet.track_id != self.track.id {
+                continue;
+            }
+            let (lost, reason) = match self.decoder.decode(&packet) {
+                Ok(decoded) => {
+                    let (channels, rate) = (decoded.num_planes(), decoded.spec().rate());
+                    let mixer = Mixer::of_rate(&mut mixer, rate, out)?;
+                    let gap = next
+                        .map_or(0, |next| plausible(packet.pts.get() - next, self.track.num_frames, frames));
+                    next = Some(packet.pts.get() + packet.trim_start.get() as i64 + decoded.frames() as i64);
+                    if gap > 0 {
+                        damage.note(frames, rate, "part of the file is missing");
+                    }
+                    decoded.copy_to_vec_interleaved(&mut mixer.interleaved);
+                    frames += gap + decoded.frames() as u64;
+                    if mixer.silence(gap, out)?.is_break() || mixer.mix(channels, out)?.is_break() {
+                        return Ok(());
+                    }
+                    continue;
+                }
+                Err(SymphoniaError::DecodeError(reason)) => (playable(&packet), reason),
+                Err(SymphoniaError::ResetRequired) => {
+                    self.decoder.reset();
+                    (playable(&packet), "the codec's parameters change")
+                }
+                Err(e) => break Err(e),
+            };
+            let rate = self.rate();
+            damage.note(frames, rate, reason);
+            next = Some(packet.pts.get() + packet.trim_start.get() as i64 + lost as i64);
+            frames += lost;
+            if Mixer::of_rate(&mut mixer, rate, out)?.silence(lost, out)?.is_break() {
+                return Ok(());
+            }
+        };
+        if let Some(mixer) = &mut mixer
+            && mixer.finish(out)?.is_break()
+        {
+            return Ok(());
+        }
+        self.verdict(end, damage, frames)
+    }
+
+    /// What was wrong, once everything that could be read was given out.
+    fn verdict(
+        &mut self,
+        end: Result<(), SymphoniaError>,
+        damage: Damage,
+        frames: u64,
+    ) -> Result<(), String> {
+        let rate = self.rate();
+        let at = |frames: u64| format!("{:.2} s", frames as f64 / f64::from(rate));
+        match end {
+            Err(SymphoniaError::IoError(e)) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(format!("the file ends in the middle of a packet, after {}", at(frames)));
+            }
+            Err(e) => return Err(format!("can't be read further than {}: {e}", at(frames))),
+            Ok(()) => {}
+        }
+        if let Some((position, rate, reason)) = damage.first {
+            let position = position as f64 / f64::from(rate);
+            let more =
+                if damage.count > 1 { format!(" and {} more", damage.count - 1) } else { String::new() };
+            return Err(format!("damaged at {position:.2} s{more} (silence in its place): {reason}"));
+        }
+        if self.missing > 0 {
+            return Err(format!(
+                "the file is cut off after {}: {} bytes are missing",
+                at(frames),
+                self.missing
+            ));
+        }
+        // Without an encoder's tag the length of an MP3 file is only an estimate.
+        let exact = self.format.format_info().short_name != "mp3" || self.track.delay.is_some();
+        if let Some(promised) = self.track.num_frames.filter(|_| exact)
+            && frames + u64::from(rate / 10) < promised
+        {
+            return Err(format!("the file is cut off after {} of {}", at(frames), at(promised)));
+        }
+        if self.decoder.finalize().verify_ok == Some(false) {
+            return Err("damaged: the checksum of the audio is wrong".into());
+        }
+        Ok(())
+    }
+
+    fn rate(&self) -> u32 {
+        let audio = self.track.codec_params.as_ref().and_then(|p| p.audio());
+        audio.and_then(|p| p.sample_rate).unwrap_or(crate::resample::RATE)
+    }
+}
+
+/// The first audio track and its decoder.
+fn start(format: &dyn FormatReader) -> Result<(Track, Box<dyn AudioDecoder>), String> {
+    let track = format.default_track(TrackType::Audio).ok_or_else(|| format!("no audio in it, {FORMATS}"))?;
+    let params = track.codec_params.as_ref().and_then(|p| p.audio());
+    let params = params.ok_or_else(|| format!("an audio codec that isn't supported, {FORMATS}"))?;
+    let options = AudioDecoderOptions::default().verify(true);
+    let decoder = symphonia::default::get_codecs()
+        .make_audio_decoder(params, &options)
+        .map_err(|_| format!("an audio codec that isn't supported, {FORMATS}"))?;
+    Ok((track.clone(), decoder))
+}
+
+/// Frames of a packet that would have been heard.
+fn playable(packet: &Packet) -> u64 {
+    packet.dur.get()
+}
+
+/// A jump of the packets' clock by `gap` frames, if a file of `total` frames has room for it after `frames`; else 0.
+fn plausible(gap: i64, total: Option<u64>, frames: u64) -> u64 {
+    let room = total.map_or(0, |total| total.saturating_sub(frames));
+    u64::try_from(gap).ok().filter(|&gap| gap <= room).unwrap_or(0)
+}
+
+/// Damaged places of a file: how many, and the first with its position in frames, rate and reason.
+#[derive(Default)]
+struct Damage {
+    count: usize,
+    first: Option<(u64, u32, &'static str)>,
+}
+
+impl Damage {
+    fn note(&mut self, position: u64, rate: u32, reason: &'static str) {
+        self.count += 1;
+        self.first.get_or_insert((position, rate, reason));
+    }
+}
+
+/// Channels to one, any rate to 16 kHz.
+struct Mixer {
+    rate: u32,
+    converter: To16k,
+    interleaved: Vec<f32>,
+    mono: Vec<f32>,
+    ready: Vec<f32>,
+}
+
+impl Mixer {
+    /// The mixer for `rate`; if the one in `slot` is for another, that one is finished first.
+    fn of_rate<'a>(
+        slot: &'a mut Option<Mixer>,
+        rate: u32,
+        out: &mut dyn FnMut(&[f32]) -> ControlFlow<()>,
+    ) -> Result<&'a mut Mixer, String> {
+        if let Some(mixer) = slot.as_mut().filter(|mixer| mixer.rate != rate) {
+            // Whether `out` breaks shows again with the next piece.
+            let _ = mixer.finish(out)?;
+            *slot = None;
+        }
+        match slot {
+            Some(mixer) => Ok(mixer),
+            None => {
+                let (interleaved, mono, ready) = Default::default();
+                Ok(slot.insert(Mixer { rate, converter: To16k::new(rate)?, interleaved, mono, ready }))
+            }
+        }
+    }
+
+    /// Gives on what is in `interleaved`.
+    fn mix(
+        &mut self,
+        channels: usize,
+        out: &mut dyn FnMut(&[f32]) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, String> {
+        let scale = channels as f32;
+        self.mono.clear();
+        self.mono.extend(
+            self.interleaved.chunks_exact(channels.max(1)).map(|frame| frame.iter().sum::<f32>() / scale),
+        );
+        self.converter.push(&self.mono, &mut self.ready)?;
+        Ok(self.give(out))
+    }
+
+    fn silence(
+        &mut self,
+        mut frames: u64,
+        out: &mut dyn FnMut(&[f32]) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, String> {
+        while frames > 0 {
+            let piece = frames.min(16_384);
+            frames -= piece;
+            self.converter.push(&vec![0.0; piece as usize], &mut self.ready)?;
+            if self.give(out).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn finish(&mut self, out: &mut dyn FnMut(&[f32]) -> ControlFlow<()>) -> Result<ControlFlow<()>, String> {
+        self.converter.finish(&mut self.ready)?;
+        Ok(self.give(out))
+    }
+
+    fn give(&mut self, out: &mut dyn FnMut(&[f32]) -> ControlFlow<()>) -> ControlFlow<()> {
+        let flow = if self.ready.is_empty() { ControlFlow::Continue(()) } else { out(&self.ready) };
+        self.ready.clear();
+        flow
+    }
+}
+
+/// Gives raw 16 kHz mono S16LE audio from `input` to `out` as it arrives. The result says whether the last byte was
+/// half a sample.
+pub fn read_raw(mut input: impl Read, out: &mut dyn FnMut(&[f32]) -> ControlFlow<()>) -> io::Result<bool> {
+    let mut bytes = [0; 8_192];
+    let mut held = 0;
+    loop {
+        let got = match input.read(&mut bytes[held..]) {
+            Ok(0) => return Ok(held == 1),
+            Ok(got) => held + got,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e),
+        };
+        let samples: Vec<f32> = bytes[..got]
+            .chunks_exact(2)
+            .map(|b| f32::from(i16::from_le_bytes([b[0], b[1]])) / 32_768.0)
+            .collect();
+        held = got % 2;
+        bytes[0] = bytes[got - 1];
+        if !samples.is_empty() && out(&samples).is_break() {
+            return Ok(false);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

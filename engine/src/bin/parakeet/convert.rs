@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MPL-2.0
+//! `parakeet convert`: a NeMo checkpoint to a model directory.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use parakeet_engine::model::{self, ConvertOptions, WeightType};
+
+use crate::failure::Failure;
+use crate::terminal;
+
+/// Convert a NeMo checkpoint (.nemo) to a model directory
+#[derive(clap::Args)]
+pub struct Args {
+    /// The checkpoint, as downloaded
+    checkpoint: PathBuf,
+    /// Directory to write config.json, model.safetensors and tokens.txt to; created if need be
+    out: PathBuf,
+    /// How weights are stored
+    #[arg(long, value_enum, default_value_t = Dtype::F16)]
+    dtype: Dtype,
+    /// Name of the model, for people [default: the checkpoint's file name]
+    #[arg(long)]
+    name: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Dtype {
+    /// Half precision: half the size and half the memory traffic
+    F16,
+    /// Single precision, as most checkpoints have it
+    F32,
+}
+
+/// Converts, with a progress bar on a terminal, and says what the model is.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let dtype = match args.dtype {
+        Dtype::F16 => WeightType::F16,
+        Dtype::F32 => WeightType::F32,
+    };
+    let options = ConvertOptions { dtype, name: args.name.clone() };
+    let bar = terminal::bytes_bar();
+    let config = model::convert(&args.checkpoint, &args.out, &options, &mut |done, total| {
+        if let Some(bar) = &bar {
+            bar.set_length(total);
+            bar.set_position(done);
+        }
+    });
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    let config = config?;
+    let contexts: Vec<String> =
+        config.encoder.contexts.iter().map(|[left, right]| format!("{left},{right}")).collect();
+    eprintln!(
+        "{out}: {name}, {layers} layers x {width}, {pieces} pieces, contexts {contexts}",
+        out = args.out.display(),
+        name = config.name,
+        layers = config.encoder.layers,
+        width = config.encoder.width,
+        pieces = config.decoder.vocabulary,
+        contexts = contexts.join(" "),
+    );
+    Ok(())
+}

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: MPL-2.0
+//! `parakeet`: speech to text and model conversion on the command line.
+
+mod audio;
+mod captions;
+mod convert;
+mod failure;
+mod formats;
+mod resample;
+mod terminal;
+mod transcribe;
+mod wav;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Speech to text with NVIDIA Parakeet and Nemotron models.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Transcribe(transcribe::Args),
+    Convert(convert::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Transcribe(args) => transcribe::run(&args),
+        Command::Convert(args) => convert::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: MPL-2.0
+//! `parakeet transcribe`: a sound file or raw standard input to text.
+
+use std::io;
+use std::num::NonZeroU32;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+
+use parakeet_engine::{Engine, EngineOptions, Event, Stream, StreamOptions};
+
+use crate::audio::{self, AudioFile};
+use crate::failure::Failure;
+use crate::formats::{self, Format, Summary, Writer};
+use crate::terminal::Output;
+
+/// Name of the model that comes with the tool.
+const DEFAULT_MODEL: &str = "parakeet-tdt-mini";
+/// Where `meson install` puts models, seen from the directory of the executable.
+const INSTALLED: &str = "../share/gst-plugin-parakeet/models";
+
+/// Transcribe a sound file
+#[derive(clap::Args)]
+pub struct Args {
+    /// WAV, FLAC, MP3 or Ogg Vorbis file, or - for raw 16 kHz mono S16LE samples from standard input
+    file: PathBuf,
+    /// Model directory [default: parakeet-tdt-mini in ../share/gst-plugin-parakeet/models, or in the models
+    /// directory of the source tree that the executable was built in]
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Form of the transcript
+    #[arg(long, value_enum, default_value_t = Format::Plain)]
+    format: Format,
+    /// Frames of 80 ms that the model looks ahead; a model has a few to choose from, its first is the default
+    #[arg(long, value_name = "N")]
+    look_ahead: Option<u32>,
+    /// Feed the audio in pieces of this many milliseconds; the transcript doesn't depend on it
+    #[arg(long, value_name = "N")]
+    chunk_ms: Option<NonZeroU32>,
+}
+
+enum Source {
+    File(Box<AudioFile>),
+    Stdin,
+}
+
+/// What the feeding thread has to tell at the end.
+struct Fed {
+    samples: u64,
+    result: Result<(), Failure>,
+}
+
+/// Transcribes to standard output.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let source = match args.file.to_str() {
+        Some("-") => Source::Stdin,
+        _ => Source::File(Box::new(AudioFile::open(&args.file)?)),
+    };
+    let model = args.model.clone().map_or_else(default_model, Ok)?;
+    let engine = Engine::open(&model, &EngineOptions::default())?;
+    let options = StreamOptions { look_ahead: args.look_ahead, ..Default::default() };
+    let stream = Arc::new(engine.stream(&options)?);
+
+    let seconds = match &source {
+        Source::File(file) => file.seconds(),
+        Source::Stdin => None,
+    };
+    let mut output = Output::new(matches!(source, Source::File(_)), seconds);
+    let feeding = {
+        let (stream, chunk) = (Arc::clone(&stream), args.chunk_ms);
+        thread::spawn(move || feed(source, &stream, chunk))
+    };
+
+    let mut writer = Writer::new(args.format);
+    output.write(writer.begin())?;
+    // An early end leaves the feeding thread where it is, perhaps waiting for standard input: the process ends.
+    let ended = loop {
+        match stream.next() {
+            Some(Event::Word(word)) => {
+                let text =
+                    writer.word(&word, |id| engine.vocabulary().piece(id).unwrap_or_default().to_owned());
+                output.write(&text)?;
+                output.progress(formats::seconds(word.end));
+            }
+            Some(Event::Progress { sample }) => output.progress(formats::seconds(sample)),
+            Some(Event::Finished { .. }) => break Ok(()),
+            Some(Event::Failed(error)) => break Err(Failure::Engine(error)),
+            // The queue blocks, so nothing is ever dropped.
+            Some(Event::Lost { .. }) => {}
+            None => break Err(Failure::Closed),
+        }
+    };
+    let fed = match &ended {
+        Ok(()) => feeding.join().unwrap_or(Fed { samples: 0, result: Err(Failure::Decoder) }),
+        Err(_) => Fed { samples: 0, result: Ok(()) },
+    };
+    let config = engine.config();
+    let first = config.encoder.contexts.first().and_then(|&[_, right]| u32::try_from(right).ok());
+    let summary = Summary {
+        audio_seconds: formats::seconds(fed.samples),
+        model: &config.name,
+        look_ahead: args.look_ahead.or(first),
+    };
+    output.write(&writer.end(&summary))?;
+    output.finish()?;
+    ended.and(fed.result)
+}
+
+/// Ends the utterance whatever happens to the decoder that feeds it.
+struct Utterance<'a>(&'a Stream);
+
+impl Drop for Utterance<'_> {
+    fn drop(&mut self) {
+        self.0.finish();
+    }
+}
+
+/// Pushes the whole source, in pieces of `chunk` milliseconds if given, and ends the utterance.
+fn feed(source: Source, stream: &Stream, chunk: Option<NonZeroU32>) -> Fed {
+    let _utterance = Utterance(stream);
+    let chunk = chunk.map(|ms| ms.get() as usize * 16);
+    let mut held: Vec<f32> = Vec::new();
+    let mut samples = 0;
+    let mut push = |pcm: &[f32]| {
+        samples += pcm.len() as u64;
+        let Some(chunk) = chunk else { return flow(stream, pcm) };
+        held.extend_from_slice(pcm);
+        let whole = held.len() / chunk * chunk;
+        for piece in held[..whole].chunks_exact(chunk) {
+            flow(stream, piece)?;
+        }
+        held.drain(..whole);
+        ControlFlow::Continue(())
+    };
+    let result = match source {
+        Source::File(file) => file.read(&mut push),
+        Source::Stdin => match audio::read_raw(io::stdin().lock(), &mut push) {
+            Ok(half) => {
+                if half {
+                    eprintln!("warning: standard input ends with half a sample, its last byte is left out");
+                }
+                Ok(())
+            }
+            Err(e) => Err(Failure::audio(Path::new("standard input"), e.to_string())),
+        },
+    };
+    // The last piece may be shorter; if the stream is gone, its events say why.
+    let _ = flow(stream, &held);
+    Fed { samples, result }
+}
+
+/// A stream that takes nothing more has said why in its events.
+fn flow(stream: &Stream, pcm: &[f32]) -> ControlFlow<()> {
+    match stream.push(pcm) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(_) => ControlFlow::Break(()),
+    }
+}
+
+fn default_model() -> Result<PathBuf, Failure> {
+    let executable = std::env::current_exe()?;
+    find_model(&executable).ok_or(Failure::NoModel(executable))
+}
+
+fn find_model(executable: &Path) -> Option<PathBuf> {
+    let installed = executable.parent()?.join(INSTALLED);
+    let in_trees = executable.ancestors().skip(1).map(|dir| dir.join("models"));
+    let mut places = std::iter::once(installed).chain(in_trees).map(|dir| dir.join(DEFAULT_MODEL));
+    places.find(|dir| dir.join("config.json").is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_model_is_found_installed_and_in_the_tree() {
+        let root = tempfile::tempdir().unwrap();
+        let executable = root.path().join("usr/bin/parakeet");
+        std::fs::create_dir_all(root.path().join("usr/bin")).unwrap();
+        assert_eq!(find_model(&executable), None);
+        for place in ["models", "usr/share/gst-plugin-parakeet/models"] {
+            let dir = root.path().join(place).join(DEFAULT_MODEL);
+            std::fs::create_dir_all(&dir).unwrap();
+            std::fs::write(dir.join("config.json"), "{}").unwrap();
+            let found = find_model(&executable).unwrap();
+            assert_eq!(found.canonicalize().unwrap(), dir.canonicalize().unwrap());
+        }
+    }
+}

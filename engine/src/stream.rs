@@ -1,0 +1,480 @@
+// SPDX-License-Identifier: MPL-2.0
+//! One live stream: PCM into a bounded queue, words out. The batcher's thread does the work in between.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::backend::{Decoded, Slot, Token, chunk_samples};
+use crate::batcher::{Entry, Queue};
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::features::{FRAME_SAMPLES, SAMPLE_RATE, WINDOW_AHEAD};
+use crate::model::Vocabulary;
+use crate::words::{FrameWord, WordBuilder};
+
+/// Events that may wait to be taken; with more the stream is not stepped until some are.
+const MOST_EVENTS: usize = 256;
+
+/// How a stream is run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamOptions {
+    /// Right context in encoder frames of 80 ms, one that the model was trained for; its first context if `None`.
+    pub look_ahead: Option<u32>,
+    /// Samples that may be queued; a chunk's worth at least is always allowed.
+    pub queue_samples: usize,
+    /// What happens when the queue is full.
+    pub overflow: Overflow,
+}
+
+impl Default for StreamOptions {
+    /// The model's first context, a queue of 30 s that holds the writer back.
+    fn default() -> Self {
+        Self { look_ahead: None, queue_samples: 30 * SAMPLE_RATE as usize, overflow: Overflow::Block }
+    }
+}
+
+/// What happens to audio that doesn't fit into the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overflow {
+    /// [`Stream::push`] waits.
+    Block,
+    /// The oldest audio is given up and reported as [`Event::Lost`].
+    DropOldest,
+}
+
+/// What a stream has to say, in the order of its audio.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A word that won't change any more.
+    Word(Word),
+    /// No word that starts before this sample will come any more.
+    Progress {
+        /// On the stream's sample clock.
+        sample: u64,
+    },
+    /// Audio was dropped because the queue was full.
+    Lost {
+        /// First sample that was dropped.
+        start: u64,
+        /// How many.
+        samples: u64,
+    },
+    /// An utterance that [`Stream::finish`] ended is complete; one for each call.
+    Finished {
+        /// The sample after its last.
+        sample: u64,
+    },
+    /// The stream is dead.
+    Failed(Error),
+}
+
+/// A word with its place on the stream's sample clock: samples at 16 kHz pushed since creation or reset.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Word {
+    /// The word with the punctuation that follows it; may be empty if its pieces have no text.
+    pub text: String,
+    /// Sample at which it starts, to an encoder frame.
+    pub start: u64,
+    /// Sample at which it ends.
+    pub end: u64,
+    /// Least probability of its tokens.
+    pub confidence: f32,
+    /// Its tokens; their frames count from the start of the utterance.
+    pub tokens: Vec<Token>,
+}
+
+/// Why audio was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PushError {
+    /// [`Stream::reset`] came while the call waited; what it had not queued yet is gone too.
+    #[error("the stream was reset")]
+    Reset,
+    /// The stream has failed.
+    #[error("the stream has failed")]
+    Closed,
+}
+
+/// A live stream; dropping it frees its place in the backend.
+pub struct Stream {
+    shared: Arc<Shared>,
+    queue: Arc<Queue>,
+    /// Keeps the batcher's thread alive.
+    _engine: Arc<Engine>,
+}
+
+/// What a stream and the batcher share.
+pub(crate) struct Shared {
+    pub(crate) slot: Slot,
+    vocabulary: Arc<Vocabulary>,
+    chunk_frames: usize,
+    capacity: usize,
+    overflow: Overflow,
+    inner: Mutex<Inner>,
+    /// Signalled when room appears in the queue.
+    room: Condvar,
+    /// Signalled when an event appears.
+    news: Condvar,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// The first one is being decoded.
+    utterances: VecDeque<Utterance>,
+    queued: usize,
+    /// Samples pushed since creation or reset.
+    clock: u64,
+    /// When the next chunk was complete.
+    due_since: Option<Instant>,
+    decoding: Decoding,
+    events: VecDeque<Event>,
+    interrupted: bool,
+    /// Counts resets, so that a step under way can't report into what comes after.
+    generation: u64,
+    slot_is_stale: bool,
+    /// In the batcher's queue or in a step.
+    scheduled: bool,
+    failed: bool,
+    dropped: bool,
+}
+
+/// Audio without a break.
+#[derive(Default)]
+struct Utterance {
+    /// Sample clock of its first sample.
+    base: u64,
+    pcm: VecDeque<f32>,
+    /// Samples dropped before it.
+    lost: u64,
+    /// No more samples will come.
+    ended: bool,
+    /// [`Stream::finish`] ended it, rather than a loss.
+    finished: bool,
+}
+
+/// Where the first utterance stands.
+#[derive(Default)]
+struct Decoding {
+    chunks: u64,
+    frames: u64,
+    samples: u64,
+    words: WordBuilder,
+}
+
+/// The next step of a stream, taken out of it.
+pub(crate) struct Work {
+    pub(crate) pcm: Vec<f32>,
+    pub(crate) end: bool,
+    pub(crate) reset_first: bool,
+    generation: u64,
+}
+
+/// What the batcher finds when it visits a stream.
+pub(crate) enum Visit {
+    /// A chunk to run.
+    Work(Work),
+    /// Nothing to do now.
+    Idle,
+    /// The stream is gone: its slot can be closed.
+    Gone,
+}
+
+impl Stream {
+    pub(crate) fn new(engine: Arc<Engine>, shared: Arc<Shared>, queue: Arc<Queue>) -> Self {
+        Self { shared, queue, _engine: engine }
+    }
+
+    /// Queues `pcm`, 16 kHz mono in [-1, 1]; samples that aren't finite count as 0. With [`Overflow::Block`] this waits
+    /// while the queue is full.
+    pub fn push(&self, pcm: &[f32]) -> Result<(), PushError> {
+        let mut rest = pcm;
+        let mut inner = self.shared.lock();
+        let generation = inner.generation;
+        while !rest.is_empty() {
+            if inner.failed {
+                return Err(PushError::Closed);
+            }
+            if inner.generation != generation {
+                return Err(PushError::Reset);
+            }
+            let mut room = self.shared.capacity - inner.queued.min(self.shared.capacity);
+            if room == 0 {
+                match self.shared.overflow {
+                    Overflow::Block => {
+                        inner = self.shared.room.wait(inner).unwrap_or_else(PoisonError::into_inner);
+                        continue;
+                    }
+                    Overflow::DropOldest => room = inner.drop_oldest(self.shared.capacity / 4),
+                }
+            }
+            let (now, later) = rest.split_at(room.min(rest.len()));
+            inner.append(now);
+            rest = later;
+            self.shared.schedule(&mut inner, &self.queue);
+        }
+        Ok(())
+    }
+
+    /// Ends an utterance: what is queued is decoded to its last frame, then [`Event::Finished`] comes. Audio pushed
+    /// after this begins a new utterance.
+    pub fn finish(&self) {
+        let mut inner = self.shared.lock();
+        let base = inner.clock;
+        match inner.utterances.back_mut() {
+            Some(last) if !last.ended => (last.ended, last.finished) = (true, true),
+            _ => inner.utterances.push_back(Utterance {
+                base,
+                ended: true,
+                finished: true,
+                ..Default::default()
+            }),
+        }
+        self.shared.schedule(&mut inner, &self.queue);
+    }
+
+    /// Forgets everything queued, and everything recognised but not taken; the sample clock starts at 0 again.
+    pub fn reset(&self) {
+        let mut inner = self.shared.lock();
+        *inner = Inner {
+            generation: inner.generation + 1,
+            slot_is_stale: true,
+            scheduled: inner.scheduled,
+            failed: inner.failed,
+            ..Inner::default()
+        };
+        self.shared.room.notify_all();
+    }
+
+    /// The next event; waits for one. `None` if [`Stream::interrupt`] came, or after [`Event::Failed`].
+    pub fn next(&self) -> Option<Event> {
+        let mut inner = self.shared.lock();
+        loop {
+            if std::mem::take(&mut inner.interrupted) {
+                return None;
+            }
+            if let Some(event) = inner.events.pop_front() {
+                self.shared.schedule(&mut inner, &self.queue);
+                return Some(event);
+            }
+            if inner.failed {
+                return None;
+            }
+            inner = self.shared.news.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Makes the current or the next call of [`Stream::next`] return `None`, once.
+    pub fn interrupt(&self) {
+        self.shared.lock().interrupted = true;
+        self.shared.news.notify_all();
+    }
+
+    /// Samples from the start of an encoder frame to the end of the chunk that decodes it, at most.
+    pub fn latency_samples(&self) -> u64 {
+        latency_samples(self.shared.chunk_frames as u32 - 1)
+    }
+}
+
+/// Samples from the start of an encoder frame to the end of the chunk that decodes it, at most, for a right context of
+/// `look_ahead` frames.
+pub fn latency_samples(look_ahead: u32) -> u64 {
+    u64::from(look_ahead) * FRAME_SAMPLES + WINDOW_AHEAD as u64
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let mut inner = self.shared.lock();
+        inner.dropped = true;
+        if !inner.scheduled {
+            inner.scheduled = true;
+            self.queue.add(Entry { due_since: Instant::now(), stream: self.shared.clone() });
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(
+        slot: Slot,
+        vocabulary: Arc<Vocabulary>,
+        look_ahead: u32,
+        options: &StreamOptions,
+    ) -> Self {
+        let chunk_frames = look_ahead as usize + 1;
+        Self {
+            slot,
+            vocabulary,
+            chunk_frames,
+            capacity: options.queue_samples.max(chunk_samples(chunk_frames, 1)),
+            overflow: options.overflow,
+            inner: Mutex::default(),
+            room: Condvar::new(),
+            news: Condvar::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts the stream into the batcher's queue if it can be stepped and isn't there.
+    fn schedule(self: &Arc<Self>, inner: &mut Inner, queue: &Queue) {
+        if !inner.scheduled && inner.ready(self.chunk_frames) {
+            inner.scheduled = true;
+            let due_since = *inner.due_since.get_or_insert_with(Instant::now);
+            queue.add(Entry { due_since, stream: self.clone() });
+        }
+    }
+
+    /// Takes the next chunk out of the queue.
+    pub(crate) fn visit(&self) -> Visit {
+        let mut inner = self.lock();
+        if inner.dropped {
+            return Visit::Gone;
+        }
+        if !inner.ready(self.chunk_frames) {
+            inner.scheduled = false;
+            return Visit::Idle;
+        }
+        let generation = inner.generation;
+        let wanted = chunk_samples(self.chunk_frames, inner.decoding.chunks);
+        let reset_first = std::mem::take(&mut inner.slot_is_stale);
+        inner.due_since = None;
+        let Some(utterance) = inner.utterances.front_mut() else {
+            inner.scheduled = false;
+            return Visit::Idle;
+        };
+        let pcm: Vec<f32> = utterance.pcm.drain(..wanted.min(utterance.pcm.len())).collect();
+        let end = utterance.ended && utterance.pcm.is_empty();
+        let lost = std::mem::take(&mut utterance.lost);
+        let start = utterance.base - lost;
+        if lost > 0 {
+            inner.report(Event::Lost { start, samples: lost }, &self.news);
+        }
+        inner.queued -= pcm.len();
+        inner.decoding.chunks += 1;
+        inner.decoding.samples += pcm.len() as u64;
+        self.room.notify_all();
+        Visit::Work(Work { pcm, end, reset_first, generation })
+    }
+
+    /// Turns the result of a step into events and queues the stream again if another chunk is complete.
+    pub(crate) fn complete(self: &Arc<Self>, work: &Work, result: Result<Decoded, Error>, queue: &Queue) {
+        let mut inner = self.lock();
+        inner.scheduled = false;
+        if inner.dropped {
+            inner.scheduled = true;
+            return queue.add(Entry { due_since: Instant::now(), stream: self.clone() });
+        }
+        if inner.generation == work.generation {
+            match result {
+                Ok(decoded) => self.hand_out(&mut inner, work.end, decoded),
+                Err(error) => {
+                    inner.failed = true;
+                    inner.utterances.clear();
+                    inner.report(Event::Failed(error), &self.news);
+                    self.room.notify_all();
+                }
+            }
+        }
+        self.schedule(&mut inner, queue);
+    }
+
+    fn hand_out(&self, inner: &mut Inner, end: bool, decoded: Decoded) {
+        let Inner { decoding, utterances, .. } = &mut *inner;
+        let base = utterances.front().map_or(0, |utterance| utterance.base);
+        let mut words: Vec<_> = decoded
+            .tokens
+            .into_iter()
+            .filter_map(|token| decoding.words.push(&self.vocabulary, token))
+            .collect();
+        decoding.frames += decoded.frames as u64;
+        words.extend(decoding.words.advance(&self.vocabulary, decoding.frames));
+        if end {
+            words.extend(decoding.words.finish(&self.vocabulary));
+        }
+        let done = base + decoding.samples;
+        let horizon = decoding.words.horizon(decoding.frames) * FRAME_SAMPLES;
+        for word in words {
+            inner.report(Event::Word(word_at(word, base, done)), &self.news);
+        }
+        if end {
+            inner.report(Event::Progress { sample: done }, &self.news);
+            inner.decoding = Decoding::default();
+            inner.slot_is_stale = true;
+            if inner.utterances.pop_front().is_some_and(|utterance| utterance.finished) {
+                inner.report(Event::Finished { sample: done }, &self.news);
+            }
+        } else {
+            inner.report(Event::Progress { sample: done.min(base + horizon) }, &self.news);
+        }
+    }
+}
+
+/// `word` on the sample clock of an utterance that starts at `base` and whose audio so far ends at `done`.
+fn word_at(word: FrameWord, base: u64, done: u64) -> Word {
+    let FrameWord { text, start, end, confidence, tokens } = word;
+    let at = |frame: u64| base + frame * FRAME_SAMPLES;
+    let start = at(start).min(done);
+    Word { text, start, end: at(end).clamp(start, done.max(start)), confidence, tokens }
+}
+
+impl Inner {
+    /// Whether a chunk is complete and there is room for what it brings.
+    fn ready(&self, chunk_frames: usize) -> bool {
+        let wanted = chunk_samples(chunk_frames, self.decoding.chunks);
+        let complete = |utterance: &Utterance| utterance.ended || utterance.pcm.len() >= wanted;
+        !self.failed && self.events.len() < MOST_EVENTS && self.utterances.front().is_some_and(complete)
+    }
+
+    fn append(&mut self, pcm: &[f32]) {
+        if self.utterances.back().is_none_or(|last| last.ended) {
+            self.utterances.push_back(Utterance { base: self.clock, ..Default::default() });
+        }
+        if let Some(last) = self.utterances.back_mut() {
+            last.pcm.extend(pcm.iter().map(|&x| if x.is_finite() { x } else { 0.0 }));
+        }
+        self.queued += pcm.len();
+        self.clock += pcm.len() as u64;
+    }
+
+    /// Gives up the oldest `samples` samples that are queued; returns how many that were. The utterance that is being
+    /// decoded ends where the loss begins, and another begins after it.
+    fn drop_oldest(&mut self, samples: usize) -> usize {
+        let wanted = samples.clamp(1, self.queued.max(1));
+        let mut left = wanted;
+        let mut index = 0;
+        while left > 0 && index < self.utterances.len() {
+            let utterance = &mut self.utterances[index];
+            let count = left.min(utterance.pcm.len());
+            left -= count;
+            self.queued -= count;
+            utterance.pcm.drain(..count);
+            let started = index == 0 && self.decoding.chunks > 0;
+            if count > 0 && started {
+                let after = Utterance {
+                    base: utterance.base + self.decoding.samples + count as u64,
+                    pcm: std::mem::take(&mut utterance.pcm),
+                    lost: count as u64,
+                    ended: utterance.ended,
+                    finished: utterance.finished,
+                };
+                (utterance.ended, utterance.finished) = (true, false);
+                self.utterances.insert(1, after);
+            } else {
+                utterance.base += count as u64;
+                utterance.lost += count as u64;
+            }
+            index += 1;
+        }
+        wanted - left
+    }
+
+    fn report(&mut self, event: Event, news: &Condvar) {
+        if let (Event::Progress { .. }, Some(Event::Progress { .. })) = (&event, self.events.back()) {
+            self.events.pop_back();
+        }
+        self.events.push_back(event);
+        news.notify_all();
+    }
+}
