@@ -117,8 +117,8 @@ fn the_latency_is_known_to_a_bin_that_only_probes() {
         assert!(element.static_pad("src").unwrap().query(&mut query));
         let (live, min, _) = query.result();
         assert!(live);
-        // The default budget of a second, and a chunk of the model's first context.
-        assert!(min >= gst::ClockTime::from_mseconds(1_000 + 14 * 80), "{min}");
+        // The default budget of a second, and the look-ahead of the model's first context.
+        assert!(min >= gst::ClockTime::from_mseconds(1_000 + 13 * 80), "{min}");
         element.set_state(gst::State::Null).unwrap();
     }
 }

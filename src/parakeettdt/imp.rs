@@ -20,9 +20,6 @@ pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("parakeettdt", gst::DebugColorFlags::empty(), Some("Parakeet speech to text"))
 });
 
-/// Samples of one encoder frame, 80 ms.
-const FRAME: u64 = 1_280;
-
 /// Locking order: settings -> state. Neither is held across a push, a post, a query, a load, or a call of the engine.
 pub struct ParakeetTdt {
     pub(super) sink_pad: gst::Pad,
@@ -106,7 +103,7 @@ impl ParakeetTdt {
         drop(state);
         let samples = match stream {
             Some(stream) => stream.latency_samples(),
-            None => (u64::from(look_ahead.unwrap_or(of_model)) + 1) * FRAME,
+            None => parakeet_engine::latency_samples(look_ahead.unwrap_or(of_model)),
         };
         gst::ClockTime::SECOND.mul_div_floor(samples, u64::from(SAMPLE_RATE)).unwrap_or(gst::ClockTime::MAX)
     }
@@ -154,7 +151,7 @@ impl ParakeetTdt {
             gst::element_imp_error!(
                 self,
                 gst::CoreError::Thread,
-                ["cannot start a thread to load the model: {error}"]
+                ("cannot start a thread to load the model: {error}")
             );
             gst::StateChangeError
         })
@@ -186,9 +183,7 @@ impl ParakeetTdt {
                 gst::element_imp_error!(
                     self,
                     gst::ResourceError::OpenRead,
-                    [
-                        "cannot load the model: {reason}; set property model to a directory made by parakeet convert"
-                    ]
+                    ("cannot load the model: {reason}; set property model to a directory made by parakeet convert")
                 );
             }
         }

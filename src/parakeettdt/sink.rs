@@ -32,7 +32,7 @@ impl ParakeetTdt {
             gst::element_imp_error!(
                 self,
                 gst::StreamError::Format,
-                ["audio came before a segment in time format"]
+                ("audio came before a segment in time format")
             );
             return Err(gst::FlowError::Error);
         };
@@ -40,7 +40,7 @@ impl ParakeetTdt {
             gst::element_imp_error!(
                 self,
                 gst::StreamError::Format,
-                ["a buffer of {} bytes does not hold whole samples of {} bytes", buffer.size(), info.bpf()]
+                ("a buffer of {} bytes does not hold whole samples of {} bytes", buffer.size(), info.bpf())
             );
             return Err(gst::FlowError::Error);
         }
@@ -69,7 +69,7 @@ impl ParakeetTdt {
         buffer: &gst::Buffer,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
         let map = buffer.map_readable().map_err(|_| {
-            gst::element_imp_error!(self, gst::ResourceError::Read, ["cannot map a buffer for reading"]);
+            gst::element_imp_error!(self, gst::ResourceError::Read, ("cannot map a buffer for reading"));
             gst::FlowError::Error
         })?;
         let (mut pcm, invalid) = input::decode(info.format(), &map);
@@ -89,7 +89,7 @@ impl ParakeetTdt {
             gst::element_imp_warning!(
                 self,
                 gst::StreamError::Decode,
-                ["{invalid} samples of a buffer are not numbers; such samples are taken as silence"]
+                ("{invalid} samples of a buffer are not numbers; such samples are taken as silence")
             );
         }
         if placed.is_err() {
@@ -98,7 +98,7 @@ impl ParakeetTdt {
                 gst::element_imp_warning!(
                     self,
                     gst::StreamError::Format,
-                    ["dropping audio without a time stamp until a buffer has one: words could not be timed"]
+                    ("dropping audio without a time stamp until a buffer has one: words could not be timed")
                 );
             }
         }
@@ -211,19 +211,14 @@ impl ParakeetTdt {
         drop(state);
         let (queue_samples, overflow) =
             if live { (LIVE_QUEUE, Overflow::DropOldest) } else { (QUEUE, Overflow::Block) };
-        let options = StreamOptions {
-            look_ahead: self.settings().look_ahead(),
-            queue_samples,
-            overflow,
-            ..StreamOptions::default()
-        };
+        let options = StreamOptions { look_ahead: self.settings().look_ahead(), queue_samples, overflow };
         let stream = match engine.stream(&options) {
             Ok(stream) => Arc::new(stream),
             Err(error) => {
                 gst::element_imp_error!(
                     self,
                     gst::LibraryError::Settings,
-                    ["cannot recognise speech: {error}"]
+                    ("cannot recognise speech: {error}")
                 );
                 return Err(gst::FlowError::Error);
             }
@@ -328,7 +323,7 @@ impl ParakeetTdt {
             gst::element_imp_error!(
                 self,
                 gst::StreamError::Format,
-                ["segment in {:?} format: only time can be mapped to words", event.segment().format()]
+                ("segment in {:?} format: only time can be mapped to words", event.segment().format())
             );
             return false;
         };

@@ -224,6 +224,7 @@ impl Run {
                 self.stream = None;
                 vec![Action::Fail(error)]
             }
+            _ => Vec::new(),
         }
     }
 
@@ -260,10 +261,19 @@ impl Run {
         let limit = limit.unwrap_or(u64::MAX);
         let start = (self.offset + word.start).min(limit.saturating_sub(1));
         let end = (self.offset + word.end).min(limit);
-        let (Some(start), Some(end)) = (self.timeline.start(start), self.timeline.end_of(end)) else {
-            return Vec::new();
-        };
-        self.output.word(&word.text, start, end).map(Action::Item).collect()
+        // Words come in order: nothing before this one will come any more.
+        self.progress = self.progress.max(start);
+        let mut actions = Vec::new();
+        while let Some(Pending::Event { at, .. }) = self.pending.front()
+            && *at <= self.progress
+            && let Some(Pending::Event { event, .. }) = self.pending.pop_front()
+        {
+            actions.push(self.release(event));
+        }
+        if let (Some(start), Some(end)) = (self.timeline.start(start), self.timeline.end_of(end)) {
+            actions.extend(self.output.word(&word.text, start, end).map(Action::Item));
+        }
+        actions
     }
 
     fn advance(&mut self, last: bool) -> Vec<Action> {

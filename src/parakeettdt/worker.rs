@@ -72,7 +72,7 @@ impl ParakeetTdt {
                     Ok(gst::FlowSuccess::Ok)
                 }
                 Action::Fail(error) => {
-                    gst::element_imp_error!(self, gst::LibraryError::Failed, ["recognition failed: {error}"]);
+                    gst::element_imp_error!(self, gst::LibraryError::Failed, ("recognition failed: {error}"));
                     Ok(gst::FlowSuccess::Ok)
                 }
             };
@@ -134,11 +134,11 @@ impl ParakeetTdt {
         gst::element_imp_warning!(
             self,
             gst::StreamError::Failed,
-            [
+            (
                 "recognition is slower than the source: {seconds:.2} s of audio from {} on were dropped; use a smaller model \
                  or a greater look-ahead",
                 time(loss.start)
-            ],
+            ),
             details: gst::Structure::builder("parakeettdt/audio-dropped")
                 .field("timestamp", time(loss.start))
                 .field("duration", gst::ClockTime::from_nseconds(loss.samples * 1_000_000_000 / u64::from(SAMPLE_RATE)))
@@ -158,7 +158,7 @@ impl ParakeetTdt {
         }
         // After the end of the stream no call of chain() is left to return the error.
         if ending && !matches!(error, gst::FlowError::Flushing | gst::FlowError::Eos) {
-            gst::element_imp_error!(self, gst::StreamError::Failed, ["stream stopped, reason {error}"]);
+            gst::element_imp_error!(self, gst::StreamError::Failed, ("stream stopped, reason {error}"));
             self.src_pad.push_event(gst::event::Eos::new());
         }
     }

@@ -85,9 +85,11 @@ pub struct Bench {
     record: mpsc::Receiver<Out>,
 }
 
+/// The element with the model of the source tree, wherever the tests were built.
 pub fn element() -> gst::Element {
     init();
-    gst::ElementFactory::make("parakeettdt").build().unwrap()
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/models/parakeet-tdt-mini");
+    gst::ElementFactory::make("parakeettdt").property("model", model).build().unwrap()
 }
 
 impl Bench {
