@@ -58,9 +58,19 @@ fn a_missing_model_is_an_error() {
 fn a_directory_without_a_model_is_an_error() {
     let scratch = Scratch::new("empty");
     assert!(error_of(&scratch.0).contains(scratch.0.to_str().unwrap()));
+    fs::copy(embedded().join("config.json"), scratch.0.join("config.json")).unwrap();
+    assert!(error_of(&scratch.0).contains("tokens.txt"));
+    assert!(error_of(&scratch.0.join("config.json")).contains("config.json"));
+}
+
+#[test]
+fn a_model_that_is_none_is_an_error() {
+    let scratch = Scratch::new("wrong");
+    for file in ["tokens.txt", "model.safetensors"] {
+        fs::copy(embedded().join(file), scratch.0.join(file)).unwrap();
+    }
     fs::write(scratch.0.join("config.json"), "{\"format\": 1}").unwrap();
     assert!(error_of(&scratch.0).contains("config.json"));
-    assert!(error_of(&scratch.0.join("config.json")).contains("config.json"));
 }
 
 #[test]
