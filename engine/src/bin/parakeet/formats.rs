@@ -80,14 +80,16 @@ impl Writer {
 
     /// Takes the next word; `piece` gives the text of a token.
     pub fn word(&mut self, word: &Word, piece: impl Fn(u32) -> String) -> String {
-        self.words += 1;
+        // Tokens without a text of their own are no word to read.
+        self.words += usize::from(!word.text.is_empty());
         match self.format {
-            Format::Plain if self.words == 1 => word.text.clone(),
-            Format::Plain => format!(" {}", word.text),
             Format::Json => {
                 self.json.add(word, piece);
                 String::new()
             }
+            _ if word.text.is_empty() => String::new(),
+            Format::Plain if self.words == 1 => word.text.clone(),
+            Format::Plain => format!(" {}", word.text),
             Format::Srt | Format::Vtt => {
                 self.captions.word(word).iter().map(|caption| self.caption(caption)).collect()
             }
@@ -126,12 +128,14 @@ impl Writer {
 
 impl Json {
     fn add(&mut self, word: &Word, piece: impl Fn(u32) -> String) {
-        self.words.push(JsonWord {
-            text: word.text.clone(),
-            start: seconds(word.start),
-            end: seconds(word.end),
-            confidence: word.confidence,
-        });
+        if !word.text.is_empty() {
+            self.words.push(JsonWord {
+                text: word.text.clone(),
+                start: seconds(word.start),
+                end: seconds(word.end),
+                confidence: word.confidence,
+            });
+        }
         self.tokens.extend(word.tokens.iter().map(|token| JsonToken {
             id: token.id,
             piece: piece(token.id),
@@ -183,6 +187,7 @@ mod tests {
     fn plain() {
         assert_eq!(write(Format::Plain, &[word("Hello", 0, 1), word("world.", 2, 3)]), "Hello world.\n");
         assert_eq!(write(Format::Plain, &[]), "");
+        assert_eq!(write(Format::Plain, &[word("", 0, 1), word("a", 1, 2), word("", 2, 3)]), "a\n");
     }
 
     #[test]
