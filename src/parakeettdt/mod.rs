@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The element `parakeettdt`, for users of the crate.
+/**
+ * SECTION:element-parakeettdt
+ * @see_also: transcriberbin, textwrap, srtenc
+ *
+ * Turns speech into text with an NVIDIA Parakeet or Nemotron model: FastConformer encoder, TDT or RNN-T decoder.
+ * Each word is one buffer with the time at which it was spoken; gap events fill the time between words.
+ *
+ * The plugin comes with a small English model, `parakeet-tdt-mini`, so the element works as it is. Larger models are
+ * converted once with `parakeet convert` and named in the `model` property. A model is loaded in the background on the
+ * way to READY, once for all elements of a process that name the same one; progress messages tell how it goes.
+ *
+ * With a live source the latency is the audio that the model needs beyond a word (`look-ahead` frames of 80 ms and the
+ * chunk they make) and the `latency` property. If recognition can't keep up, the oldest waiting audio is dropped with
+ * a warning. Without a live source nothing is ever dropped: the source waits.
+ *
+ * The audio is 16 kHz mono; put audioconvert and audioresample before the element.
+ *
+ * ## Example launch lines
+ * |[
+ * gst-launch-1.0 -q filesrc location=speech.ogg ! decodebin ! audioconvert ! audioresample ! parakeettdt ! srtenc ! fdsink
+ * ]| Prints what is said in a file as SubRip captions, a word each.
+ * |[
+ * gst-launch-1.0 -q filesrc location=speech.ogg ! decodebin ! audioconvert ! audioresample ! parakeettdt ! fakesink silent=false dump=true
+ * ]| Shows each word's buffer.
+ * |[
+ * gst-launch-1.0 -q autoaudiosrc ! audioconvert ! audioresample ! parakeettdt look-ahead=1 ! fdsink
+ * ]| Writes what is said into the microphone, with a short look-ahead: earlier, less accurate.
+ *
+ * Since: 0.1.0
+ */
+use gst::{glib, prelude::*};
+
+mod imp;
+mod input;
+mod model;
+mod output;
+mod settings;
+mod sink;
+mod state;
+mod timeline;
+mod worker;
+
+glib::wrapper! {
+    /// GStreamer element that recognises speech. Create it by its factory, `parakeettdt`.
+    pub struct ParakeetTdt(ObjectSubclass<imp::ParakeetTdt>) @extends gst::Element, gst::Object;
+}
+
+/// What the model runs on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
+#[enum_type(name = "GstParakeetBackend")]
+pub enum Backend {
+    /// The best that works on this machine.
+    #[default]
+    #[enum_value(name = "Auto: the best that works on this machine", nick = "auto")]
+    Auto,
+    /// The processor.
+    #[enum_value(name = "CPU: works everywhere", nick = "cpu")]
+    Cpu,
+}
+
+pub(crate) fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    gst::Element::register(Some(plugin), "parakeettdt", gst::Rank::NONE, ParakeetTdt::static_type())
+}

@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What the element knows while it runs, and how events of the engine become things to push.
+
+use super::{
+    input::Backlog,
+    output::{Item, Output},
+    timeline::Timeline,
+};
+use parakeet_engine::{Engine, Error, Event, Stream, Word};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// Warnings about lost audio come at most this often.
+const LOSS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The model, from READY to NULL.
+#[derive(Default)]
+pub enum Model {
+    /// Below READY.
+    #[default]
+    Unloaded,
+    /// A thread is loading it.
+    Loading,
+    /// Ready to run.
+    Ready(Arc<Engine>),
+    /// Loading failed; the error was posted.
+    Failed,
+}
+
+/// Audio that was dropped and not yet reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// Time stamp of the first dropped sample in nanoseconds.
+    pub start: u64,
+    /// Number of dropped samples.
+    pub samples: u64,
+}
+
+/// What waits for its turn behind recognised words.
+enum Pending {
+    /// Goes out once no word before this sample can come.
+    Event { at: u64, event: gst::Event },
+    /// The end of an utterance; goes when the engine has finished it.
+    Finish { at: u64 },
+    /// Nothing is heard before this time stamp in nanoseconds.
+    Pause { until: u64 },
+}
+
+/// Something to do for the task of the source pad, without the state locked.
+pub enum Action {
+    /// Push an event that came from upstream.
+    Event(gst::Event),
+    /// Push a word or a gap.
+    Item(Item),
+    /// Tell about dropped audio.
+    Lost(Loss),
+    /// The recogniser is dead; tell why.
+    Fail(Error),
+}
+
+/// State of the element.
+pub struct State {
+    pub model: Model,
+    /// Number of the last attempt to load; an older attempt that ends later is ignored.
+    pub load: u64,
+    /// Contexts of the model, default first; empty if not known yet.
+    pub contexts: Vec<[i32; 2]>,
+    /// Greatest delay of a word in a live pipeline.
+    pub max_delay_ms: u32,
+    /// The part that lasts while the pads are active.
+    pub run: Run,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        State { model: Model::default(), load: 0, contexts: Vec::new(), max_delay_ms: 0, run: Run::stopped() }
+    }
+}
+
+impl State {
+    /// Whether audio may come in and text may go out.
+    pub fn check(&self) -> Result<(), gst::FlowError> {
+        match self.run.refused {
+            _ if self.run.stopping => Err(gst::FlowError::Flushing),
+            Some(error) => Err(error),
+            None if self.is_dead() => Err(gst::FlowError::Error),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether nothing will be recognised any more.
+    pub fn is_dead(&self) -> bool {
+        self.run.dead || matches!(self.model, Model::Failed)
+    }
+
+    /// Takes what may be pushed now.
+    pub fn next_pending(&mut self) -> Option<Action> {
+        loop {
+            let dead = self.is_dead();
+            let run = &mut self.run;
+            match run.pending.front()? {
+                Pending::Finish { .. } if !dead => return None,
+                Pending::Event { at, .. } if *at > run.progress && !dead => return None,
+                _ => {}
+            }
+            match run.pending.pop_front()? {
+                Pending::Finish { .. } => {}
+                Pending::Event { event, .. } => return Some(run.release(event)),
+                Pending::Pause { until } => {
+                    run.output.interrupted();
+                    if let Some(gap) = run.output.advance(until, true) {
+                        return Some(Action::Item(gap));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// State of the streams through the pads, gone with a flush but for what [`flush`](Self::flush) keeps.
+#[derive(Default)]
+pub struct Run {
+    /// A flush or a state change is on its way: nothing may block.
+    pub stopping: bool,
+    /// Why downstream takes nothing more.
+    pub refused: Option<gst::FlowError>,
+    /// The engine's stream; set by the streaming thread, with the first audio.
+    pub stream: Option<Arc<Stream>>,
+    /// Whether upstream is live, once asked.
+    pub live: Option<bool>,
+    pub info: Option<gst_audio::AudioInfo>,
+    pub segment: Option<gst::FormattedSegment<gst::ClockTime>>,
+    /// The segment that words are pushed in.
+    pub src_segment: Option<gst::FormattedSegment<gst::ClockTime>>,
+    pub timeline: Timeline,
+    pub backlog: Backlog,
+    /// Whether a buffer without time stamp was already complained about.
+    pub unplaced: bool,
+    /// Whether samples that are no numbers were already complained about.
+    pub invalid: bool,
+    /// Samples dropped before the engine's stream began: its clock starts there.
+    pub offset: u64,
+    pending: VecDeque<Pending>,
+    /// No word that starts before this sample will come any more.
+    progress: u64,
+    output: Output,
+    loss: Option<Loss>,
+    loss_told: Option<Instant>,
+    /// The engine's stream failed.
+    dead: bool,
+}
+
+impl Run {
+    /// State while the pads are not active.
+    pub fn stopped() -> Self {
+        Run { stopping: true, ..Run::default() }
+    }
+
+    /// Forgets the streams. Keeps what a flush does not change, and sticky events that were not pushed yet.
+    pub fn flush(&mut self) {
+        let old = std::mem::take(self);
+        let is_kept = |event: &gst::Event| {
+            event.is_sticky() && !matches!(event.type_(), gst::EventType::Segment | gst::EventType::Eos)
+        };
+        let events = old.pending.into_iter().filter_map(|pending| match pending {
+            Pending::Event { event, .. } if is_kept(&event) => Some(Pending::Event { at: 0, event }),
+            _ => None,
+        });
+        *self = Run {
+            stopping: old.stopping,
+            stream: old.stream.filter(|_| !old.dead),
+            live: old.live,
+            info: old.info,
+            pending: events.collect(),
+            ..Run::default()
+        };
+    }
+
+    /// Queues an event behind all that is recognised from the audio so far.
+    pub fn enqueue(&mut self, event: gst::Event) {
+        self.pending.push_back(Pending::Event { at: self.timeline.clock(), event });
+    }
+
+    /// Queues an event that could not be pushed again.
+    pub fn put_back(&mut self, event: gst::Event) {
+        self.pending.push_front(Pending::Event { at: 0, event });
+    }
+
+    /// Notes that the engine is about to be told to finish an utterance, at this sample.
+    pub fn expect_finish(&mut self, at: u64) {
+        self.pending.push_back(Pending::Finish { at });
+    }
+
+    /// Notes a stretch without audio.
+    pub fn pause(&mut self, until: u64) {
+        self.pending.push_back(Pending::Pause { until });
+    }
+
+    /// Whether the end of the stream waits for its turn.
+    pub fn is_ending(&self) -> bool {
+        let is_eos = |event: &gst::Event| event.type_() == gst::EventType::Eos;
+        self.pending.iter().any(|pending| matches!(pending, Pending::Event { event, .. } if is_eos(event)))
+    }
+
+    /// Turns an event of the engine into what is to be pushed and told.
+    pub fn receive(&mut self, event: Event) -> Vec<Action> {
+        if let (Some(start), false) = (self.timeline.start(self.progress), matches!(event, Event::Failed(_)))
+        {
+            self.output.begin(start);
+        }
+        match event {
+            Event::Word(word) => self.word(&word),
+            Event::Progress { sample } => {
+                self.progress = self.progress.max(self.offset + sample);
+                self.advance(false)
+            }
+            Event::Finished { sample } => self.finished(self.offset + sample),
+            Event::Lost { start, samples } => self.lost(self.offset + start, samples).into_iter().collect(),
+            Event::Failed(error) => {
+                self.dead = true;
+                self.stream = None;
+                vec![Action::Fail(error)]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Notes dropped audio; gives back what is to be told now.
+    pub fn lost(&mut self, start: u64, samples: u64) -> Option<Action> {
+        self.output.interrupted();
+        let start = self.timeline.start(start).unwrap_or(0);
+        self.loss.get_or_insert(Loss { start, samples: 0 }).samples += samples;
+        if self.loss_told.is_some_and(|told| told.elapsed() < LOSS_INTERVAL) {
+            return None;
+        }
+        self.loss_told = Some(Instant::now());
+        self.loss.take().map(Action::Lost)
+    }
+
+    /// Lets an event go; a segment with other parameters starts a new timeline.
+    fn release(&mut self, event: gst::Event) -> Action {
+        if let gst::EventView::Segment(segment) = event.view() {
+            let segment = segment.segment().clone().downcast().ok();
+            if self.src_segment != segment {
+                self.output = Output::default();
+            }
+            self.src_segment = segment;
+        }
+        Action::Event(event)
+    }
+
+    fn word(&mut self, word: &Word) -> Vec<Action> {
+        // A duration may reach beyond the utterance's last sample, where time may jump.
+        let limit = self.pending.iter().find_map(|pending| match pending {
+            Pending::Finish { at } => Some(*at),
+            _ => None,
+        });
+        let limit = limit.unwrap_or(u64::MAX);
+        let start = (self.offset + word.start).min(limit.saturating_sub(1));
+        let end = (self.offset + word.end).min(limit);
+        // Words come in order: nothing before this one will come any more.
+        self.progress = self.progress.max(start);
+        let mut actions = Vec::new();
+        while let Some(Pending::Event { at, .. }) = self.pending.front()
+            && *at <= self.progress
+            && let Some(Pending::Event { event, .. }) = self.pending.pop_front()
+        {
+            actions.push(self.release(event));
+        }
+        if let (Some(start), Some(end)) = (self.timeline.start(start), self.timeline.end_of(end)) {
+            actions.extend(self.output.word(&word.text, start, end).map(Action::Item));
+        }
+        actions
+    }
+
+    fn advance(&mut self, last: bool) -> Vec<Action> {
+        self.timeline.forget_before(self.progress);
+        let to = self.timeline.end_of(self.progress);
+        to.and_then(|to| self.output.advance(to, last)).map(Action::Item).into_iter().collect()
+    }
+
+    fn finished(&mut self, sample: u64) -> Vec<Action> {
+        self.progress = self.progress.max(sample);
+        let mut actions = self.advance(true);
+        actions.extend(self.loss.take().map(Action::Lost));
+        self.output.interrupted();
+        while let Some(pending) = self.pending.pop_front() {
+            match pending {
+                Pending::Event { event, .. } => actions.push(self.release(event)),
+                Pending::Finish { at } => {
+                    self.progress = self.progress.max(at);
+                    break;
+                }
+                Pending::Pause { .. } => {}
+            }
+        }
+        actions
+    }
+}

@@ -1,0 +1,430 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The element's pads: caps, latency, the order of what leaves, and every kind of input that is not plain speech.
+
+mod common;
+
+use common::*;
+use gst::prelude::*;
+
+const SECOND: gst::ClockTime = gst::ClockTime::SECOND;
+const ZERO: gst::ClockTime = gst::ClockTime::ZERO;
+
+fn short() -> (Vec<i16>, String) {
+    (speech(SHORT), expected(SHORT, "70,13").text)
+}
+
+#[test]
+fn only_16_khz_mono_is_accepted() {
+    let element = element();
+    let pad = element.static_pad("sink").unwrap();
+    let accepts = |caps: &str| pad.query_accept_caps(&caps.parse().unwrap());
+    assert!(accepts(S16));
+    assert!(accepts(F32));
+    for wrong in ["rate=16000,channels=2", "rate=48000,channels=1", "rate=0,channels=0"] {
+        assert!(!accepts(&format!("audio/x-raw,format=S16LE,layout=interleaved,{wrong}")), "{wrong}");
+    }
+    assert!(!accepts("audio/x-raw,format=S32LE,rate=16000,channels=1,layout=interleaved"));
+    let caps = element.static_pad("src").unwrap().query_caps(None);
+    assert_eq!(caps.to_string(), "text/x-raw, format=(string)utf8");
+}
+
+#[test]
+fn properties_have_the_types_that_transcriberbin_looks_for() {
+    let element = element();
+    assert_eq!(element.property::<String>("language-code"), "en-US");
+    element.set_property("language-code", "de-DE");
+    assert_eq!(element.property::<String>("language-code"), "de-DE");
+    for name in ["latency", "lateness", "max-observed-delay", "look-ahead"] {
+        assert_eq!(element.find_property(name).unwrap().value_type(), u32::static_type(), "{name}");
+    }
+    element.set_property("model", None::<String>);
+    assert_eq!(element.property::<Option<String>>("model"), None);
+    let class = element.metadata("klass").unwrap();
+    assert_eq!(class, "Audio/Text/Filter");
+    assert_eq!(element.factory().unwrap().rank(), gst::Rank::NONE);
+    assert_eq!(element.type_().name(), "GstParakeetTdt");
+}
+
+#[test]
+fn a_live_source_is_told_the_whole_latency() {
+    let element = element();
+    element.set_property("latency", 500u32);
+    element.set_property("look-ahead", 1u32);
+    let mut bench = Bench::with(element, true);
+    bench.harness.set_upstream_latency(gst::ClockTime::from_mseconds(20));
+    let before = bench.harness.query_latency().unwrap();
+    // One frame of 80 ms is looked ahead; the front end needs a little more.
+    let least = gst::ClockTime::from_mseconds(20 + 500 + 80);
+    assert!(before >= least && before < least + gst::ClockTime::from_mseconds(80), "{before}");
+    bench.push(&[0; 1_600], ZERO, 320);
+    bench.wait_for_model();
+    bench.drain();
+    let after = bench.harness.query_latency().unwrap();
+    assert!(after >= least && after < least + gst::ClockTime::from_mseconds(80), "{after}");
+    let announced = bench.bus.pop_filtered(&[gst::MessageType::Latency]).is_some();
+    assert_eq!(announced, before != after, "a change is announced, and nothing else");
+    bench.element.set_property("latency", 700u32);
+    bench.message(gst::MessageType::Latency);
+    assert_eq!(bench.harness.query_latency().unwrap(), after + gst::ClockTime::from_mseconds(200));
+}
+
+#[test]
+fn without_a_live_source_there_is_no_latency() {
+    let mut bench = Bench::new();
+    let mut query = gst::query::Latency::new();
+    assert!(bench.element.static_pad("src").unwrap().query(&mut query));
+    assert_eq!((query.result().0, query.result().1), (false, ZERO));
+    bench.push(&[0; 1_600], ZERO, 320);
+    bench.drain();
+}
+
+#[test]
+fn everything_leaves_in_order() {
+    let (pcm, expected) = short();
+    let mut bench = Bench::new();
+    let start = 5 * SECOND;
+    let end = bench.push(&pcm, start, 20 * MS);
+    let outs = bench.drain();
+    let order =
+        [gst::EventType::StreamStart, gst::EventType::Caps, gst::EventType::Segment, gst::EventType::Eos];
+    assert_eq!(events(&outs), order);
+    assert!(matches!(outs.last(), Some(Out::Event(_))), "nothing comes after EOS");
+    assert_eq!(text(&outs), expected);
+    assert_eq!(assert_contiguous(&outs), Some((start, end)));
+    let is_discont = |out: &Out| matches!(out, Out::Word { discont: true, .. });
+    assert_eq!(outs.iter().filter(|out| is_discont(out)).count(), 1, "the first word only");
+    bench.assert_no_errors();
+}
+
+#[test]
+fn tags_keep_their_place_among_the_words() {
+    let (pcm, expected) = short();
+    let mut bench = Bench::new();
+    let at = bench.push(&pcm, ZERO, 20 * MS);
+    let mut tags = gst::TagList::new();
+    tags.make_mut().add::<gst::tags::Title>(&"second", gst::TagMergeMode::Append);
+    bench.harness.push_event(gst::event::Tag::new(tags));
+    bench.push(&pcm, at, 20 * MS);
+    let outs = bench.drain();
+    let tag =
+        outs.iter().position(|out| matches!(out, Out::Event(event) if event.type_() == gst::EventType::Tag));
+    let (before, after) = outs.split_at(tag.expect("the tag came through"));
+    assert!(starts(before).iter().all(|start| *start < at));
+    assert!(starts(after).iter().all(|start| *start >= at));
+    assert_eq!(words(before).len(), expected.split(' ').count());
+}
+
+#[test]
+fn the_end_without_audio_comes_at_once() {
+    let mut bench = Bench::new();
+    bench.harness.push_event(gst::event::StreamStart::new("again"));
+    assert!(words(&bench.drain()).is_empty());
+}
+
+#[test]
+fn a_flush_forgets_and_goes_on() {
+    let (pcm, expected) = short();
+    let mut bench = Bench::new();
+    bench.wait_for_model();
+    for round in 0..3u64 {
+        bench.push(&speech("0870")[..40_000], ZERO, 20 * MS);
+        flush(&mut bench);
+        bench.so_far();
+        let start = round * 100 * SECOND;
+        let end = bench.push(&pcm, start, 20 * MS);
+        let outs = bench.drain();
+        assert_eq!(text(&outs), expected, "round {round}");
+        assert_eq!(assert_contiguous(&outs), Some((start, end)));
+        flush(&mut bench);
+        bench.until(gst::EventType::FlushStop);
+    }
+    assert!(bench.bus.pop_filtered(&[gst::MessageType::Progress]).is_none(), "the model stays loaded");
+    bench.assert_no_errors();
+}
+
+#[test]
+fn a_flush_before_the_model_is_loaded_loses_no_sticky_event() {
+    let (pcm, expected) = short();
+    let mut bench = Bench::new();
+    flush(&mut bench);
+    bench.push(&pcm, ZERO, 20 * MS);
+    let outs = bench.drain();
+    assert_eq!(text(&outs), expected);
+    let pad = bench.element.static_pad("src").unwrap();
+    assert!(pad.current_caps().is_some() && pad.stream_id().is_some());
+}
+
+#[test]
+fn a_flush_frees_a_blocked_source() {
+    let mut bench = Bench::new();
+    let pad = bench.element.static_pad("sink").unwrap();
+    let pusher = std::thread::spawn({
+        let pad = pad.clone();
+        move || {
+            let hour = vec![0i16; 3_600 * 16_000];
+            pad.chain(buffer(&hour, Some(ZERO)))
+        }
+    });
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(pad.send_event(gst::event::FlushStart::new()));
+    assert_eq!(pusher.join().unwrap(), Err(gst::FlowError::Flushing));
+    assert!(pad.send_event(gst::event::FlushStop::new(true)));
+    let segment = gst::FormattedSegment::<gst::ClockTime>::new();
+    assert!(pad.send_event(gst::event::Segment::new(&segment)));
+    let (pcm, expected) = short();
+    bench.push(&pcm, ZERO, 20 * MS);
+    assert_eq!(text(&bench.drain()), expected);
+}
+
+#[test]
+fn a_jump_in_time_starts_a_new_sentence_there() {
+    let (pcm, expected) = short();
+    let both = format!("{expected} {expected}");
+    for (flag, start) in [(false, 60 * SECOND), (true, 60 * SECOND), (true, time(pcm.len()))] {
+        let mut bench = Bench::new();
+        bench.push(&pcm, ZERO, 20 * MS);
+        let mut first = buffer(&pcm[..320], Some(start));
+        if flag {
+            first.get_mut().unwrap().set_flags(gst::BufferFlags::DISCONT);
+        }
+        bench.harness.push(first).unwrap();
+        let end = bench.push(&pcm[320..], start + time(320), 20 * MS);
+        let outs = bench.drain();
+        assert_eq!(text(&outs), both);
+        let starts = starts(&outs);
+        let (one, two) = starts.split_at(starts.len() / 2);
+        assert!(one.iter().zip(two).all(|(one, two)| *one + start == *two));
+        assert_eq!(assert_contiguous(&outs), Some((ZERO, end)));
+    }
+}
+
+#[test]
+fn a_jump_back_keeps_the_order() {
+    let (pcm, expected) = short();
+    let mut bench = Bench::new();
+    bench.push(&pcm, 10 * SECOND, 20 * MS);
+    bench.push(&pcm, 9 * SECOND, 20 * MS);
+    let outs = bench.drain();
+    assert_eq!(text(&outs), format!("{expected} {expected}"));
+    assert_contiguous(&outs);
+}
+
+#[test]
+fn short_gaps_are_silence_and_long_ones_separate() {
+    let (pcm, expected) = short();
+    for seconds in [1, 30u64] {
+        let mut bench = Bench::new();
+        let gap = seconds * SECOND;
+        let at = bench.push(&pcm, ZERO, 20 * MS);
+        assert!(bench.harness.push_event(gst::event::Gap::builder(at).duration(gap).build()));
+        if seconds > 1 {
+            // The pause is known downstream before there is audio again.
+            while assert_contiguous(&bench_outs(&mut bench)).is_none_or(|span| span.1 < at + gap) {}
+        }
+        let end = bench.push(&pcm, at + gap, 20 * MS);
+        let outs = bench.drain();
+        if seconds > 1 {
+            assert_eq!(text(&outs), expected);
+        } else {
+            assert!(words(&outs).len() >= expected.split(' ').count());
+            assert_eq!(assert_contiguous(&outs), Some((ZERO, end)));
+        }
+    }
+}
+
+/// Waits for the next gap and returns it.
+fn bench_outs(bench: &mut Bench) -> Vec<Out> {
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    bench.so_far()
+}
+
+#[test]
+fn buffers_flagged_as_gap_are_silence() {
+    let mut bench = Bench::new();
+    for n in 0..100u64 {
+        let mut noise = buffer(&[30_000; 320], Some(n * time(320)));
+        noise.get_mut().unwrap().set_flags(gst::BufferFlags::GAP);
+        bench.harness.push(noise).unwrap();
+    }
+    let outs = bench.drain();
+    assert!(words(&outs).is_empty());
+    assert_eq!(assert_contiguous(&outs), Some((ZERO, 2 * SECOND)));
+}
+
+#[test]
+fn a_new_segment_comes_after_the_words_before_it() {
+    let (pcm, expected) = short();
+    let element = element();
+    element.set_property("lateness", 250u32);
+    let mut bench = Bench::with(element, false);
+    bench.push(&pcm, ZERO, 20 * MS);
+    let mut segment = gst::FormattedSegment::<gst::ClockTime>::new();
+    segment.set_start(100 * SECOND);
+    segment.set_base(3 * SECOND);
+    assert!(bench.harness.push_event(gst::event::Segment::new(&segment)));
+    bench.push(&pcm, 100 * SECOND, 20 * MS);
+    let outs = bench.drain();
+    let segments: Vec<_> = outs
+        .iter()
+        .enumerate()
+        .filter_map(|(index, out)| match out {
+            Out::Event(event) => match event.view() {
+                gst::EventView::Segment(segment) => {
+                    Some((index, segment.segment().downcast_ref::<gst::ClockTime>().unwrap().base()))
+                }
+                _ => None,
+            },
+            _ => None,
+        })
+        .collect();
+    let late = gst::ClockTime::from_mseconds(250);
+    assert_eq!(segments.iter().map(|(_, base)| base.unwrap()).collect::<Vec<_>>(), [late, 3 * SECOND + late]);
+    let (before, after) = outs.split_at(segments[1].0);
+    assert_eq!((text(before), text(after)), (expected.clone(), expected));
+    assert_eq!(assert_contiguous(after).unwrap().0, 100 * SECOND);
+}
+
+#[test]
+fn audio_outside_of_the_segment_is_not_heard() {
+    let (pcm, expected) = short();
+    let mut bench = Bench::new();
+    let mut segment = gst::FormattedSegment::<gst::ClockTime>::new();
+    segment.set_start(10 * SECOND);
+    assert!(bench.harness.push_event(gst::event::Segment::new(&segment)));
+    bench.push(&speech("0870")[..8_000], SECOND, 20 * MS);
+    // The first buffer reaches a second into the segment's past.
+    let early: Vec<i16> = [vec![20_000; 16_000], pcm].concat();
+    bench.push(&early, 9 * SECOND, usize::MAX);
+    let outs = bench.drain();
+    assert_eq!(text(&outs), expected);
+    assert_eq!(assert_contiguous(&outs).unwrap().0, 10 * SECOND);
+}
+
+#[test]
+fn audio_without_time_stamps_continues_and_is_never_guessed() {
+    let (pcm, expected) = short();
+    let mut bench = Bench::new();
+    bench.harness.push(buffer(&[20_000; 320], None)).unwrap();
+    bench.harness.push(buffer(&[20_000; 320], None)).unwrap();
+    let warning = bench.message(gst::MessageType::Warning);
+    let gst::MessageView::Warning(warning) = warning.view() else { unreachable!() };
+    assert!(warning.error().to_string().contains("time stamp"));
+    assert!(bench.bus.pop_filtered(&[gst::MessageType::Warning]).is_none(), "one warning");
+    let (first, rest) = pcm.split_at(320);
+    bench.harness.push(buffer(first, Some(SECOND))).unwrap();
+    for piece in rest.chunks(320) {
+        bench.harness.push(buffer(piece, None)).unwrap();
+    }
+    let outs = bench.drain();
+    assert_eq!(text(&outs), expected);
+    assert_eq!(assert_contiguous(&outs), Some((SECOND, SECOND + time(pcm.len()))));
+}
+
+#[test]
+fn samples_that_are_no_numbers_are_silence() {
+    let mut bench = Bench::new();
+    bench.harness.set_src_caps_str(F32);
+    let (pcm, expected) = short();
+    let pcm: Vec<f32> = pcm.iter().map(|sample| f32::from(*sample) / 32_768.0).collect();
+    let broken: Vec<f32> = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::NAN].repeat(2_000);
+    bench.harness.push(buffer_f32(&broken, Some(ZERO))).unwrap();
+    bench.harness.push(buffer_f32(&broken, Some(time(8_000)))).unwrap();
+    bench.message(gst::MessageType::Warning);
+    assert!(bench.bus.pop_filtered(&[gst::MessageType::Warning]).is_none(), "one warning");
+    let mut first = buffer_f32(&pcm, Some(time(16_000)));
+    first.get_mut().unwrap().set_flags(gst::BufferFlags::DISCONT);
+    bench.harness.push(first).unwrap();
+    assert_eq!(text(&bench.drain()), expected);
+}
+
+#[test]
+fn empty_buffers_are_nothing() {
+    let (pcm, expected) = short();
+    let mut bench = Bench::new();
+    for (n, piece) in pcm.chunks(3_200).enumerate() {
+        bench.harness.push(buffer(&[], None)).unwrap();
+        bench.harness.push(buffer(piece, Some(time(n * 3_200)))).unwrap();
+        bench.harness.push(buffer(&[], Some(500 * SECOND))).unwrap();
+    }
+    assert_eq!(text(&bench.drain()), expected);
+    assert!(bench.bus.pop_filtered(&[gst::MessageType::Warning]).is_none());
+}
+
+#[test]
+fn half_a_sample_is_an_error() {
+    let mut bench = Bench::new();
+    let mut odd = gst::Buffer::from_mut_slice(vec![0u8; 321]);
+    odd.get_mut().unwrap().set_pts(ZERO);
+    assert_eq!(bench.harness.push(odd), Err(gst::FlowError::Error));
+    bench.message(gst::MessageType::Error);
+}
+
+#[test]
+fn a_segment_in_bytes_is_an_error() {
+    let mut bench = Bench::new();
+    let segment = gst::FormattedSegment::<gst::format::Bytes>::new();
+    bench.harness.push_event(gst::event::Segment::new(&segment));
+    bench.message(gst::MessageType::Error);
+}
+
+#[test]
+fn what_downstream_returns_reaches_the_source() {
+    for error in [gst::FlowError::Eos, gst::FlowError::NotLinked, gst::FlowError::Error] {
+        let mut bench = Bench::new();
+        let pad = bench.element.static_pad("src").unwrap();
+        pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+            info.flow_res = Err(error);
+            gst::PadProbeReturn::Handled
+        });
+        let mut at = ZERO;
+        let pcm = speech("0870");
+        let returned = (0..10_000).find_map(|_| {
+            let piece = &pcm[time_to_samples(at) % (pcm.len() - 1_600)..][..1_600];
+            let flow = bench.harness.push(buffer(piece, Some(at)));
+            at += time(1_600);
+            flow.err()
+        });
+        assert_eq!(returned, Some(error));
+    }
+}
+
+fn time_to_samples(time: gst::ClockTime) -> usize {
+    (time.nseconds() / 62_500) as usize
+}
+
+#[test]
+fn a_refusal_after_the_end_is_an_error() {
+    let (pcm, _) = short();
+    let mut bench = Bench::new();
+    bench.wait_for_model();
+    let pad = bench.element.static_pad("src").unwrap();
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        info.flow_res = Err(gst::FlowError::Error);
+        gst::PadProbeReturn::Handled
+    });
+    // Less than a chunk, so that no word leaves before the end.
+    bench.push(&pcm[..14_000], ZERO, usize::MAX);
+    let outs = bench.drain();
+    assert_eq!(events(&outs).last(), Some(&gst::EventType::Eos));
+    bench.message(gst::MessageType::Error);
+}
+
+#[test]
+fn a_live_source_never_waits_and_is_told_what_was_lost() {
+    let mut bench = Bench::with(element(), true);
+    let second = vec![0i16; 16_000];
+    for n in 0..200u64 {
+        bench.harness.push(buffer(&second, Some(n * SECOND))).unwrap();
+    }
+    let outs = bench.drain();
+    assert_eq!(assert_contiguous(&outs), Some((ZERO, 200 * SECOND)));
+    let mut lost = ZERO;
+    while let Some(message) = bench.bus.pop_filtered(&[gst::MessageType::Warning]) {
+        let gst::MessageView::Warning(warning) = message.view() else { unreachable!() };
+        let details = warning.details().expect("a loss has details");
+        assert_eq!(details.name(), "parakeettdt/audio-dropped");
+        lost += details.get::<gst::ClockTime>("duration").unwrap();
+    }
+    assert!(lost > ZERO && lost < 200 * SECOND, "lost {lost}");
+    bench.assert_no_errors();
+}
