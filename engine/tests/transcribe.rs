@@ -78,7 +78,7 @@ fn words_of_cues(text: &str, point: char) -> String {
 fn every_format_has_the_same_words() {
     let plain = stdout(transcribe(&speech(), &[], &[]));
     let text = plain.trim_end();
-    assert!(text.starts_with("Had he married") && plain.ends_with(|c| c == '\n'), "{plain}");
+    assert!(text.starts_with("Had he married") && plain.ends_with('\n'), "{plain}");
     assert_eq!(words_of_cues(&stdout(transcribe(&speech(), &["--format", "srt"], &[])), ','), text);
     let vtt = stdout(transcribe(&speech(), &["--format", "vtt"], &[]));
     assert!(vtt.starts_with("WEBVTT\n\n"));
