@@ -110,47 +110,59 @@ mod x86 {
                     y_stride: usize,
                     ahead: &[$type],
                 ) {
-                    let x: [&[f32]; R] = core::array::from_fn(|r| x.row(row + r));
-                    let width = x[0].len();
-                    let mut n = outputs.start;
+                    let mut inputs: [&[[f32; 8]]; R] = [&[]; R];
+                    for r in 0..R {
+                        inputs[r] = x.row(row + r).as_chunks().0;
+                    }
                     let per_block = ahead.len().div_ceil((outputs.len() / C).max(1)).max(1);
                     let mut ahead = ahead.chunks(per_block);
+                    let mut n = outputs.start;
                     while n + C <= outputs.end {
                         if let Some(lines) = ahead.next() {
                             fetch(lines);
                         }
-                        let w: [&[$type]; C] = core::array::from_fn(|c| &w[(n + c) * w_stride..][..width]);
-                        let sums = dot(w, x);
+                        let mut weights: [&[[$type; 8]]; C] = [&[]; C];
                         for c in 0..C {
-                            for (r, sum) in fold(sums[c]).into_iter().enumerate() {
-                                y[r * y_stride + n + c] = sum;
-                            }
+                            weights[c] = w[(n + c) * w_stride..][..x.width].as_chunks().0;
+                        }
+                        let sums = dot(weights, inputs);
+                        for c in 0..C {
+                            store(sums[c], &mut y[n + c..], y_stride);
                         }
                         n += C;
                     }
                     for n in n..outputs.end {
-                        let sums = dot([&w[n * w_stride..][..width]], x);
-                        for (r, sum) in fold(sums[0]).into_iter().enumerate() {
-                            y[r * y_stride + n] = sum;
-                        }
+                        let sums = dot([w[n * w_stride..][..x.width].as_chunks().0], inputs);
+                        store(sums[0], &mut y[n..], y_stride);
                     }
                 }
 
                 /// Eight partial sums of every weight row with every row.
+                // Loops over arrays and no closures: a closure has the function's target features, but what it is
+                // handed to does not, so neither would be inlined.
                 #[inline]
                 #[target_feature(enable = "avx2,fma,f16c")]
-                fn dot<const R: usize, const C: usize>(w: [&[$type]; C], x: [&[f32]; R]) -> [[__m256; R]; C] {
+                fn dot<const R: usize, const C: usize>(
+                    w: [&[[$type; 8]]; C],
+                    x: [&[[f32; 8]]; R],
+                ) -> [[__m256; R]; C] {
                     let mut sums = [[_mm256_setzero_ps(); R]; C];
-                    let w = w.map(|w| w.as_chunks::<8>().0);
-                    let x = x.map(|x| x.as_chunks::<8>().0);
                     let steps = w[0].len();
-                    assert!(w.iter().all(|w| w.len() == steps) && x.iter().all(|x| x.len() == steps));
+                    for c in 0..C {
+                        assert!(w[c].len() == steps);
+                    }
+                    for r in 0..R {
+                        assert!(x[r].len() == steps);
+                    }
                     for k in 0..steps {
-                        let w = w.map(|w| $load(&w[k]));
+                        let mut wide = [_mm256_setzero_ps(); C];
+                        for c in 0..C {
+                            wide[c] = $load(&w[c][k]);
+                        }
                         for r in 0..R {
                             let x = memory::_mm256_loadu_ps(&x[r][k]);
                             for c in 0..C {
-                                sums[c][r] = _mm256_fmadd_ps(w[c], x, sums[c][r]);
+                                sums[c][r] = _mm256_fmadd_ps(wide[c], x, sums[c][r]);
                             }
                         }
                     }
@@ -169,20 +181,27 @@ mod x86 {
         };
     }
 
-    kernel!(from_f16, half::f16, |w: &[half::f16; 8]| _mm256_cvtph_ps(memory::_mm_loadu_si128(
-        bytemuck::cast_ref::<_, [u16; 8]>(w)
-    )));
-    kernel!(from_f32, f32, |w: &[f32; 8]| memory::_mm256_loadu_ps(w));
+    kernel!(from_f16, half::f16, load_f16);
+    kernel!(from_f32, f32, memory::_mm256_loadu_ps);
 
-    /// Adds up the eight partial sums of up to four rows.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn fold<const R: usize>(sums: [__m256; R]) -> [f32; R] {
-        let sum = |i: usize| if i < R { sums[i] } else { _mm256_setzero_ps() };
-        let pairs = _mm256_hadd_ps(_mm256_hadd_ps(sum(0), sum(1)), _mm256_hadd_ps(sum(2), sum(3)));
+    fn load_f16(halves: &[half::f16; 8]) -> __m256 {
+        _mm256_cvtph_ps(memory::_mm_loadu_si128(bytemuck::cast_ref::<_, [u16; 8]>(halves)))
+    }
+
+    /// Adds up the eight partial sums of up to four rows and puts one total into each row of `y`.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn store<const R: usize>(sums: [__m256; R], y: &mut [f32], y_stride: usize) {
+        let mut all = [_mm256_setzero_ps(); 4];
+        all[..R].copy_from_slice(&sums);
+        let pairs = _mm256_hadd_ps(_mm256_hadd_ps(all[0], all[1]), _mm256_hadd_ps(all[2], all[3]));
         let total = _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps::<1>(pairs));
         let mut four = [0.0; 4];
         memory::_mm_storeu_ps(&mut four, total);
-        core::array::from_fn(|r| four[r])
+        for r in 0..R {
+            y[r * y_stride] = four[r];
+        }
     }
 }

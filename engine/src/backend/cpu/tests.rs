@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::*;
 use crate::backend::{Token, chunk_samples};
-use crate::features::{LogMelState, normalize_per_feature};
+use crate::features::{HOP, LogMelState, normalize_per_feature};
 use crate::model::{ConvertOptions, WeightType, convert};
 
 /// Largest difference of a log-mel value or an encoder output that single precision explains here.
@@ -232,11 +232,18 @@ fn every_tail_equals_nemo_offline() {
     let fixture = Fixture::load("causal");
     assert!(fixture.golden.lengths.len() > 20);
     for case in &fixture.golden.lengths {
+        // NeMo makes an encoder frame of the biases alone where there is not a single mel frame; here there is none.
+        let is_empty = case.samples < HOP;
         let context = fixture.context(&case.context);
         for mode in [Mode::Cached { context }, Mode::Offline { context }] {
             let (_, decoded) = fixture.run(mode, &pcm[..case.samples]);
             let what = format!("{} samples, {}, {mode:?}", case.samples, case.context);
-            assert_eq!(decoded.iter().map(|d| d.frames).sum::<usize>(), case.encoder_frames, "{what}");
+            let frames = decoded.iter().map(|d| d.frames).sum::<usize>();
+            if is_empty {
+                assert_eq!((frames, tokens(&decoded)), (0, Vec::new()), "{what}");
+                continue;
+            }
+            assert_eq!(frames, case.encoder_frames, "{what}");
             assert_tokens(&what, &tokens(&decoded), &case.tokens, &case.frames, case.durations.as_deref());
         }
     }
@@ -250,7 +257,7 @@ fn streamed_tails_equal_offline_for_every_remainder() {
     for context in 0..fixture.model.config.encoder.contexts.len() {
         // 8 mel frames are an encoder frame; 41 lengths meet every remainder, around several chunk ends.
         for mel in (90..131).chain([0, 1, 2, 7, 8, 9, 10]) {
-            let pcm = &pcm[..mel * HOP_SAMPLES + 37];
+            let pcm = &pcm[..mel * HOP + 37];
             let (streamed, _) = fixture.run(Mode::Cached { context }, pcm);
             let (offline, _) = fixture.run(Mode::Offline { context }, pcm);
             assert_eq!(streamed.len(), offline.len(), "{mel} mel frames, context {context}");
@@ -261,8 +268,6 @@ fn streamed_tails_equal_offline_for_every_remainder() {
     }
     println!("{compared} elements compared");
 }
-
-const HOP_SAMPLES: usize = crate::features::HOP;
 
 #[test]
 fn streams_do_not_touch_each_other() {
