@@ -87,7 +87,7 @@ impl ParakeetTdt {
             let own = self.model_latency() + self.settings().latency();
             gst::debug!(CAT, obj = pad, "latency of upstream {min}, own {own}");
             // The element never holds a live source back.
-            latency.set(true, min + own, gst::ClockTime::NONE);
+            latency.set(true, min.saturating_add(own), gst::ClockTime::NONE);
         } else {
             latency.set(false, min, max);
         }
