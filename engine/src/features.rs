@@ -158,3 +158,69 @@ fn slaney_filters(sample_rate: u32, mel_bins: usize) -> Vec<(usize, Vec<f32>)> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::config::Normalize;
+
+    fn signal(samples: usize) -> Vec<f32> {
+        let mut state = 7_u32;
+        (0..samples)
+            .map(|n| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (n as f32 * 0.05).sin() * 0.3 + (state >> 8) as f32 / (1 << 26) as f32
+            })
+            .collect()
+    }
+
+    fn mel(bins: usize) -> LogMel {
+        LogMel::new(&FeaturesConfig { sample_rate: SAMPLE_RATE, mel_bins: bins, normalize: Normalize::None })
+    }
+
+    fn features(mel: &LogMel, pieces: &[&[f32]]) -> Vec<f32> {
+        let (mut state, mut out) = (LogMelState::default(), Vec::new());
+        for piece in pieces {
+            mel.push(&mut state, piece, &mut out);
+        }
+        mel.finish(&mut state, &mut out);
+        assert_eq!(out.len(), state.frames() * mel.bins());
+        assert!(state.pending.len() <= WINDOW + HOP, "nothing is kept that no frame sees");
+        out
+    }
+
+    #[test]
+    fn every_split_gives_identical_frames() {
+        let mel = mel(80);
+        let signal = signal(5_321);
+        let whole = features(&mel, &[&signal]);
+        assert_eq!(whole.len(), 5_321 / 160 * 80);
+        for size in [1, 7, 159, 160, 161, 200, 399, 400, 401, 1_280, 5_320] {
+            let pieces: Vec<&[f32]> = signal.chunks(size).collect();
+            assert!(features(&mel, &pieces) == whole, "pieces of {size}");
+        }
+        let mut state = 1_u32;
+        for _ in 0..50 {
+            let mut rest = &signal[..];
+            let mut pieces = Vec::new();
+            while !rest.is_empty() {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let (piece, later) = rest.split_at(((state >> 16) as usize % 700).min(rest.len()));
+                pieces.push(piece);
+                rest = later;
+            }
+            assert!(features(&mel, &pieces) == whole, "random pieces");
+        }
+    }
+
+    #[test]
+    fn short_signals_and_silence() {
+        let mel = mel(128);
+        for samples in [0, 1, 159] {
+            assert!(features(&mel, &[&vec![0.1; samples]]).is_empty(), "{samples} samples have no frame");
+        }
+        let silence = features(&mel, &[&vec![0.0; 1_600]]);
+        assert_eq!(silence.len(), 10 * 128);
+        assert!(silence.iter().all(|&v| (v - -16.635_532).abs() < 1e-5), "log of the guard");
+    }
+}

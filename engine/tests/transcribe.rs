@@ -78,7 +78,7 @@ fn words_of_cues(text: &str, point: char) -> String {
 fn every_format_has_the_same_words() {
     let plain = stdout(transcribe(&speech(), &[], &[]));
     let text = plain.trim_end();
-    assert!(text.starts_with("Had he married") && plain.ends_with(|c| c == '\n'), "{plain}");
+    assert!(text.starts_with("Had he married") && plain.ends_with('\n'), "{plain}");
     assert_eq!(words_of_cues(&stdout(transcribe(&speech(), &["--format", "srt"], &[])), ','), text);
     let vtt = stdout(transcribe(&speech(), &["--format", "vtt"], &[]));
     assert!(vtt.starts_with("WEBVTT\n\n"));
@@ -104,7 +104,8 @@ fn json_has_every_field_and_times_within_the_audio() {
     for token in json["tokens"].as_array().unwrap() {
         pieces.push_str(token["piece"].as_str().unwrap());
         assert!(token["id"].is_u64() && token["duration"].is_u64(), "{token}");
-        assert!(token["frame"].as_f64().unwrap() * 0.08 < seconds, "{token}");
+        // The padding of the spectrum can add a frame after the last sample.
+        assert!(token["frame"].as_f64().unwrap() * 0.08 < seconds + 0.08, "{token}");
         assert!((0.0..=1.0).contains(&token["confidence"].as_f64().unwrap()), "{token}");
     }
     let texts: Vec<&str> = words.iter().map(|word| word["text"].as_str().unwrap()).collect();

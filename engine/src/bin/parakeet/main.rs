@@ -2,6 +2,7 @@
 //! `parakeet`: speech to text and model conversion on the command line.
 
 mod audio;
+mod bench;
 mod captions;
 mod convert;
 mod failure;
@@ -27,12 +28,14 @@ struct Cli {
 enum Command {
     Transcribe(transcribe::Args),
     Convert(convert::Args),
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Transcribe(args) => transcribe::run(&args),
         Command::Convert(args) => convert::run(&args),
+        Command::Bench(args) => bench::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -158,7 +158,8 @@ fn flow(stream: &Stream, pcm: &[f32]) -> ControlFlow<()> {
     }
 }
 
-fn default_model() -> Result<PathBuf, Failure> {
+/// The model directory when none is named.
+pub fn default_model() -> Result<PathBuf, Failure> {
     let executable = std::env::current_exe()?;
     find_model(&executable).ok_or(Failure::NoModel(executable))
 }

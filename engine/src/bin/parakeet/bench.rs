@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: MPL-2.0
+//! `parakeet bench`: what a model costs on this machine, measured end to end.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parakeet_engine::{Engine, EngineOptions, Event, Stream, StreamOptions};
+use serde::Serialize;
+
+use crate::audio::AudioFile;
+use crate::failure::Failure;
+use crate::transcribe::default_model;
+
+const RATE: f64 = 16_000.0;
+/// How much audio a live source hands over at a time.
+const PIECE: Duration = Duration::from_millis(20);
+
+/// Measure load time, real-time factor and memory, or how many live streams keep up
+#[derive(clap::Args)]
+pub struct Args {
+    /// Sound file with speech; repeated as often as need be
+    file: PathBuf,
+    /// Model directory [default: as for transcribe]
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Threads that compute, 0 for all cores
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// Seconds of audio for each measurement
+    #[arg(long, default_value_t = 30)]
+    seconds: u32,
+    /// Run this many live streams side by side in real time instead, starting over the first second
+    #[arg(long, value_name = "N")]
+    streams: Option<usize>,
+    /// Right context of the live streams in frames of 80 ms [default: the model's first]
+    #[arg(long, value_name = "N")]
+    look_ahead: Option<u32>,
+    /// One JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    model: String,
+    threads: usize,
+    load_seconds: f64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    contexts: Vec<Cost>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    live: Option<Live>,
+}
+
+/// One stream, as fast as it goes.
+#[derive(Serialize)]
+struct Cost {
+    look_ahead: u32,
+    chunk_ms: u32,
+    /// Time to compute over time of the audio, median of three runs.
+    real_time_factor: f64,
+    least: f64,
+    most: f64,
+    stream_bytes: usize,
+}
+
+/// Many streams in real time.
+#[derive(Serialize)]
+struct Live {
+    streams: usize,
+    look_ahead: u32,
+    seconds: u32,
+    words: usize,
+    /// From the moment the last sample of a word came in to the moment the word came out, in seconds.
+    word_lag: Percentiles,
+    /// From a stream's last sample to its end.
+    end_lag: Percentiles,
+    /// Streams whose text differs from the first one's.
+    different: usize,
+}
+
+#[derive(Serialize)]
+struct Percentiles {
+    p50: f64,
+    p95: f64,
+    p99: f64,
+    most: f64,
+}
+
+/// Measures and prints.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let mut speech = Vec::new();
+    AudioFile::open(&args.file)?.read(&mut |pcm| {
+        speech.extend_from_slice(pcm);
+        ControlFlow::Continue(())
+    })?;
+    if speech.is_empty() {
+        return Err(Failure::audio(&args.file, "holds no audio"));
+    }
+    let samples = args.seconds as usize * RATE as usize;
+    let pcm: Arc<[f32]> = speech.iter().copied().cycle().take(samples).collect();
+
+    let dir = args.model.clone().map_or_else(default_model, Ok)?;
+    let started = Instant::now();
+    let engine = Engine::open(&dir, &EngineOptions { threads: args.threads, ..Default::default() })?;
+    let load_seconds = started.elapsed().as_secs_f64();
+    let first = engine.config().encoder.contexts[0][1].max(0) as u32;
+    let mut report = Report {
+        model: engine.config().name.clone(),
+        threads: args.threads,
+        load_seconds,
+        contexts: Vec::new(),
+        live: None,
+    };
+    match args.streams {
+        Some(count) => {
+            report.live = Some(live(&engine, args.look_ahead.unwrap_or(first), count, &pcm, args.seconds)?);
+        }
+        None => {
+            for [_, right] in engine.config().encoder.contexts.clone() {
+                report.contexts.push(cost(&engine, right.max(0) as u32, &pcm)?);
+            }
+        }
+    }
+    print(&report, args.json);
+    Ok(())
+}
+
+fn cost(engine: &Arc<Engine>, look_ahead: u32, pcm: &[f32]) -> Result<Cost, Failure> {
+    let options =
+        StreamOptions { look_ahead: Some(look_ahead), queue_samples: pcm.len(), ..Default::default() };
+    let mut factors = Vec::new();
+    for _ in 0..3 {
+        let stream = engine.stream(&options)?;
+        let started = Instant::now();
+        // The queue holds everything, so this doesn't wait.
+        stream.push(pcm).map_err(|_| Failure::Closed)?;
+        stream.finish();
+        loop {
+            match stream.next() {
+                Some(Event::Finished { .. }) => break,
+                Some(Event::Failed(error)) => return Err(error.into()),
+                Some(_) => {}
+                None => return Err(Failure::Closed),
+            }
+        }
+        factors.push(started.elapsed().as_secs_f64() / (pcm.len() as f64 / RATE));
+    }
+    factors.sort_by(f64::total_cmp);
+    Ok(Cost {
+        look_ahead,
+        chunk_ms: (look_ahead + 1) * 80,
+        real_time_factor: factors[1],
+        least: factors[0],
+        most: factors[2],
+        stream_bytes: engine.stream_bytes(Some(look_ahead))?,
+    })
+}
+
+/// What one live stream showed.
+struct Seen {
+    words: Vec<String>,
+    lags: Vec<f64>,
+    end_lag: f64,
+}
+
+fn live(
+    engine: &Arc<Engine>,
+    look_ahead: u32,
+    count: usize,
+    pcm: &Arc<[f32]>,
+    seconds: u32,
+) -> Result<Live, Failure> {
+    let options = StreamOptions { look_ahead: Some(look_ahead), ..Default::default() };
+    let started = Instant::now() + Duration::from_millis(100);
+    let mut readers = Vec::new();
+    let mut streams = Vec::new();
+    for index in 0..count {
+        let stream = Arc::new(engine.stream(&options)?);
+        let begin = started + Duration::from_secs_f64(index as f64 / count as f64);
+        streams.push((stream.clone(), begin));
+        let end = begin + Duration::from_secs_f64(pcm.len() as f64 / RATE);
+        readers.push(thread::spawn(move || watch(&stream, begin, end)));
+    }
+    feed(&streams, pcm);
+    let seen: Vec<Seen> = readers
+        .into_iter()
+        .map(|reader| reader.join().unwrap_or(Err(Failure::Closed)))
+        .collect::<Result<_, _>>()?;
+    let different = seen.iter().filter(|s| s.words != seen[0].words).count();
+    Ok(Live {
+        streams: count,
+        look_ahead,
+        seconds,
+        words: seen.iter().map(|s| s.words.len()).sum(),
+        word_lag: percentiles(seen.iter().flat_map(|s| s.lags.clone()).collect()),
+        end_lag: percentiles(seen.iter().map(|s| s.end_lag).collect()),
+        different,
+    })
+}
+
+/// Hands every stream its audio when a live source would.
+fn feed(streams: &[(Arc<Stream>, Instant)], pcm: &[f32]) {
+    let piece = (PIECE.as_secs_f64() * RATE) as usize;
+    let mut pieces: Vec<(Instant, usize, usize)> = Vec::new();
+    for (index, (_, begin)) in streams.iter().enumerate() {
+        for (number, from) in (0..pcm.len()).step_by(piece).enumerate() {
+            pieces.push((*begin + PIECE * (number as u32 + 1), index, from));
+        }
+    }
+    pieces.sort();
+    for (due, index, from) in pieces {
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        let (stream, _) = &streams[index];
+        let to = (from + piece).min(pcm.len());
+        // A stream that failed tells its reader.
+        let _ = stream.push(&pcm[from..to]);
+        if to == pcm.len() {
+            stream.finish();
+        }
+    }
+}
+
+fn watch(stream: &Stream, begin: Instant, end: Instant) -> Result<Seen, Failure> {
+    let (mut words, mut lags) = (Vec::new(), Vec::new());
+    loop {
+        let event = stream.next();
+        let now = Instant::now();
+        match event {
+            Some(Event::Word(word)) => {
+                let spoken = begin + Duration::from_secs_f64(word.end as f64 / RATE);
+                lags.push(now.saturating_duration_since(spoken).as_secs_f64());
+                words.push(word.text);
+            }
+            Some(Event::Finished { .. }) => {
+                return Ok(Seen { words, lags, end_lag: now.saturating_duration_since(end).as_secs_f64() });
+            }
+            Some(Event::Failed(error)) => return Err(error.into()),
+            Some(_) => {}
+            None => return Err(Failure::Closed),
+        }
+    }
+}
+
+fn percentiles(mut values: Vec<f64>) -> Percentiles {
+    values.sort_by(f64::total_cmp);
+    let at = |share: f64| {
+        let index = (share * values.len() as f64) as usize;
+        values.get(index.min(values.len().saturating_sub(1))).copied().unwrap_or(0.0)
+    };
+    Percentiles { p50: at(0.5), p95: at(0.95), p99: at(0.99), most: at(1.0) }
+}
+
+fn print(report: &Report, json: bool) {
+    if json {
+        println!("{}", serde_json::json!(report));
+        return;
+    }
+    println!("{}, threads: {}, loaded in {:.0} ms", report.model, report.threads, report.load_seconds * 1e3);
+    if !report.contexts.is_empty() {
+        println!("look-ahead  chunk ms  real-time factor (least to most)  MB a stream");
+    }
+    for cost in &report.contexts {
+        println!(
+            "{:10}  {:8}  {:.4} ({:.4} to {:.4})        {:13.2}",
+            cost.look_ahead,
+            cost.chunk_ms,
+            cost.real_time_factor,
+            cost.least,
+            cost.most,
+            cost.stream_bytes as f64 / 1e6,
+        );
+    }
+    if let Some(live) = &report.live {
+        println!(
+            "{} live streams of {} s, look-ahead {}: {} words, {} streams with another text than the first",
+            live.streams, live.seconds, live.look_ahead, live.words, live.different
+        );
+        for (what, lag) in [("word", &live.word_lag), ("end", &live.end_lag)] {
+            println!(
+                "{what} lag in ms: p50 {:.0}, p95 {:.0}, p99 {:.0}, most {:.0}",
+                lag.p50 * 1e3,
+                lag.p95 * 1e3,
+                lag.p99 * 1e3,
+                lag.most * 1e3
+            );
+        }
+    }
+}

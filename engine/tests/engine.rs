@@ -1,0 +1,399 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Streams of the embedded model through the public interface, against what NeMo decodes (`tests/data/expected.json`).
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use parakeet_engine::{
+    BackendChoice, Engine, EngineOptions, Event, Overflow, PushError, Stream, StreamOptions, Token, Word,
+};
+use serde::Deserialize;
+
+const SPEECH: &str = "/usr/share/pocketsphinx/test/data/librivox";
+/// More than the events that may wait, so a stream with so many is not stepped.
+const MANY: usize = 300;
+
+#[derive(Deserialize)]
+struct Expected {
+    files: BTreeMap<String, File>,
+}
+
+#[derive(Deserialize)]
+struct File {
+    contexts: BTreeMap<String, Transcript>,
+}
+
+#[derive(Deserialize)]
+struct Transcript {
+    text: String,
+    tokens: Vec<u32>,
+    start: Vec<u64>,
+    duration: Vec<u32>,
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn engine() -> Arc<Engine> {
+    let options = EngineOptions { threads: 2, ..Default::default() };
+    Engine::open(&root().join("models/parakeet-tdt-mini"), &options).expect("the embedded model loads")
+}
+
+fn expected() -> Expected {
+    let file = std::fs::read(root().join("tests/data/expected.json")).expect("it is in the tree");
+    serde_json::from_slice(&file).expect("it is sound")
+}
+
+fn wav(path: &Path) -> Vec<f32> {
+    let mut reader = hound::WavReader::open(path)
+        .unwrap_or_else(|e| panic!("{}: {e}; tools/setup installs it", path.display()));
+    reader.samples::<i16>().map(|s| f32::from(s.expect("a whole file")) / 32_768.0).collect()
+}
+
+fn speech() -> Vec<f32> {
+    wav(&root().join("tests/data/speech.wav"))
+}
+
+fn look_ahead(context: &str) -> u32 {
+    context.split_once(',').and_then(|(_, right)| right.parse().ok()).expect("left,right")
+}
+
+/// Everything up to and with the next `Finished`.
+fn utterance(stream: &Stream) -> (Vec<Word>, Vec<Event>) {
+    let (mut words, mut others) = (Vec::new(), Vec::new());
+    loop {
+        match stream.next().expect("the stream goes on") {
+            Event::Word(word) => words.push(word),
+            Event::Failed(error) => panic!("{error}"),
+            event => {
+                let last = matches!(event, Event::Finished { .. });
+                others.push(event);
+                if last {
+                    return (words, others);
+                }
+            }
+        }
+    }
+}
+
+fn text(words: &[Word]) -> String {
+    words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join(" ")
+}
+
+fn transcribe(stream: &Stream, pcm: &[f32], piece: usize) -> Vec<Word> {
+    for piece in pcm.chunks(piece) {
+        stream.push(piece).expect("the stream takes audio");
+    }
+    stream.finish();
+    utterance(stream).0
+}
+
+fn assert_same(what: &str, words: &[Word], expected: &Transcript) -> usize {
+    let tokens: Vec<Token> = words.iter().flat_map(|word| word.tokens.clone()).collect();
+    assert_eq!(tokens.iter().map(|t| t.id).collect::<Vec<_>>(), expected.tokens, "{what}");
+    assert_eq!(tokens.iter().map(|t| t.frame).collect::<Vec<_>>(), expected.start, "{what}");
+    assert_eq!(tokens.iter().map(|t| t.duration).collect::<Vec<_>>(), expected.duration, "{what}");
+    assert_eq!(text(words), expected.text, "{what}");
+    assert!(words.windows(2).all(|pair| pair[0].end <= pair[1].start), "{what}: words overlap");
+    assert!(words.iter().all(|word| word.confidence > 0.0 && word.confidence <= 1.0), "{what}");
+    tokens.len()
+}
+
+#[test]
+fn real_speech_equals_nemo_in_every_context_and_piece_size() {
+    let engine = engine();
+    let mut compared = 0;
+    for (name, file) in &expected().files {
+        let pcm = wav(&Path::new(SPEECH).join(name));
+        for (context, expected) in &file.contexts {
+            let options = StreamOptions { look_ahead: Some(look_ahead(context)), ..Default::default() };
+            let stream = engine.stream(&options).expect("a stream");
+            for piece in [pcm.len(), 1_601] {
+                let words = transcribe(&stream, &pcm, piece);
+                // The second utterance's tokens count from its own start.
+                compared += assert_same(&format!("{name} {context} {piece}"), &words, expected);
+            }
+        }
+    }
+    println!("{compared} tokens compared");
+    assert!(compared >= 800);
+}
+
+#[test]
+fn a_millisecond_at_a_time() {
+    let engine = engine();
+    let expected = expected();
+    let (name, file) = expected.files.first_key_value().expect("there are files");
+    let pcm = wav(&Path::new(SPEECH).join(name));
+    let (context, expected) = file.contexts.first_key_value().expect("there are contexts");
+    let options = StreamOptions { look_ahead: Some(look_ahead(context)), ..Default::default() };
+    let words = transcribe(&engine.stream(&options).expect("a stream"), &pcm, 16);
+    assert!(assert_same(name, &words, expected) > 10);
+}
+
+#[test]
+fn many_streams_at_once_are_each_as_if_alone() {
+    let engine = engine();
+    let expected = Arc::new(expected());
+    let threads: Vec<_> = (0..24)
+        .map(|i| {
+            let (engine, expected) = (engine.clone(), expected.clone());
+            thread::spawn(move || {
+                let (name, file) = expected.files.iter().nth(i % expected.files.len()).expect("a file");
+                let (context, expected) =
+                    file.contexts.iter().nth(i % file.contexts.len()).expect("a context");
+                let pcm = wav(&Path::new(SPEECH).join(name));
+                let options = StreamOptions { look_ahead: Some(look_ahead(context)), ..Default::default() };
+                let stream = engine.stream(&options).expect("a stream");
+                assert_same(name, &transcribe(&stream, &pcm, 300 + 97 * i), expected)
+            })
+        })
+        .collect();
+    let compared: usize = threads.into_iter().map(|t| t.join().expect("the transcript is right")).sum();
+    println!("{compared} tokens compared");
+}
+
+#[test]
+fn utterances_follow_each_other_on_one_clock() {
+    let engine = engine();
+    let pcm = speech();
+    let stream = engine.stream(&StreamOptions::default()).expect("a stream");
+    let first = transcribe(&stream, &pcm, pcm.len());
+    stream.finish();
+    let (words, events) = utterance(&stream);
+    assert!(words.is_empty(), "an utterance without audio has no words");
+    let length = pcm.len() as u64;
+    assert!(matches!(events[..], [.., Event::Finished { sample }] if sample == length), "{events:?}");
+    let second = transcribe(&stream, &pcm, 999);
+    assert!(first.len() > 5);
+    for (first, second) in first.iter().zip(&second) {
+        assert_eq!((&first.text, first.start + length), (&second.text, second.start));
+    }
+    assert_eq!(first.len(), second.len());
+}
+
+#[test]
+fn progress_never_passes_a_word_that_is_still_to_come() {
+    let engine = engine();
+    let pcm = speech();
+    let stream =
+        engine.stream(&StreamOptions { look_ahead: Some(0), ..Default::default() }).expect("a stream");
+    let mut horizon = 0;
+    let mut words = 0;
+    for piece in pcm.chunks(1_280) {
+        stream.push(piece).expect("the stream takes audio");
+        thread::sleep(Duration::from_millis(2));
+    }
+    stream.finish();
+    loop {
+        match stream.next().expect("the stream goes on") {
+            Event::Word(word) => {
+                assert!(word.start >= horizon, "{} starts before {horizon}", word.text);
+                words += 1;
+            }
+            Event::Progress { sample } => {
+                assert!(sample >= horizon && sample <= pcm.len() as u64);
+                horizon = sample;
+            }
+            Event::Finished { sample } => {
+                assert_eq!(sample, pcm.len() as u64);
+                break;
+            }
+            event => panic!("{event:?}"),
+        }
+    }
+    assert_eq!(horizon, pcm.len() as u64);
+    assert!(words > 5);
+}
+
+/// A stream that is not stepped, since nobody takes its events.
+fn paused(engine: &Arc<Engine>, overflow: Overflow) -> Stream {
+    let options = StreamOptions { queue_samples: 32_000, overflow, ..Default::default() };
+    let stream = engine.stream(&options).expect("a stream");
+    for _ in 0..MANY {
+        stream.finish();
+    }
+    stream
+}
+
+#[test]
+fn a_stream_nobody_reads_holds_up_no_other_and_its_writer_waits() {
+    let engine = engine();
+    let pcm = speech();
+    let stuck = Arc::new(paused(&engine, Overflow::Block));
+    let full = Arc::new(AtomicBool::new(false));
+    let writer = {
+        let (stuck, full, pcm) = (stuck.clone(), full.clone(), pcm.clone());
+        thread::spawn(move || {
+            let result = stuck.push(&pcm);
+            full.store(true, Ordering::SeqCst);
+            result
+        })
+    };
+    let other = engine.stream(&StreamOptions::default()).expect("a stream");
+    assert!(transcribe(&other, &pcm, 8_000).len() > 5);
+    assert!(!full.load(Ordering::SeqCst), "{} samples don't fit into 32,000", pcm.len());
+    // Taking the events lets the stream go on and the writer finish: nothing is lost.
+    for _ in 0..MANY {
+        utterance(&stuck);
+    }
+    assert_eq!(writer.join().expect("no panic"), Ok(()));
+    stuck.finish();
+    assert_eq!(text(&utterance(&stuck).0), text(&transcribe(&other, &pcm, 100)));
+}
+
+#[test]
+fn reset_wakes_a_waiting_writer_and_starts_anew() {
+    let engine = engine();
+    let pcm = speech();
+    let stream = Arc::new(paused(&engine, Overflow::Block));
+    let writer = {
+        let (stream, pcm) = (stream.clone(), pcm.clone());
+        thread::spawn(move || stream.push(&pcm))
+    };
+    thread::sleep(Duration::from_millis(100));
+    stream.reset();
+    assert_eq!(writer.join().expect("no panic"), Err(PushError::Reset));
+    let words = transcribe(&stream, &pcm, pcm.len());
+    let fresh = engine.stream(&StreamOptions::default()).expect("a stream");
+    assert_eq!(words, transcribe(&fresh, &pcm, pcm.len()));
+}
+
+#[test]
+fn a_full_queue_can_drop_its_oldest_and_says_so() {
+    let engine = engine();
+    let pcm = speech();
+    let stream = paused(&engine, Overflow::DropOldest);
+    let rounds = 3;
+    for _ in 0..rounds {
+        stream.push(&pcm).expect("dropping never waits");
+    }
+    for _ in 0..MANY {
+        utterance(&stream);
+    }
+    stream.finish();
+    let (words, events) = utterance(&stream);
+    let total = rounds * pcm.len() as u64;
+    let mut lost = 0;
+    for event in &events {
+        if let Event::Lost { start, samples } = event {
+            assert_eq!(*start, lost, "one piece, from the oldest on");
+            lost += samples;
+        }
+    }
+    assert!(lost >= total - 32_000 && lost < total, "{lost} of {total} lost");
+    assert!(matches!(events.last(), Some(Event::Finished { sample }) if *sample == total));
+    assert!(words.iter().all(|word| word.start >= lost), "no word from what was dropped");
+}
+
+#[test]
+fn losses_in_mid_stream_keep_the_clock() {
+    let engine = engine();
+    let pcm = speech();
+    let options =
+        StreamOptions { queue_samples: 24_000, overflow: Overflow::DropOldest, look_ahead: Some(13) };
+    let stream = engine.stream(&options).expect("a stream");
+    // Faster than any processor computes, so that some of it must go while the stream is in the middle of it.
+    let rounds = 40;
+    for _ in 0..rounds {
+        stream.push(&pcm).expect("dropping never waits");
+    }
+    stream.finish();
+    let (words, events) = utterance(&stream);
+    let total = rounds * pcm.len() as u64;
+    let lost: u64 =
+        events.iter().map(|e| if let Event::Lost { samples, .. } = e { *samples } else { 0 }).sum();
+    assert!(lost > 0 && lost < total, "{lost} of {total} lost");
+    assert!(words.windows(2).all(|pair| pair[0].end <= pair[1].start), "words keep their order");
+    assert!(matches!(events.last(), Some(Event::Finished { sample }) if *sample == total));
+}
+
+#[test]
+fn broken_samples_count_as_silence() {
+    let engine = engine();
+    let mut pcm = speech();
+    let mut clean = pcm.clone();
+    for i in (20_000..20_050).chain(40_000..40_003) {
+        pcm[i] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY][i % 3];
+        clean[i] = 0.0;
+    }
+    let stream = engine.stream(&StreamOptions::default()).expect("a stream");
+    assert_eq!(text(&transcribe(&stream, &pcm, 777)), text(&transcribe(&stream, &clean, 777)));
+}
+
+#[test]
+fn ten_minutes_of_silence_say_nothing_and_speech_after_them_is_heard() {
+    let engine = engine();
+    let stream = engine.stream(&StreamOptions::default()).expect("a stream");
+    let second = vec![0.0; 16_000];
+    for _ in 0..600 {
+        stream.push(&second).expect("the stream takes audio");
+    }
+    let words = transcribe(&stream, &speech(), 16_000);
+    assert!(words.len() > 5, "speech after silence has words: {words:?}");
+    assert!(words.iter().all(|word| word.start >= 600 * 16_000), "silence has none: {words:?}");
+}
+
+#[test]
+fn interrupt_wakes_the_reader_once() {
+    let engine = engine();
+    let stream = Arc::new(engine.stream(&StreamOptions::default()).expect("a stream"));
+    let reader = {
+        let stream = stream.clone();
+        thread::spawn(move || stream.next().is_none())
+    };
+    thread::sleep(Duration::from_millis(50));
+    stream.interrupt();
+    assert!(reader.join().expect("no panic"));
+    stream.finish();
+    assert!(utterance(&stream).0.is_empty(), "and the stream goes on");
+}
+
+#[test]
+fn streams_come_and_go_in_any_state() {
+    let engine = engine();
+    let pcm = speech();
+    for round in 0..120 {
+        let stream =
+            engine.stream(&StreamOptions { look_ahead: Some(0), ..Default::default() }).expect("a stream");
+        stream.push(&pcm[..round * 200]).expect("the stream takes audio");
+        match round % 3 {
+            0 => stream.finish(),
+            1 => stream.reset(),
+            _ => {}
+        }
+    }
+    let stream = engine.stream(&StreamOptions::default()).expect("a stream");
+    assert!(transcribe(&stream, &pcm, pcm.len()).len() > 5);
+}
+
+#[test]
+fn one_engine_for_all_who_ask_for_the_same() {
+    let dir = root().join("models/parakeet-tdt-mini");
+    let options = EngineOptions { backend: BackendChoice::Cpu, threads: 1 };
+    let first = Engine::open(&dir, &options).expect("the embedded model loads");
+    let again = Engine::open(&dir.join("../parakeet-tdt-mini"), &options).expect("the embedded model loads");
+    assert!(Arc::ptr_eq(&first, &again));
+    let other =
+        Engine::open(&dir, &EngineOptions { threads: 2, ..options }).expect("the embedded model loads");
+    assert!(!Arc::ptr_eq(&first, &other));
+}
+
+#[test]
+fn errors_name_the_thing_and_the_remedy() {
+    let missing =
+        Engine::open(Path::new("no/such/model"), &EngineOptions::default()).err().expect("no model");
+    assert!(
+        missing.to_string().contains("no/such/model") && missing.to_string().contains("parakeet convert")
+    );
+    let options = StreamOptions { look_ahead: Some(5), ..Default::default() };
+    let wrong = engine().stream(&options).err().expect("no such context");
+    assert_eq!(wrong.to_string(), "look-ahead: the model has no context of 5 frames; it has 13, 6, 1, 0");
+    let backend = "gpu".parse::<BackendChoice>().err().expect("no such backend");
+    assert!(backend.to_string().contains("there are auto and cpu"));
+}

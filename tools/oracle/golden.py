@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: MPL-2.0
+"""Golden values of NeMo for the engine's tests: builds the checkpoints of models.py, runs them, writes what they say.
+
+Chunks are cut from the offline encoder output and decoded with carried state: NeMo's own streaming loop drops the
+last frames and the [70, 0] context's second frame is off, while the engine's streamed output equals offline output.
+"""
+
+import argparse
+import itertools
+import json
+import logging
+import os
+import tempfile
+import warnings
+import wave
+from pathlib import Path
+
+os.environ["NEMO_LOG_LEVEL"] = "ERROR"
+warnings.filterwarnings("ignore")
+
+import torch
+from nemo.collections.asr.models import ASRModel
+from nemo.utils import logging as nemo_logging
+from omegaconf import open_dict
+from safetensors.torch import save_file
+
+import models
+
+# Around a window, a hop, the first chunk and the encoder's 8-frame grid, then anywhere.
+LENGTHS = [1, 100, 159, 160, 161, 320, 1279, 1280, 1281, 1479, 1480, 1599, 1600, 1601, 2560, 2759, 2760, 2761]
+LENGTHS += [16000, 40000, 40040, 54321]
+LENGTHS_CONTEXTS = [[70, 1], [70, 13]]
+RAW_FRAMES = 200
+FORMAT = {"ensure_ascii": False, "separators": (",", ":")}
+
+
+def name_of(context):
+    """`70,13`, or `full` for unlimited attention."""
+    return "full" if context[1] < 0 else f"{context[0]},{context[1]}"
+
+
+class Oracle:
+    """A checkpoint in NeMo, decoding greedily with label looping (`greedy_batch`)."""
+
+    def __init__(self, path, kind):
+        self.kind = kind
+        self.model = ASRModel.restore_from(str(path), map_location="cpu").eval()
+        self.decode_with(timestamps=False)
+
+    def decode_with(self, timestamps):
+        config = self.model.cfg.decoding.copy()
+        with open_dict(config):
+            config.tdt_include_token_duration = self.kind.tdt
+            config.compute_timestamps = timestamps
+        self.model.change_decoding_strategy(config, verbose=False)
+
+    def features(self, pcm, normalize=True):
+        """Log-mel [1, mels, frames] with NeMo's extra zero frame, and the number of valid frames."""
+        featurizer = self.model.preprocessor.featurizer
+        featurizer.normalize = self.kind.normalize if normalize else None
+        features, lengths = self.model.preprocessor(input_signal=pcm[None], length=torch.tensor([len(pcm)]))
+        return features, lengths
+
+    def encode(self, features, lengths, context):
+        """Offline encoder output [width, valid frames]."""
+        if self.kind.causal:
+            self.model.encoder.set_default_att_context_size(context)
+        encoded, lengths = self.model.encoder(audio_signal=features, length=lengths)
+        return encoded[0, :, : int(lengths)].contiguous()
+
+    def hypothesis(self, encoded):
+        decoding = self.model.decoding
+        length = torch.tensor([encoded.shape[1]])
+        return decoding.rnnt_decoder_predictions_tensor(encoded[None], length, return_hypotheses=True)[0]
+
+    def decode(self, encoded):
+        """Offline pass: tokens, their frames and durations, text, words."""
+        hypothesis = self.hypothesis(encoded)
+        decoded = self.emissions(hypothesis.y_sequence, hypothesis.timestamp, hypothesis.token_duration)
+        self.decode_with(timestamps=True)
+        words = self.hypothesis(encoded).timestamp["word"]
+        self.decode_with(timestamps=False)
+        decoded["text"] = hypothesis.text
+        decoded["words"] = [{k: w[k] for k in ("word", "start_offset", "end_offset")} for w in words]
+        return decoded
+
+    def decode_chunks(self, encoded, frames):
+        """The same pass in chunks of `frames` with carried state."""
+        computer, state, chunks = self.model.decoding.decoding.decoding_computer, None, []
+        for chunk in encoded.T.split(frames):
+            batch, state = computer(x=chunk[None], out_len=torch.tensor([len(chunk)]), prev_batched_state=state)
+            n = int(batch.current_lengths[0])
+            durations = batch.token_durations[0, :n] if self.kind.tdt else None
+            decoded = self.emissions(batch.transcript[0, :n], batch.timestamps[0, :n], durations)
+            if self.kind.tdt:
+                decoded["time_jump"] = int(state.time_jumps[0])
+            chunks.append({**decoded, "encoder_frames": len(chunk)})
+        return chunks
+
+    def emissions(self, tokens, frames, durations):
+        decoded = {"tokens": as_list(tokens), "frames": as_list(frames)}
+        if self.kind.tdt:
+            decoded["durations"] = as_list(durations)
+        return decoded
+
+    def replay(self, encoded):
+        """Label looping written out: the emissions again, what happened on the way, and how close the calls were."""
+        model, t, in_row, last = self.model, 0, 0, -1
+        tokens, frames, durations = [], [], []
+        seen = {"blanks": 0, "forced": 0, "margin": float("inf"), "duration_margin": float("inf")}
+        out, state = model.decoder.predict(torch.tensor([[models.VOCABULARY]]), None, add_sos=False)
+        projected = model.joint.enc(encoded.T)
+        while t < len(projected):
+            logits = model.joint.joint_net(projected[t] + model.joint.pred(out))[0, 0]
+            labels, token = logits[: models.VOCABULARY + 1], int(logits[: models.VOCABULARY + 1].argmax())
+            seen["margin"] = min(seen["margin"], margin(labels))
+            blank, duration = token == models.VOCABULARY, 0
+            if self.kind.tdt:
+                lengths = logits[models.VOCABULARY + 1 :]
+                duration = models.DURATIONS[int(lengths.argmax())]
+                seen["duration_margin"] = min(seen["duration_margin"], margin(lengths))
+            if blank:
+                seen["blanks"] += 1
+                t += max(duration, 1)
+                continue
+            tokens.append(token), frames.append(t), durations.append(duration)
+            in_row, last = (in_row + 1 if t == last else 1), t
+            out, state = model.decoder.predict(torch.tensor([[token]]), state, add_sos=False)
+            t += duration
+            if t == last and in_row >= self.kind.max_symbols:
+                seen["forced"] += 1
+                t += 1
+        return self.emissions(tokens, frames, durations), seen
+
+
+def as_list(values):
+    return values.tolist() if hasattr(values, "tolist") else list(values)
+
+
+def margin(logits):
+    best = logits.topk(2).values
+    return float(best[0] - best[1])
+
+
+def run(kind, path, pcm):
+    """Golden tensors and JSON of one checkpoint; prints how lively it is and fails where NeMo contradicts itself."""
+    oracle = Oracle(path, kind)
+    features, lengths = oracle.features(pcm)
+    tensors = {"features": features[0, :, : int(lengths)].contiguous()}
+    if kind.normalize == "per_feature":
+        tensors["features_raw"] = oracle.features(pcm, normalize=False)[0][0, :, :RAW_FRAMES].contiguous()
+    golden = {"contexts": {}}
+    for context in kind.contexts:
+        encoded = oracle.encode(features, lengths, context)
+        name = name_of(context)
+        tensors["enc." + name.replace(",", "_")] = encoded
+        decoded = oracle.decode(encoded)
+        replayed, seen = oracle.replay(encoded)
+        assert all(decoded[key] == value for key, value in replayed.items()), f"{kind.name} {name}: replay differs"
+        if kind.causal:
+            decoded["chunks"] = oracle.decode_chunks(encoded, context[1] + 1)
+            for key in replayed:
+                chunked = sum((chunk[key] for chunk in decoded["chunks"]), [])
+                assert decoded[key] == chunked, f"{kind.name} {name}: chunks differ in {key}"
+        golden["contexts"][name] = decoded
+        report(kind, name, encoded, decoded, seen)
+    if kind.tdt and kind.causal:
+        golden["lengths"], closest = [], float("inf")
+        for context, samples in itertools.product(LENGTHS_CONTEXTS, LENGTHS):
+            name = name_of(context)
+            encoded = oracle.encode(*oracle.features(pcm[:samples]), context)
+            hypothesis = oracle.hypothesis(encoded)
+            decoded = oracle.emissions(hypothesis.y_sequence, hypothesis.timestamp, hypothesis.token_duration)
+            replayed, seen = oracle.replay(encoded)
+            assert decoded == replayed, f"{kind.name} {name}, {samples} samples: replay differs"
+            closest = min(closest, seen["margin"], seen["duration_margin"])
+            golden["lengths"].append(
+                {"context": name, "samples": samples, "encoder_frames": encoded.shape[1], **decoded}
+            )
+        print(kind.name, "lengths: closest", closest)
+    return tensors, golden
+
+
+def report(kind, name, encoded, decoded, seen):
+    tokens = decoded["tokens"]
+    counts = {"frames": encoded.shape[1], "tokens": len(tokens), "distinct": len(set(tokens)), **seen}
+    if kind.tdt:
+        counts["durations"] = [decoded["durations"].count(d) for d in models.DURATIONS]
+    if kind.tdt and "chunks" in decoded:
+        jumps = [chunk["time_jump"] for chunk in decoded["chunks"]]
+        counts["jumps"] = {jump: jumps.count(jump) for jump in sorted(set(jumps))}
+    print(kind.name, name, counts, f"max |enc| {float(encoded.abs().max()):.2f}", decoded["text"][:60])
+
+
+def main():
+    default = Path(__file__).resolve().parents[2] / "engine/tests/data/oracle"
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=default, help="folder to write (default: the engine's test data)")
+    out = parser.parse_args().out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    nemo_logging.setLevel(logging.ERROR)
+    torch.set_num_threads(2)
+    samples = models.synth(7.0)
+    with wave.open(str(out / "audio.wav"), "wb") as wav:
+        wav.setparams((1, 2, models.RATE, 0, "NONE", ""))
+        wav.writeframes(samples.astype("<i2").tobytes())
+    pcm = torch.from_numpy(samples).float() / 32768
+    # Relative paths, so that the checkpoints' configurations name no folder of the machine that built them.
+    with tempfile.TemporaryDirectory() as work, torch.inference_mode():
+        os.chdir(work)
+        models.train_tokenizer(Path("tokenizer"))
+        for kind in models.KINDS:
+            folder = out / kind.name
+            folder.mkdir(exist_ok=True)
+            with torch.inference_mode(False):
+                models.build(kind, "tokenizer", pcm, folder / "model.nemo")
+            tensors, golden = run(kind, folder / "model.nemo", pcm)
+            save_file(tensors, folder / "golden.safetensors")
+            (folder / "golden.json").write_text(json.dumps(golden, **FORMAT) + "\n", encoding="utf-8")
+        os.chdir(out)
+
+
+if __name__ == "__main__":
+    main()
