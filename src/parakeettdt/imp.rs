@@ -87,7 +87,7 @@ impl ParakeetTdt {
             let own = self.model_latency() + self.settings().latency();
             gst::debug!(CAT, obj = pad, "latency of upstream {min}, own {own}");
             // The element never holds a live source back.
-            latency.set(true, min + own, gst::ClockTime::NONE);
+            latency.set(true, min.saturating_add(own), gst::ClockTime::NONE);
         } else {
             latency.set(false, min, max);
         }
@@ -231,8 +231,14 @@ impl ObjectSubclass for ParakeetTdt {
                     parent,
                     || Err(gst::loggable_error!(CAT, "panicked before")),
                     |imp| match (mode, active) {
-                        (gst::PadMode::Push, true) => Ok(imp.start_task()?),
-                        (gst::PadMode::Push, false) => Ok(pad.stop_task()?),
+                        (gst::PadMode::Push, true) => {
+                            imp.state().run = Run::default();
+                            Ok(imp.start_task()?)
+                        }
+                        (gst::PadMode::Push, false) => {
+                            imp.halt();
+                            Ok(pad.stop_task()?)
+                        }
                         _ => Err(gst::loggable_error!(CAT, "only push mode is supported")),
                     },
                 )
@@ -315,25 +321,17 @@ impl ElementImpl for ParakeetTdt {
         &self,
         transition: gst::StateChange,
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
-        match transition {
-            gst::StateChange::NullToReady => self.load()?,
-            gst::StateChange::ReadyToPaused => self.state().run.stopping = false,
-            gst::StateChange::PausedToReady => self.halt(),
-            _ => {}
+        if transition == gst::StateChange::NullToReady {
+            self.load()?;
         }
         let changed = self.parent_change_state(transition);
-        let is_idle = match transition {
-            gst::StateChange::PausedToReady => true,
-            gst::StateChange::ReadyToPaused => changed.is_err(),
-            _ => false,
-        };
-        if is_idle {
-            self.halt();
-            let run = std::mem::replace(&mut self.state().run, Run::stopped());
-            drop(run);
-        }
-        if transition == gst::StateChange::ReadyToNull {
-            self.unload();
+        match transition {
+            gst::StateChange::PausedToReady => {
+                // Dropped here, without the lock, so that the engine gets the stream's place back.
+                let _run = std::mem::replace(&mut self.state().run, Run::stopped());
+            }
+            gst::StateChange::ReadyToNull => self.unload(),
+            _ => {}
         }
         changed
     }

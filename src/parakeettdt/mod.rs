@@ -25,8 +25,8 @@
  * gst-launch-1.0 -q filesrc location=speech.ogg ! decodebin ! audioconvert ! audioresample ! parakeettdt ! fakesink silent=false dump=true
  * ]| Shows each word's buffer.
  * |[
- * gst-launch-1.0 -q autoaudiosrc ! audioconvert ! audioresample ! parakeettdt look-ahead=1 ! fdsink
- * ]| Writes what is said into the microphone, with a short look-ahead: earlier, less accurate.
+ * gst-launch-1.0 -q autoaudiosrc ! audioconvert ! audioresample ! parakeettdt look-ahead=1 ! srtenc ! fdsink
+ * ]| Captions what is said into the microphone, with a short look-ahead: earlier, less accurate.
  *
  * Since: 0.1.0
  */

@@ -118,7 +118,7 @@ impl ParakeetTdt {
         let samples = match gap {
             Gap::Silence(_, samples) => samples,
             Gap::Pause(_, until) => {
-                run.pause(until);
+                run.pause(pts, until);
                 0
             }
         };
@@ -272,6 +272,9 @@ impl ParakeetTdt {
                 stopped.and_then(|()| self.start_task()).is_ok() && pushed
             }
             EventView::StreamStart(start) => {
+                if let Err(error) = self.end_utterance(false) {
+                    gst::debug!(CAT, obj = pad, "could not end the utterance: {error}");
+                }
                 let id = format!("{}/text", start.stream_id());
                 let builder = gst::event::StreamStart::builder(&id)
                     .seqnum(event.seqnum())

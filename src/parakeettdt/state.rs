@@ -45,8 +45,8 @@ enum Pending {
     Event { at: u64, event: gst::Event },
     /// The end of an utterance; goes when the engine has finished it.
     Finish { at: u64 },
-    /// Nothing is heard before this time stamp in nanoseconds.
-    Pause { until: u64 },
+    /// Nothing is heard between these time stamps in nanoseconds.
+    Pause { from: u64, until: u64 },
 }
 
 /// Something to do for the task of the source pad, without the state locked.
@@ -109,7 +109,8 @@ impl State {
             match run.pending.pop_front()? {
                 Pending::Finish { .. } => {}
                 Pending::Event { event, .. } => return Some(run.release(event)),
-                Pending::Pause { until } => {
+                Pending::Pause { from, until } => {
+                    run.output.begin(from);
                     run.output.interrupted();
                     if let Some(gap) = run.output.advance(until, true) {
                         return Some(Action::Item(gap));
@@ -195,8 +196,8 @@ impl Run {
     }
 
     /// Notes a stretch without audio.
-    pub fn pause(&mut self, until: u64) {
-        self.pending.push_back(Pending::Pause { until });
+    pub fn pause(&mut self, from: u64, until: u64) {
+        self.pending.push_back(Pending::Pause { from, until });
     }
 
     /// Whether the end of the stream waits for its turn.
@@ -240,14 +241,18 @@ impl Run {
         self.loss.take().map(Action::Lost)
     }
 
-    /// Lets an event go; a segment with other parameters starts a new timeline.
+    /// Lets an event go; a new stream and a segment with other parameters start a new timeline.
     fn release(&mut self, event: gst::Event) -> Action {
-        if let gst::EventView::Segment(segment) = event.view() {
-            let segment = segment.segment().clone().downcast().ok();
-            if self.src_segment != segment {
-                self.output = Output::default();
+        match event.view() {
+            gst::EventView::StreamStart(_) => self.src_segment = None,
+            gst::EventView::Segment(segment) => {
+                let segment = segment.segment().clone().downcast().ok();
+                if self.src_segment != segment {
+                    self.output = Output::default();
+                }
+                self.src_segment = segment;
             }
-            self.src_segment = segment;
+            _ => {}
         }
         Action::Event(event)
     }

@@ -13,11 +13,12 @@ use std::sync::PoisonError;
 impl ParakeetTdt {
     /// Starts the task.
     pub(super) fn start_task(&self) -> Result<(), glib::BoolError> {
-        let element = self.obj().downgrade();
+        let (element, pad) = (self.obj().downgrade(), self.src_pad.downgrade());
         self.src_pad.start_task(move || {
-            if let Some(element) = element.upgrade() {
-                element.imp().step();
-            }
+            let (Some(element), Some(pad)) = (element.upgrade(), pad.upgrade()) else { return };
+            // After a panic, which is posted as an error, there is no further turn.
+            let pause = || drop(pad.pause_task());
+            element.imp().catch_panic(pause, |imp| imp.step());
         })
     }
 

@@ -157,6 +157,11 @@ impl Bench {
         }
     }
 
+    /// The next thing that leaves.
+    pub fn next_out(&self) -> Out {
+        self.record.recv_timeout(PATIENCE).expect("more comes out")
+    }
+
     /// Output that has left already.
     pub fn so_far(&self) -> Vec<Out> {
         self.record.try_iter().collect()
