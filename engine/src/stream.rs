@@ -81,6 +81,8 @@ pub struct Word {
     pub end: u64,
     /// Least probability of its tokens.
     pub confidence: f32,
+    /// It goes on, without a space, a word that a pause had ended: a late piece or mark of punctuation.
+    pub joined: bool,
     /// Its tokens; their frames count from the start of the utterance.
     pub tokens: Vec<Token>,
 }
@@ -413,10 +415,10 @@ impl Shared {
 
 /// `word` on the sample clock of an utterance that starts at `base` and whose audio so far ends at `done`.
 fn word_at(word: FrameWord, base: u64, done: u64) -> Word {
-    let FrameWord { text, start, end, confidence, tokens } = word;
+    let FrameWord { text, start, end, confidence, joined, tokens } = word;
     let at = |frame: u64| base + frame * FRAME_SAMPLES;
     let start = at(start).min(done);
-    Word { text, start, end: at(end).clamp(start, done.max(start)), confidence, tokens }
+    Word { text, start, end: at(end).clamp(start, done.max(start)), confidence, joined, tokens }
 }
 
 impl Inner {

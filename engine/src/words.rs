@@ -19,6 +19,8 @@ pub struct FrameWord {
     pub end: u64,
     /// Least probability of its tokens, NeMo's default aggregation.
     pub confidence: f32,
+    /// It goes on, without a space, what a pause had ended.
+    pub joined: bool,
     /// The tokens.
     pub tokens: Vec<Token>,
 }
@@ -30,13 +32,14 @@ pub struct FrameWord {
 #[derive(Debug, Default)]
 pub struct WordBuilder {
     pending: Vec<Token>,
+    /// Whether a word was given out before.
+    started: bool,
 }
 
 impl WordBuilder {
     /// Takes the next token; gives out the word that it ends.
     pub fn push(&mut self, vocabulary: &Vocabulary, token: Token) -> Option<FrameWord> {
-        let begins = vocabulary.starts_word(token.id) && !vocabulary.is_punctuation(token.id);
-        let complete = if begins { self.finish(vocabulary) } else { None };
+        let complete = if begins_word(vocabulary, token.id) { self.finish(vocabulary) } else { None };
         self.pending.push(token);
         complete
     }
@@ -50,18 +53,24 @@ impl WordBuilder {
     /// Ends the utterance; gives out the last word.
     pub fn finish(&mut self, vocabulary: &Vocabulary) -> Option<FrameWord> {
         let tokens = std::mem::take(&mut self.pending);
-        let start = tokens.first()?.frame;
+        let first = tokens.first()?;
+        let start = first.frame;
+        let joined = std::mem::replace(&mut self.started, true) && !begins_word(vocabulary, first.id);
         let ids: Vec<u32> = tokens.iter().map(|token| token.id).collect();
         let spoken = tokens.iter().rfind(|token| !vocabulary.is_punctuation(token.id));
         let end = spoken.map_or(start, |token| token.frame + u64::from(token.duration)).max(start + 1);
         let confidence = tokens.iter().map(|token| token.log_prob.exp()).fold(1.0, f32::min);
-        Some(FrameWord { text: vocabulary.decode(&ids), start, end, confidence, tokens })
+        Some(FrameWord { text: vocabulary.decode(&ids), start, end, confidence, joined, tokens })
     }
 
     /// The first frame that a word not yet given out may start at, when `frames` frames are decoded.
     pub fn horizon(&self, frames: u64) -> u64 {
         self.pending.first().map_or(frames, |token| token.frame)
     }
+}
+
+fn begins_word(vocabulary: &Vocabulary, id: u32) -> bool {
+    vocabulary.starts_word(id) && !vocabulary.is_punctuation(id)
 }
 
 #[cfg(test)]
@@ -93,7 +102,7 @@ mod tests {
         let wasnt = builder.finish(&vocabulary).expect("one word is pending");
         assert_eq!((wasnt.text.as_str(), wasnt.start, wasnt.end), ("wasn't.", 6, 9));
         assert_eq!(wasnt.confidence, (-0.7_f32).exp());
-        assert_eq!(wasnt.tokens.len(), 5);
+        assert_eq!((wasnt.tokens.len(), wasnt.joined), (5, false));
         assert_eq!(builder.finish(&vocabulary), None);
         assert_eq!(builder.horizon(20), 20);
     }
@@ -107,6 +116,6 @@ mod tests {
         assert_eq!(builder.advance(&vocabulary, 15).map(|word| word.text), Some("he".into()));
         assert_eq!(builder.push(&vocabulary, token(5, 30, 1, 0.0)), None);
         let mark = builder.finish(&vocabulary).expect("the mark is pending");
-        assert_eq!((mark.text.as_str(), mark.start, mark.end), (".", 30, 31));
+        assert_eq!((mark.text.as_str(), mark.start, mark.end, mark.joined), (".", 30, 31, true));
     }
 }

@@ -394,6 +394,58 @@ fn errors_name_the_thing_and_the_remedy() {
     let options = StreamOptions { look_ahead: Some(5), ..Default::default() };
     let wrong = engine().stream(&options).err().expect("no such context");
     assert_eq!(wrong.to_string(), "look-ahead: the model has no context of 5 frames; it has 13, 6, 1, 0");
-    let backend = "gpu".parse::<BackendChoice>().err().expect("no such backend");
+    let backend = "gpu".parse::<BackendChoice>().expect_err("no such backend");
     assert!(backend.to_string().contains("there are auto and cpu"));
+}
+
+#[test]
+fn ten_hours_of_silence_keep_time_and_memory() {
+    const SECONDS: u64 = 36_000;
+    // Small enough to hear ten hours in a test; its weights are random, so silence may well have words.
+    let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/oracle/causal/model.nemo");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let dir = dir.path().join("model");
+    parakeet_engine::model::convert(&checkpoint, &dir, &Default::default(), &mut |_, _| {})
+        .expect("it converts");
+    let engine = Engine::open(&dir, &EngineOptions { threads: 1, ..Default::default() }).expect("it loads");
+    let stream = Arc::new(engine.stream(&StreamOptions::default()).expect("a stream"));
+    let writer = {
+        let stream = stream.clone();
+        thread::spawn(move || {
+            let minute = vec![0.0; 60 * 16_000];
+            for _ in 0..SECONDS / 60 {
+                stream.push(&minute).expect("the stream takes audio");
+            }
+            stream.finish();
+        })
+    };
+    let (mut horizon, mut before) = (0, None);
+    loop {
+        match stream.next().expect("the stream goes on") {
+            Event::Progress { sample } => {
+                assert!(sample >= horizon);
+                horizon = sample;
+                if horizon > 600 * 16_000 {
+                    before.get_or_insert_with(resident_bytes);
+                }
+            }
+            Event::Word(word) => assert!(word.start <= word.end && word.end <= SECONDS * 16_000),
+            Event::Finished { sample } => {
+                assert_eq!(sample, SECONDS * 16_000);
+                break;
+            }
+            event => panic!("{event:?}"),
+        }
+    }
+    writer.join().expect("no panic");
+    let (before, after) = (before.expect("ten minutes went by"), resident_bytes());
+    println!("resident after ten minutes {before}, after ten hours {after} bytes");
+    // Other tests run in this process meanwhile; an hour of PCM alone would be 230 MB.
+    assert!(after < before + 100_000_000, "memory grew from {before} to {after} bytes");
+}
+
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("this is Linux");
+    let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("a number");
+    pages * 4096
 }

@@ -172,7 +172,10 @@ fn features_equal_nemo() {
         let (mut state, mut frames) = (LogMelState::default(), Vec::new());
         mel.push(&mut state, &pcm, &mut frames);
         mel.finish(&mut state, &mut frames);
-        assert_close(&format!("{name} {raw}"), &frames, &fixture.tensor(raw));
+        // The fixture holds only the first 200 of the unnormalised frames.
+        let expected = fixture.tensor(raw);
+        assert_close(&format!("{name} {raw}"), &frames[..expected.len()], &expected);
+        assert_eq!(frames.len(), pcm.len() / HOP * mel.bins());
         if name == "fullatt" {
             normalize_per_feature(&mut frames, mel.bins());
             assert_close("fullatt features", &frames, &fixture.tensor("features"));
@@ -280,7 +283,7 @@ fn streams_do_not_touch_each_other() {
     let mut backend = CpuBackend::new(fixture.model.clone(), 2).expect("the model is complete");
     // Streams of all contexts, begun one after another, each on its own stretch of time, through recycled slots.
     let mut waiting: Vec<_> = (0..40).map(|i| i % config.encoder.contexts.len()).collect();
-    let mut running: Vec<(Slot, usize, Vec<(&[f32], bool)>, Vec<Token>)> = Vec::new();
+    let mut running = Vec::new();
     let mut done = 0;
     while done < 40 {
         while running.len() < 11 {

@@ -41,7 +41,10 @@ impl Captions {
         if self.words.is_empty() {
             self.start = word.start;
         }
-        self.words.push(word.text.clone());
+        match self.words.last_mut() {
+            Some(last) if word.joined => last.push_str(&word.text),
+            _ => self.words.push(word.text.clone()),
+        }
         self.end = word.end.max(self.start + 1);
         if ends_sentence(&word.text) {
             complete.extend(self.finish());
@@ -104,7 +107,8 @@ mod tests {
             let start = i as f64 * (length + gap);
             let samples = |seconds: f64| (seconds * 16_000.0).round() as u64;
             let (start, end) = (samples(start), samples(start + length));
-            let word = Word { text: text.into(), start, end, confidence: 1.0, tokens: Vec::new() };
+            let word =
+                Word { text: text.into(), start, end, confidence: 1.0, joined: false, tokens: Vec::new() };
             all.extend(captions.word(&word));
         }
         all.extend(captions.finish());

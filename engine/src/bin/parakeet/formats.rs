@@ -88,7 +88,7 @@ impl Writer {
                 String::new()
             }
             _ if word.text.is_empty() => String::new(),
-            Format::Plain if self.words == 1 => word.text.clone(),
+            Format::Plain if self.words == 1 || word.joined => word.text.clone(),
             Format::Plain => format!(" {}", word.text),
             Format::Srt | Format::Vtt => {
                 self.captions.word(word).iter().map(|caption| self.caption(caption)).collect()
@@ -129,6 +129,10 @@ impl Writer {
 impl Json {
     fn add(&mut self, word: &Word, piece: impl Fn(u32) -> String) {
         if !word.text.is_empty() {
+            if !self.text.is_empty() && !word.joined {
+                self.text.push(' ');
+            }
+            self.text.push_str(&word.text);
             self.words.push(JsonWord {
                 text: word.text.clone(),
                 start: seconds(word.start),
@@ -146,7 +150,6 @@ impl Json {
     }
 
     fn finish(mut self, summary: &Summary) -> Self {
-        self.text = self.words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join(" ");
         self.audio_seconds = summary.audio_seconds;
         self.model = summary.model.into();
         self.look_ahead = summary.look_ahead;
@@ -171,7 +174,7 @@ mod tests {
     use super::*;
 
     fn word(text: &str, start: u64, end: u64) -> Word {
-        Word { text: text.into(), start, end, confidence: 0.5, tokens: Vec::new() }
+        Word { text: text.into(), start, end, confidence: 0.5, joined: false, tokens: Vec::new() }
     }
 
     fn write(format: Format, words: &[Word]) -> String {
@@ -188,6 +191,17 @@ mod tests {
         assert_eq!(write(Format::Plain, &[word("Hello", 0, 1), word("world.", 2, 3)]), "Hello world.\n");
         assert_eq!(write(Format::Plain, &[]), "");
         assert_eq!(write(Format::Plain, &[word("", 0, 1), word("a", 1, 2), word("", 2, 3)]), "a\n");
+    }
+
+    #[test]
+    fn late_punctuation_joins_its_word() {
+        let words = [
+            word("Well", 0, 1),
+            Word { joined: true, ..word(".", 20_000, 20_001) },
+            word("So", 30_000, 30_001),
+        ];
+        assert_eq!(write(Format::Plain, &words), "Well. So\n");
+        assert!(write(Format::Json, &words).contains(r#""text":"Well. So""#));
     }
 
     #[test]
