@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Products of activations with weight matrices as they lie in the file: `y[m][n] = sum_k x[m][k] w[n][k]`.
 //!
-//! The library is `matrixmultiply`; weights in half precision are widened panel by panel into cache. With few rows that costs
-//! more than the product itself, so processors with AVX2, FMA and F16C use [`super::rows`] instead.
+//! The library is `matrixmultiply`; weights in half precision are widened panel by panel into cache. With few rows that
+//! costs more than the product itself, so processors with AVX2, FMA and F16C use [`super::rows`] instead.
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -61,7 +61,7 @@ pub fn product(x: Rows<'_>, w: Matrix<'_>, y: &mut [f32], y_width: usize, y_stri
     match w {
         Matrix::F16(w) => {
             assert!(w.len() == y_width * x.width);
-            if rows::available(x.width) && x.count <= rows::MAX_ROWS {
+            if rows::available(x.width) {
                 return rows::product_f16(x, w, y, y_width, y_stride);
             }
             let mut panel = vec![0.0; PANEL.min(y_width) * x.width];
@@ -83,7 +83,7 @@ pub fn product_f32(x: Rows<'_>, w: Rows<'_>, y: &mut [f32], y_stride: usize) {
         return;
     }
     assert!(y_stride >= w.count && y.len() >= (x.count - 1) * y_stride + w.count);
-    if rows::available(x.width) && x.count <= rows::MAX_ROWS {
+    if rows::available(x.width) {
         rows::product_f32(x, w, y, y_stride);
     } else {
         library(x, w, y, y_stride);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Products with few rows on x86-64, straight from the weights' own layout and type.
+//! Products on x86-64 with AVX2, FMA and F16C, straight from the weights' own layout and type.
 //!
 //! A streaming step multiplies 1 to 14 rows with every weight of the model, so its time is the time to read the
 //! weights once. No library reads half-precision weights against single-precision rows; here a block of 4 rows and
@@ -8,9 +8,6 @@
 use half::f16;
 
 use super::matmul::Rows;
-
-/// Above this many rows the library is at least as fast.
-pub const MAX_ROWS: usize = 32;
 
 /// Whether this processor and this inner width can be used.
 #[cfg(target_arch = "x86_64")]
@@ -61,11 +58,15 @@ mod x86 {
 
     /// Weight rows between two looks at the next panel; 24 rows of 256 halves are 12 KiB, half an L1 cache.
     const PANEL: usize = 24;
+    /// Rows that go through all weights together; 64 rows of 1,024 are 256 KiB, half an L2 cache.
+    const BLOCK: usize = 64;
 
     /// The same code for each weight type; `$load` widens 8 of them.
     macro_rules! kernel {
         ($name:ident, $type:ty, $load:expr) => {
             pub mod $name {
+                use std::ops::Range;
+
                 use super::*;
                 use crate::backend::cpu::matmul::Rows;
 
@@ -79,16 +80,32 @@ mod x86 {
                     outputs: usize,
                     y_stride: usize,
                 ) {
-                    let blocks = x.count.div_ceil(4);
+                    for start in (0..x.count).step_by(BLOCK) {
+                        let rows = start..(start + BLOCK).min(x.count);
+                        block(x, rows, w, w_stride, &mut y[start * y_stride..], outputs, y_stride);
+                    }
+                }
+
+                #[target_feature(enable = "avx2,fma,f16c")]
+                fn block(
+                    x: Rows<'_>,
+                    rows: Range<usize>,
+                    w: &[$type],
+                    w_stride: usize,
+                    y: &mut [f32],
+                    outputs: usize,
+                    y_stride: usize,
+                ) {
+                    let blocks = rows.len().div_ceil(4);
                     for first in (0..outputs).step_by(PANEL) {
                         let last = (first + PANEL).min(outputs);
                         let next = &w[(last * w_stride).min(w.len())..];
                         let next = &next[..next.len().min(PANEL * w_stride)];
-                        for (block, row) in (0..x.count).step_by(4).enumerate() {
+                        for (block, row) in rows.clone().step_by(4).enumerate() {
                             let share = next.len() / blocks;
                             let ahead = &next[block * share..][..share];
-                            let y = &mut y[row * y_stride..];
-                            match x.count - row {
+                            let y = &mut y[(row - rows.start) * y_stride..];
+                            match rows.end - row {
                                 1 => panel::<1, 4>(x, row, w, w_stride, y, first..last, y_stride, ahead),
                                 2 => panel::<2, 4>(x, row, w, w_stride, y, first..last, y_stride, ahead),
                                 3 => panel::<3, 3>(x, row, w, w_stride, y, first..last, y_stride, ahead),
@@ -106,7 +123,7 @@ mod x86 {
                     w: &[$type],
                     w_stride: usize,
                     y: &mut [f32],
-                    outputs: std::ops::Range<usize>,
+                    outputs: Range<usize>,
                     y_stride: usize,
                     ahead: &[$type],
                 ) {
