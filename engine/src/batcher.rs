@@ -2,15 +2,13 @@
 //! Many streams onto one backend: a thread that steps those whose next chunk is complete, the longest waiting first,
 //! several at a time. It never waits for a stream: one that is slow, paused or gone just isn't in its queue.
 
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use crate::backend::{Backend, Decoded, Step};
 use crate::error::{Error, Result};
+use crate::queue::Queue;
 use crate::stream::{Shared, Visit, Work};
 
 /// Most streams in one step: bounds the time that a newly complete chunk waits for the step under way.
@@ -19,96 +17,26 @@ const BATCH: usize = 64;
 /// The backend, used by the batcher's thread and by whoever opens a slot.
 pub(crate) type SharedBackend = Arc<Mutex<Box<dyn Backend>>>;
 
-/// A stream that can be stepped.
-pub(crate) struct Entry {
-    /// When its chunk was complete; all streams wait equally long at most, so this orders their deadlines.
-    pub(crate) due_since: Instant,
-    pub(crate) stream: Arc<Shared>,
-}
-
-impl Ord for Entry {
-    /// The longest waiting is the greatest.
-    fn cmp(&self, other: &Self) -> Ordering {
-        other.due_since.cmp(&self.due_since)
-    }
-}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Entry {}
-
-/// The streams that wait for a step.
-#[derive(Default)]
-pub(crate) struct Queue {
-    waiting: Mutex<Waiting>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Waiting {
-    streams: BinaryHeap<Entry>,
-    stopped: bool,
-}
-
-impl Queue {
-    pub(crate) fn add(&self, entry: Entry) {
-        self.lock().streams.push(entry);
-        self.changed.notify_one();
-    }
-
-    fn stop(&self) {
-        self.lock().stopped = true;
-        self.changed.notify_one();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until a stream can be stepped, then takes up to [`BATCH`] of them; `None` when stopped.
-    fn take(&self) -> Option<Vec<Arc<Shared>>> {
-        let mut waiting = self.lock();
-        while waiting.streams.is_empty() {
-            if waiting.stopped {
-                return None;
-            }
-            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
-        }
-        let count = BATCH.min(waiting.streams.len());
-        Some((0..count).filter_map(|_| waiting.streams.pop()).map(|entry| entry.stream).collect())
-    }
-}
-
 /// The thread; it stops when this is dropped.
 pub(crate) struct Batcher {
-    queue: Arc<Queue>,
+    queue: Arc<Queue<Arc<Shared>>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Batcher {
     /// Starts the thread.
     pub(crate) fn start(backend: SharedBackend) -> std::io::Result<Self> {
-        let queue = Arc::<Queue>::default();
+        let queue = Arc::<Queue<_>>::default();
         let work = queue.clone();
         let thread = std::thread::Builder::new().name("parakeet-batcher".into()).spawn(move || {
-            while let Some(streams) = work.take() {
+            while let Some(streams) = work.take(BATCH) {
                 step(&backend, &streams, &work);
             }
         })?;
         Ok(Self { queue, thread: Some(thread) })
     }
 
-    pub(crate) fn queue(&self) -> &Arc<Queue> {
+    pub(crate) fn queue(&self) -> &Arc<Queue<Arc<Shared>>> {
         &self.queue
     }
 }
@@ -124,7 +52,7 @@ impl Drop for Batcher {
 }
 
 /// One visit to each of `streams` and one step of those that have work.
-fn step(backend: &SharedBackend, streams: &[Arc<Shared>], queue: &Queue) {
+fn step(backend: &SharedBackend, streams: &[Arc<Shared>], queue: &Queue<Arc<Shared>>) {
     let mut backend = backend.lock().unwrap_or_else(PoisonError::into_inner);
     let mut work: Vec<(&Arc<Shared>, Work)> = Vec::new();
     for stream in streams {

@@ -31,6 +31,7 @@ mod engine;
 pub mod error;
 pub mod features;
 pub mod model;
+mod queue;
 mod stream;
 mod words;
 

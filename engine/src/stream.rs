@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MPL-2.0
 //! One live stream: PCM into a bounded queue, words out. The batcher's thread does the work in between.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::backend::{Decoded, Slot, Token, chunk_samples};
-use crate::batcher::{Entry, Queue};
-use crate::engine::Engine;
 use crate::error::Error;
 use crate::features::{FRAME_SAMPLES, SAMPLE_RATE, WINDOW_AHEAD};
 use crate::model::Vocabulary;
+use crate::queue::Queue;
 use crate::words::{FrameWord, WordBuilder};
 
 /// Events that may wait to be taken; with more the stream is not stepped until some are.
@@ -101,9 +101,9 @@ pub enum PushError {
 /// A live stream; dropping it frees its place in the backend.
 pub struct Stream {
     shared: Arc<Shared>,
-    queue: Arc<Queue>,
-    /// Keeps the batcher's thread alive.
-    _engine: Arc<Engine>,
+    queue: Arc<Queue<Arc<Shared>>>,
+    /// Keeps the engine and with it the batcher's thread alive.
+    _engine: Arc<dyn Any + Send + Sync>,
 }
 
 /// What a stream and the batcher share.
@@ -183,7 +183,11 @@ pub(crate) enum Visit {
 }
 
 impl Stream {
-    pub(crate) fn new(engine: Arc<Engine>, shared: Arc<Shared>, queue: Arc<Queue>) -> Self {
+    pub(crate) fn new(
+        engine: Arc<dyn Any + Send + Sync>,
+        shared: Arc<Shared>,
+        queue: Arc<Queue<Arc<Shared>>>,
+    ) -> Self {
         Self { shared, queue, _engine: engine }
     }
 
@@ -290,7 +294,7 @@ impl Drop for Stream {
         inner.dropped = true;
         if !inner.scheduled {
             inner.scheduled = true;
-            self.queue.add(Entry { due_since: Instant::now(), stream: self.shared.clone() });
+            self.queue.add(Instant::now(), self.shared.clone());
         }
     }
 }
@@ -320,11 +324,11 @@ impl Shared {
     }
 
     /// Puts the stream into the batcher's queue if it can be stepped and isn't there.
-    fn schedule(self: &Arc<Self>, inner: &mut Inner, queue: &Queue) {
+    fn schedule(self: &Arc<Self>, inner: &mut Inner, queue: &Queue<Arc<Self>>) {
         if !inner.scheduled && inner.ready(self.chunk_frames) {
             inner.scheduled = true;
             let due_since = *inner.due_since.get_or_insert_with(Instant::now);
-            queue.add(Entry { due_since, stream: self.clone() });
+            queue.add(due_since, self.clone());
         }
     }
 
@@ -361,12 +365,17 @@ impl Shared {
     }
 
     /// Turns the result of a step into events and queues the stream again if another chunk is complete.
-    pub(crate) fn complete(self: &Arc<Self>, work: &Work, result: Result<Decoded, Error>, queue: &Queue) {
+    pub(crate) fn complete(
+        self: &Arc<Self>,
+        work: &Work,
+        result: Result<Decoded, Error>,
+        queue: &Queue<Arc<Self>>,
+    ) {
         let mut inner = self.lock();
         inner.scheduled = false;
         if inner.dropped {
             inner.scheduled = true;
-            return queue.add(Entry { due_since: Instant::now(), stream: self.clone() });
+            return queue.add(Instant::now(), self.clone());
         }
         if inner.generation == work.generation {
             match result {

@@ -6,9 +6,10 @@
 
 use std::ops::Range;
 
-use super::matmul::{Rows, product_f32};
+use super::matmul::product_f32;
 use super::ops::softmax;
 use super::params::Layer;
+use super::rows::Rows;
 
 /// Keys and values of one stream and layer. Keys are `[row][width]`, values `[width][rows]`, so that both products
 /// of attention run along contiguous memory.

@@ -7,9 +7,9 @@ use std::ops::Range;
 use crate::backend::Token;
 use crate::model::config::{DecoderConfig, Transducer};
 
-use super::matmul::Rows;
 use super::ops::{relu, sigmoid};
 use super::params::Decoder;
+use super::rows::Rows;
 
 /// The decoder's memory of a stream.
 #[derive(Clone, Debug)]

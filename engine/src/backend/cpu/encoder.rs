@@ -8,9 +8,9 @@ use std::sync::Arc;
 use crate::model::config::{AttentionStyle, ConvNorm, EncoderConfig};
 
 use super::attention::{self, KeyValues, Positions, Queries, attend, sinusoids};
-use super::matmul::Rows;
 use super::ops::{add_scaled, glu, layer_norm, layer_norm_into, scale_and_shift, silu};
 use super::params::{Layer, Linear, Norm, Taps};
+use super::rows::Rows;
 
 /// Which frames a frame sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,12 +2,13 @@
 //! Products of activations with weight matrices as they lie in the file: `y[m][n] = sum_k x[m][k] w[n][k]`.
 //!
 //! The library is `matrixmultiply`; weights in half precision are widened panel by panel into cache. With few rows that
-//! costs more than the product itself, so processors with AVX2, FMA and F16C use [`super::rows`] instead.
+//! costs more than the product itself, so processors with AVX2, FMA and F16C use [`super::avx2`] instead.
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use super::rows;
+use super::avx2;
+use super::rows::Rows;
 
 /// A weight matrix of `n` rows and `k` columns, row after row; a vector stands for any tensor flattened so.
 #[derive(Clone, Copy)]
@@ -16,37 +17,6 @@ pub enum Matrix<'a> {
     F16(&'a [f16]),
     /// Single precision.
     F32(&'a [f32]),
-}
-
-/// `count` rows of `width` values, `stride` apart.
-#[derive(Clone, Copy)]
-pub struct Rows<'a> {
-    data: &'a [f32],
-    pub count: usize,
-    pub width: usize,
-    pub stride: usize,
-}
-
-impl<'a> Rows<'a> {
-    /// Panics if `data` is too short: the shapes come from this crate alone.
-    pub fn new(data: &'a [f32], count: usize, width: usize, stride: usize) -> Self {
-        assert!(count == 0 || (stride >= width && data.len() >= (count - 1) * stride + width));
-        Self { data, count, width, stride }
-    }
-
-    /// Rows that follow each other without a gap.
-    pub fn dense(data: &'a [f32], width: usize) -> Self {
-        Self::new(data, data.len() / width, width, width)
-    }
-
-    /// All values from the first row on.
-    pub fn data(&self) -> &'a [f32] {
-        self.data
-    }
-
-    pub fn row(&self, index: usize) -> &'a [f32] {
-        &self.data[index * self.stride..][..self.width]
-    }
 }
 
 /// Weight rows widened at a time: 64 rows of 256 are 64 KiB, inside any L2 cache.
@@ -61,8 +31,8 @@ pub fn product(x: Rows<'_>, w: Matrix<'_>, y: &mut [f32], y_width: usize, y_stri
     match w {
         Matrix::F16(w) => {
             assert!(w.len() == y_width * x.width);
-            if rows::available(x.width) {
-                return rows::product_f16(x, w, y, y_width, y_stride);
+            if avx2::available(x.width) {
+                return avx2::product_f16(x, w, y, y_width, y_stride);
             }
             let mut panel = vec![0.0; PANEL.min(y_width) * x.width];
             for first in (0..y_width).step_by(PANEL) {
@@ -83,28 +53,28 @@ pub fn product_f32(x: Rows<'_>, w: Rows<'_>, y: &mut [f32], y_stride: usize) {
         return;
     }
     assert!(y_stride >= w.count && y.len() >= (x.count - 1) * y_stride + w.count);
-    if rows::available(x.width) {
-        rows::product_f32(x, w, y, y_stride);
+    if avx2::available(x.width) {
+        avx2::product_f32(x, w, y, y_stride);
     } else {
         library(x, w, y, y_stride);
     }
 }
 
 fn library(x: Rows<'_>, w: Rows<'_>, y: &mut [f32], y_stride: usize) {
-    assert!(y.len() >= (x.count - 1) * y_stride + w.count);
+    assert!(x.fit() && w.fit() && x.width == w.width && y.len() >= (x.count - 1) * y_stride + w.count);
     #[allow(unsafe_code)]
-    // SAFETY: the pointers cover what the strides reach: `Rows::new` checked both operands, the line above checked
-    // `y`; `y` is borrowed mutably, so it overlaps neither.
+    // SAFETY: the line above checked that the pointers cover what counts and strides reach; `y` is borrowed mutably,
+    // so it overlaps neither operand.
     unsafe {
         matrixmultiply::sgemm(
             x.count,
             x.width,
             w.count,
             1.0,
-            x.data.as_ptr(),
+            x.data().as_ptr(),
             x.stride as isize,
             1,
-            w.data.as_ptr(),
+            w.data().as_ptr(),
             1,
             w.stride as isize,
             0.0,

@@ -2,6 +2,7 @@
 //! The CPU backend: the reference for the others and the embedded default. Arithmetic in single precision.
 
 mod attention;
+mod avx2;
 mod decoder;
 mod encoder;
 mod matmul;
@@ -27,8 +28,8 @@ use crate::model::{Model, ModelConfig};
 
 use decoder::DecoderState;
 use encoder::{EncoderState, PositionTables};
-use matmul::Rows;
 use params::Params;
+use rows::Rows;
 use slot::{SlotState, Work, ring_rows};
 use subsampling::Geometry;
 

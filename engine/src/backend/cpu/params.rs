@@ -7,7 +7,8 @@ use crate::model::tensors::{JOINT_OUTPUT, subsampled_bins};
 use crate::model::weights::{Stored, TensorData};
 use crate::model::{Model, Weights};
 
-use super::matmul::{Matrix, Rows, product};
+use super::matmul::{Matrix, product};
+use super::rows::Rows;
 
 /// `y = x W^T + b`.
 pub struct Linear {

@@ -9,9 +9,9 @@ use std::ops::Range;
 use crate::model::ModelConfig;
 use crate::model::tensors::subsampled_bins;
 
-use super::matmul::Rows;
 use super::ops::relu;
 use super::params::{Subsampling, Taps};
+use super::rows::Rows;
 
 /// Geometry of the three convolutions.
 #[derive(Clone, Copy, Debug)]

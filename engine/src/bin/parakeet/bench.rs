@@ -48,6 +48,9 @@ struct Report {
     model: String,
     threads: usize,
     load_seconds: f64,
+    weights_bytes: u64,
+    /// To read as many bytes from memory on one core, measured beside the rest: what a step takes at least.
+    read_seconds: f64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     contexts: Vec<Cost>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,6 +66,8 @@ struct Cost {
     real_time_factor: f64,
     least: f64,
     most: f64,
+    /// Time of a chunk over the time to read the weights once.
+    reads_a_chunk: f64,
     stream_bytes: usize,
 }
 
@@ -107,10 +112,16 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let engine = Engine::open(&dir, &EngineOptions { threads: args.threads, ..Default::default() })?;
     let load_seconds = started.elapsed().as_secs_f64();
     let first = engine.config().encoder.contexts[0][1].max(0) as u32;
+    let weights = dir.join("model.safetensors");
+    let weights_bytes =
+        std::fs::metadata(&weights).map_err(|e| Failure::audio(&weights, e.to_string()))?.len();
+    let read_seconds = read(weights_bytes);
     let mut report = Report {
         model: engine.config().name.clone(),
         threads: args.threads,
         load_seconds,
+        weights_bytes,
+        read_seconds,
         contexts: Vec::new(),
         live: None,
     };
@@ -120,7 +131,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         }
         None => {
             for [_, right] in engine.config().encoder.contexts.clone() {
-                report.contexts.push(cost(&engine, right.max(0) as u32, &pcm)?);
+                report.contexts.push(cost(&engine, right.max(0) as u32, &pcm, weights_bytes)?);
             }
         }
     }
@@ -128,7 +139,21 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-fn cost(engine: &Arc<Engine>, look_ahead: u32, pcm: &[f32]) -> Result<Cost, Failure> {
+/// Seconds to read this many bytes from memory, median of nine.
+fn read(bytes: u64) -> f64 {
+    let memory: Vec<u64> = (0..bytes / 8).collect();
+    let mut seconds: Vec<f64> = (0..9)
+        .map(|_| {
+            let started = Instant::now();
+            std::hint::black_box(memory.iter().fold(0_u64, |sum, &word| sum.wrapping_add(word)));
+            started.elapsed().as_secs_f64()
+        })
+        .collect();
+    seconds.sort_by(f64::total_cmp);
+    seconds[4]
+}
+
+fn cost(engine: &Arc<Engine>, look_ahead: u32, pcm: &[f32], weights_bytes: u64) -> Result<Cost, Failure> {
     let options =
         StreamOptions { look_ahead: Some(look_ahead), queue_samples: pcm.len(), ..Default::default() };
     let mut factors = Vec::new();
@@ -149,12 +174,14 @@ fn cost(engine: &Arc<Engine>, look_ahead: u32, pcm: &[f32]) -> Result<Cost, Fail
         factors.push(started.elapsed().as_secs_f64() / (pcm.len() as f64 / RATE));
     }
     factors.sort_by(f64::total_cmp);
+    let chunk_seconds = f64::from(look_ahead + 1) * 0.08;
     Ok(Cost {
         look_ahead,
         chunk_ms: (look_ahead + 1) * 80,
         real_time_factor: factors[1],
         least: factors[0],
         most: factors[2],
+        reads_a_chunk: factors[1] * chunk_seconds / read(weights_bytes),
         stream_bytes: engine.stream_bytes(Some(look_ahead))?,
     })
 }
@@ -259,17 +286,23 @@ fn print(report: &Report, json: bool) {
         return;
     }
     println!("{}, threads: {}, loaded in {:.0} ms", report.model, report.threads, report.load_seconds * 1e3);
+    println!(
+        "reading {:.1} MB of weights from memory takes {:.2} ms",
+        report.weights_bytes as f64 / 1e6,
+        report.read_seconds * 1e3
+    );
     if !report.contexts.is_empty() {
-        println!("look-ahead  chunk ms  real-time factor (least to most)  MB a stream");
+        println!("look-ahead  chunk ms  real-time factor (least to most)  reads a chunk  MB a stream");
     }
     for cost in &report.contexts {
         println!(
-            "{:10}  {:8}  {:.4} ({:.4} to {:.4})        {:13.2}",
+            "{:10}  {:8}  {:.4} ({:.4} to {:.4})         {:13.2}  {:11.2}",
             cost.look_ahead,
             cost.chunk_ms,
             cost.real_time_factor,
             cost.least,
             cost.most,
+            cost.reads_a_chunk,
             cost.stream_bytes as f64 / 1e6,
         );
     }

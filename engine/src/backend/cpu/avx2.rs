@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Products on x86-64 with AVX2, FMA and F16C, straight from the weights' own layout and type.
+//!
+//! A streaming step multiplies 1 to 14 rows with every weight of the model, so its time is the time to read the
+//! weights once. No library reads half-precision weights against single-precision rows; here a block of 4 rows and
+//! 3 weight rows lives in registers, and while it is summed the weights of the next panel are fetched.
+
+use half::f16;
+
+use super::rows::Rows;
+
+/// Whether this processor and this inner width can be used.
+#[cfg(target_arch = "x86_64")]
+pub fn available(width: usize) -> bool {
+    width.is_multiple_of(8)
+        && is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c")
+}
+
+/// Whether this processor and this inner width can be used.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn available(_width: usize) -> bool {
+    false
+}
+
+/// `y[m * y_stride + n] = x[m] . w[n]` for `n < outputs`, weights dense. Needs [`available`].
+pub fn product_f16(x: Rows<'_>, w: &[f16], y: &mut [f32], outputs: usize, y_stride: usize) {
+    assert!(available(x.width) && w.len() == outputs * x.width);
+    #[cfg(target_arch = "x86_64")]
+    #[allow(unsafe_code)]
+    // SAFETY: `available` found the features that the function is compiled for.
+    unsafe {
+        x86::from_f16::product(x, w, x.width, y, outputs, y_stride);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (y, y_stride);
+}
+
+/// The same for single precision with rows of any stride.
+pub fn product_f32(x: Rows<'_>, w: Rows<'_>, y: &mut [f32], y_stride: usize) {
+    assert!(available(x.width));
+    #[cfg(target_arch = "x86_64")]
+    #[allow(unsafe_code)]
+    // SAFETY: `available` found the features that the function is compiled for.
+    unsafe {
+        x86::from_f32::product(x, w.data(), w.stride, y, w.count, y_stride);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (w, y, y_stride);
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use core::arch::x86_64::*;
+
+    use safe_unaligned_simd::x86_64 as memory;
+
+    /// Weight rows between two looks at the next panel; 24 rows of 256 halves are 12 KiB, half an L1 cache.
+    const PANEL: usize = 24;
+    /// Rows that go through all weights together; 64 rows of 1,024 are 256 KiB, half an L2 cache.
+    const BLOCK: usize = 64;
+
+    /// The same code for each weight type; `$load` widens 8 of them.
+    macro_rules! kernel {
+        ($name:ident, $type:ty, $load:expr) => {
+            pub mod $name {
+                use std::ops::Range;
+
+                use super::*;
+                use crate::backend::cpu::rows::Rows;
+
+                /// See [`crate::backend::cpu::avx2::product_f16`].
+                #[target_feature(enable = "avx2,fma,f16c")]
+                pub fn product(
+                    x: Rows<'_>,
+                    w: &[$type],
+                    w_stride: usize,
+                    y: &mut [f32],
+                    outputs: usize,
+                    y_stride: usize,
+                ) {
+                    for start in (0..x.count).step_by(BLOCK) {
+                        let rows = start..(start + BLOCK).min(x.count);
+                        block(x, rows, w, w_stride, &mut y[start * y_stride..], outputs, y_stride);
+                    }
+                }
+
+                #[target_feature(enable = "avx2,fma,f16c")]
+                fn block(
+                    x: Rows<'_>,
+                    rows: Range<usize>,
+                    w: &[$type],
+                    w_stride: usize,
+                    y: &mut [f32],
+                    outputs: usize,
+                    y_stride: usize,
+                ) {
+                    let blocks = rows.len().div_ceil(4);
+                    for first in (0..outputs).step_by(PANEL) {
+                        let last = (first + PANEL).min(outputs);
+                        let next = &w[(last * w_stride).min(w.len())..];
+                        let next = &next[..next.len().min(PANEL * w_stride)];
+                        for (block, row) in rows.clone().step_by(4).enumerate() {
+                            let share = next.len() / blocks;
+                            let ahead = &next[block * share..][..share];
+                            let y = &mut y[(row - rows.start) * y_stride..];
+                            match rows.end - row {
+                                1 => panel::<1, 4>(x, row, w, w_stride, y, first..last, y_stride, ahead),
+                                2 => panel::<2, 4>(x, row, w, w_stride, y, first..last, y_stride, ahead),
+                                3 => panel::<3, 3>(x, row, w, w_stride, y, first..last, y_stride, ahead),
+                                _ => panel::<4, 3>(x, row, w, w_stride, y, first..last, y_stride, ahead),
+                            }
+                        }
+                    }
+                }
+
+                #[target_feature(enable = "avx2,fma,f16c")]
+                #[allow(clippy::too_many_arguments)]
+                fn panel<const R: usize, const C: usize>(
+                    x: Rows<'_>,
+                    row: usize,
+                    w: &[$type],
+                    w_stride: usize,
+                    y: &mut [f32],
+                    outputs: Range<usize>,
+                    y_stride: usize,
+                    ahead: &[$type],
+                ) {
+                    let mut inputs: [&[[f32; 8]]; R] = [&[]; R];
+                    for r in 0..R {
+                        inputs[r] = x.row(row + r).as_chunks().0;
+                    }
+                    let per_block = ahead.len().div_ceil((outputs.len() / C).max(1)).max(1);
+                    let mut ahead = ahead.chunks(per_block);
+                    let mut n = outputs.start;
+                    while n + C <= outputs.end {
+                        if let Some(lines) = ahead.next() {
+                            fetch(lines);
+                        }
+                        let mut weights: [&[[$type; 8]]; C] = [&[]; C];
+                        for c in 0..C {
+                            weights[c] = w[(n + c) * w_stride..][..x.width].as_chunks().0;
+                        }
+                        let sums = dot(weights, inputs);
+                        for c in 0..C {
+                            store(sums[c], &mut y[n + c..], y_stride);
+                        }
+                        n += C;
+                    }
+                    for n in n..outputs.end {
+                        let sums = dot([w[n * w_stride..][..x.width].as_chunks().0], inputs);
+                        store(sums[0], &mut y[n..], y_stride);
+                    }
+                }
+
+                /// Eight partial sums of every weight row with every row.
+                // Loops over arrays and no closures: a closure has the function's target features, but what it is
+                // handed to does not, so neither would be inlined.
+                #[inline]
+                #[target_feature(enable = "avx2,fma,f16c")]
+                fn dot<const R: usize, const C: usize>(
+                    w: [&[[$type; 8]]; C],
+                    x: [&[[f32; 8]]; R],
+                ) -> [[__m256; R]; C] {
+                    let mut sums = [[_mm256_setzero_ps(); R]; C];
+                    let steps = w[0].len();
+                    for c in 0..C {
+                        assert!(w[c].len() == steps);
+                    }
+                    for r in 0..R {
+                        assert!(x[r].len() == steps);
+                    }
+                    for k in 0..steps {
+                        let mut wide = [_mm256_setzero_ps(); C];
+                        for c in 0..C {
+                            wide[c] = $load(&w[c][k]);
+                        }
+                        for r in 0..R {
+                            let x = memory::_mm256_loadu_ps(&x[r][k]);
+                            for c in 0..C {
+                                sums[c][r] = _mm256_fmadd_ps(wide[c], x, sums[c][r]);
+                            }
+                        }
+                    }
+                    sums
+                }
+
+                /// Asks for one cache line after another.
+                #[inline]
+                #[target_feature(enable = "avx2,fma,f16c")]
+                fn fetch(lines: &[$type]) {
+                    for line in lines.chunks(64 / size_of::<$type>()) {
+                        _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
+                    }
+                }
+            }
+        };
+    }
+
+    kernel!(from_f16, half::f16, load_f16);
+    kernel!(from_f32, f32, memory::_mm256_loadu_ps);
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn load_f16(halves: &[half::f16; 8]) -> __m256 {
+        _mm256_cvtph_ps(memory::_mm_loadu_si128(bytemuck::cast_ref::<_, [u16; 8]>(halves)))
+    }
+
+    /// Adds up the eight partial sums of up to four rows and puts one total into each row of `y`.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn store<const R: usize>(sums: [__m256; R], y: &mut [f32], y_stride: usize) {
+        let mut all = [_mm256_setzero_ps(); 4];
+        all[..R].copy_from_slice(&sums);
+        let pairs = _mm256_hadd_ps(_mm256_hadd_ps(all[0], all[1]), _mm256_hadd_ps(all[2], all[3]));
+        let total = _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps::<1>(pairs));
+        let mut four = [0.0; 4];
+        memory::_mm_storeu_ps(&mut four, total);
+        for r in 0..R {
+            y[r * y_stride] = four[r];
+        }
+    }
+}
