@@ -56,8 +56,9 @@ mod x86 {
 
     use safe_unaligned_simd::x86_64 as memory;
 
-    /// Weight rows between two looks at the next panel; 24 rows of 256 halves are 12 KiB, half an L1 cache.
-    const PANEL: usize = 24;
+    /// Bytes of weights that are multiplied while the next so many are fetched: both fit into an L1 cache. A panel has
+    /// a multiple of 12 rows, so that blocks of 3 and of 4 fill it.
+    const PANEL: usize = 12 * 1024;
     /// Rows that go through all weights together; 64 rows of 1,024 are 256 KiB, half an L2 cache.
     const BLOCK: usize = 64;
 
@@ -97,10 +98,11 @@ mod x86 {
                     y_stride: usize,
                 ) {
                     let blocks = rows.len().div_ceil(4);
-                    for first in (0..outputs).step_by(PANEL) {
-                        let last = (first + PANEL).min(outputs);
+                    let panel_rows = (PANEL / (w_stride * size_of::<$type>()) / 12 * 12).max(12);
+                    for first in (0..outputs).step_by(panel_rows) {
+                        let last = (first + panel_rows).min(outputs);
                         let next = &w[(last * w_stride).min(w.len())..];
-                        let next = &next[..next.len().min(PANEL * w_stride)];
+                        let next = &next[..next.len().min(panel_rows * w_stride)];
                         for (block, row) in rows.clone().step_by(4).enumerate() {
                             let share = next.len() / blocks;
                             let ahead = &next[block * share..][..share];
