@@ -451,3 +451,31 @@ fn a_live_source_never_waits_and_is_told_what_was_lost() {
     assert!(lost > ZERO && lost < 200 * SECOND, "lost {lost}");
     bench.assert_no_errors();
 }
+
+#[test]
+fn after_a_loss_the_next_word_is_a_discontinuity() {
+    let pcm = speech(SHORT);
+    let mut bench = Bench::with(element(), true);
+    bench.wait_for_model();
+    let mut at = bench.push(&pcm, ZERO, 1_600);
+    // With its first word out, the first sentence is being decoded when the flood comes.
+    while !matches!(bench.next_out(), Out::Word { .. }) {}
+    let silence = vec![0i16; 100 * 16_000];
+    at = bench.push(&silence, at, 16_000);
+    bench.push(&pcm, at, 1_600);
+    let outs = bench.drain();
+    let loss = bench.message(gst::MessageType::Warning);
+    let gst::MessageView::Warning(loss) = loss.view() else { unreachable!() };
+    let lost: gst::ClockTime = loss.details().unwrap().get("duration").unwrap();
+    assert!(lost >= SECOND, "lost {lost}");
+    let after: Vec<bool> = outs
+        .iter()
+        .filter_map(|out| match out {
+            Out::Word { start, discont, .. } if *start >= at => Some(*discont),
+            _ => None,
+        })
+        .collect();
+    assert!(after.len() > 2, "the sentence after the loss is heard: {outs:?}");
+    assert!(after[0] && after[1..].iter().all(|discont| !discont), "{after:?}");
+    bench.assert_no_errors();
+}
