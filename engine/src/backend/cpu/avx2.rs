@@ -9,19 +9,44 @@ use half::f16;
 
 use super::rows::Rows;
 
-/// Whether this processor and this inner width can be used.
+/// Whether this processor can be used.
 #[cfg(target_arch = "x86_64")]
-pub fn available(width: usize) -> bool {
-    width.is_multiple_of(8)
-        && is_x86_feature_detected!("avx2")
-        && is_x86_feature_detected!("fma")
-        && is_x86_feature_detected!("f16c")
+fn supported() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
 }
 
-/// Whether this processor and this inner width can be used.
+/// Whether this processor can be used.
 #[cfg(not(target_arch = "x86_64"))]
-pub fn available(_width: usize) -> bool {
+fn supported() -> bool {
     false
+}
+
+/// Whether this processor and this inner width can be used for a product.
+pub fn available(width: usize) -> bool {
+    width.is_multiple_of(8) && supported()
+}
+
+/// `sums[i] += weights[i] * values[i]`.
+pub fn multiply_add(sums: &mut [f32], weights: &[f32], values: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if supported() {
+        #[allow(unsafe_code)]
+        // SAFETY: `supported` found the features that the function is compiled for.
+        return unsafe { x86::multiply_add(sums, weights, values) };
+    }
+    let terms = weights.iter().zip(values);
+    sums.iter_mut().zip(terms).for_each(|(sum, (weight, value))| *sum += weight * value);
+}
+
+/// `sums[i] += weights[i] * value`.
+pub fn multiply_add_one(sums: &mut [f32], weights: &[f32], value: f32) {
+    #[cfg(target_arch = "x86_64")]
+    if supported() {
+        #[allow(unsafe_code)]
+        // SAFETY: `supported` found the features that the function is compiled for.
+        return unsafe { x86::multiply_add_one(sums, weights, value) };
+    }
+    sums.iter_mut().zip(weights).for_each(|(sum, weight)| *sum += weight * value);
 }
 
 /// `y[m * y_stride + n] = x[m] . w[n]` for `n < outputs`, weights dense. Needs [`available`].
@@ -61,6 +86,22 @@ mod x86 {
     const PANEL: usize = 12 * 1024;
     /// Rows that go through all weights together; 64 rows of 1,024 are 256 KiB, half an L2 cache.
     const BLOCK: usize = 64;
+
+    /// See [`super::multiply_add`].
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub fn multiply_add(sums: &mut [f32], weights: &[f32], values: &[f32]) {
+        for ((sum, weight), value) in sums.iter_mut().zip(weights).zip(values) {
+            *sum = weight.mul_add(*value, *sum);
+        }
+    }
+
+    /// See [`super::multiply_add_one`].
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub fn multiply_add_one(sums: &mut [f32], weights: &[f32], value: f32) {
+        for (sum, weight) in sums.iter_mut().zip(weights) {
+            *sum = weight.mul_add(value, *sum);
+        }
+    }
 
     /// The same code for each weight type; `$load` widens 8 of them.
     macro_rules! kernel {
@@ -137,26 +178,24 @@ mod x86 {
                     let mut ahead = ahead.chunks(per_block);
                     let mut n = outputs.start;
                     while n + C <= outputs.end {
-                        if let Some(lines) = ahead.next() {
-                            fetch(lines);
-                        }
                         let mut weights: [&[[$type; 8]]; C] = [&[]; C];
                         for c in 0..C {
                             weights[c] = w[(n + c) * w_stride..][..x.width].as_chunks().0;
                         }
-                        let sums = dot(weights, inputs);
+                        let sums = dot(weights, inputs, ahead.next().unwrap_or_default());
                         for c in 0..C {
                             store(sums[c], &mut y[n + c..], y_stride);
                         }
                         n += C;
                     }
                     for n in n..outputs.end {
-                        let sums = dot([w[n * w_stride..][..x.width].as_chunks().0], inputs);
+                        let sums = dot([w[n * w_stride..][..x.width].as_chunks().0], inputs, &[]);
                         store(sums[0], &mut y[n..], y_stride);
                     }
                 }
 
-                /// Eight partial sums of every weight row with every row.
+                /// Eight partial sums of every weight row with every row; meanwhile asks for `ahead`, evenly, so that
+                /// neither the sums nor the memory wait.
                 // Loops over arrays and no closures: a closure has the function's target features, but what it is
                 // handed to does not, so neither would be inlined.
                 #[inline]
@@ -164,6 +203,7 @@ mod x86 {
                 fn dot<const R: usize, const C: usize>(
                     w: [&[[$type; 8]]; C],
                     x: [&[[f32; 8]]; R],
+                    ahead: &[$type],
                 ) -> [[__m256; R]; C] {
                     let mut sums = [[_mm256_setzero_ps(); R]; C];
                     let steps = w[0].len();
@@ -173,7 +213,11 @@ mod x86 {
                     for r in 0..R {
                         assert!(x[r].len() == steps);
                     }
+                    let stride = ahead.len().div_ceil(steps.max(1));
                     for k in 0..steps {
+                        if let Some(line) = ahead.get(k * stride) {
+                            _mm_prefetch::<_MM_HINT_T0>((&raw const *line).cast());
+                        }
                         let mut wide = [_mm256_setzero_ps(); C];
                         for c in 0..C {
                             wide[c] = $load(&w[c][k]);
@@ -186,15 +230,6 @@ mod x86 {
                         }
                     }
                     sums
-                }
-
-                /// Asks for one cache line after another.
-                #[inline]
-                #[target_feature(enable = "avx2,fma,f16c")]
-                fn fetch(lines: &[$type]) {
-                    for line in lines.chunks(64 / size_of::<$type>()) {
-                        _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
-                    }
                 }
             }
         };

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::model::config::{AttentionStyle, ConvNorm, EncoderConfig};
 
 use super::attention::{self, KeyValues, Positions, Queries, attend, sinusoids};
+use super::avx2::multiply_add;
 use super::ops::{add_scaled, glu, layer_norm, layer_norm_into, scale_and_shift, silu};
 use super::params::{Layer, Linear, Norm, Taps};
 use super::rows::Rows;
@@ -232,8 +233,7 @@ fn depthwise(
         let sums = &mut out[start..];
         let window = window[frame * width..].chunks_exact(width);
         for (taps, values) in taps.taps.chunks_exact(width).zip(window) {
-            let terms = taps.iter().zip(values);
-            sums.iter_mut().zip(terms).for_each(|(sum, (tap, value))| *sum += tap * value);
+            multiply_add(sums, taps, values);
         }
     }
 }

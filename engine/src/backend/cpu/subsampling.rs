@@ -9,6 +9,7 @@ use std::ops::Range;
 use crate::model::ModelConfig;
 use crate::model::tensors::subsampled_bins;
 
+use super::avx2::{multiply_add, multiply_add_one};
 use super::ops::relu;
 use super::params::{Subsampling, Taps};
 use super::rows::Rows;
@@ -132,11 +133,9 @@ impl Geometry {
                         continue;
                     };
                     let values = &input.data[(at * input.bins + from) * input_channels..][..input_channels];
-                    if let [value] = values {
-                        sums.iter_mut().zip(weights).for_each(|(sum, w)| *sum += w * value);
-                    } else {
-                        let terms = weights.iter().zip(values);
-                        sums.iter_mut().zip(terms).for_each(|(sum, (w, value))| *sum += w * value);
+                    match values {
+                        [value] => multiply_add_one(sums, weights, *value),
+                        _ => multiply_add(sums, weights, values),
                     }
                 }
             }
