@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::backend::{Decoded, Slot, Token, chunk_samples};
 use crate::error::Error;
-use crate::features::{FRAME_SAMPLES, SAMPLE_RATE, WINDOW_AHEAD};
+use crate::features::{FRAME_SAMPLES, SAMPLE_RATE};
 use crate::model::Vocabulary;
 use crate::queue::Queue;
 use crate::words::{FrameWord, WordBuilder};
@@ -285,7 +285,8 @@ impl Stream {
 /// Samples from the start of an encoder frame to the end of the chunk that decodes it, at most, for a right context of
 /// `look_ahead` frames.
 pub fn latency_samples(look_ahead: u32) -> u64 {
-    u64::from(look_ahead) * FRAME_SAMPLES + WINDOW_AHEAD as u64
+    // The first chunk begins with its first frame, so its length is just this.
+    chunk_samples(look_ahead as usize + 1, 0) as u64
 }
 
 impl Drop for Stream {

@@ -4,32 +4,24 @@
 //! The library is `matrixmultiply`; weights in half precision are widened panel by panel into cache. With few rows that
 //! costs more than the product itself, so processors with AVX2, FMA and F16C use [`super::avx2`] instead.
 
-use half::f16;
 use half::slice::HalfFloatSliceExt;
+
+use crate::model::TensorData;
 
 use super::avx2;
 use super::rows::Rows;
 
-/// A weight matrix of `n` rows and `k` columns, row after row; a vector stands for any tensor flattened so.
-#[derive(Clone, Copy)]
-pub enum Matrix<'a> {
-    /// Half precision, widened when used.
-    F16(&'a [f16]),
-    /// Single precision.
-    F32(&'a [f32]),
-}
-
 /// Weight rows widened at a time: 64 rows of 256 are 64 KiB, inside any L2 cache.
 const PANEL: usize = 64;
 
-/// `y[m * y_stride + n] = x[m] . w[n]`, for `n` below `y_width`.
-pub fn product(x: Rows<'_>, w: Matrix<'_>, y: &mut [f32], y_width: usize, y_stride: usize) {
+/// `y[m * y_stride + n] = x[m] . w[n]`, for `n` below `y_width`; `w` is any tensor flattened to `y_width` rows.
+pub fn product(x: Rows<'_>, w: TensorData<'_>, y: &mut [f32], y_width: usize, y_stride: usize) {
     if x.count == 0 || y_width == 0 {
         return;
     }
     assert!(y_stride >= y_width && y.len() >= (x.count - 1) * y_stride + y_width);
     match w {
-        Matrix::F16(w) => {
+        TensorData::F16(w) => {
             assert!(w.len() == y_width * x.width);
             if avx2::available(x.width) {
                 return avx2::product_f16(x, w, y, y_width, y_stride);
@@ -42,7 +34,7 @@ pub fn product(x: Rows<'_>, w: Matrix<'_>, y: &mut [f32], y_width: usize, y_stri
                 library(x, Rows::dense(wide, x.width), &mut y[first..], y_stride);
             }
         }
-        Matrix::F32(w) => product_f32(x, Rows::new(w, y_width, x.width, x.width), y, y_stride),
+        TensorData::F32(w) => product_f32(x, Rows::new(w, y_width, x.width, x.width), y, y_stride),
     }
 }
 
@@ -87,6 +79,8 @@ fn library(x: Rows<'_>, w: Rows<'_>, y: &mut [f32], y_stride: usize) {
 
 #[cfg(test)]
 mod tests {
+    use half::f16;
+
     use super::*;
 
     fn noise(len: usize, seed: u32) -> Vec<f32> {
@@ -109,7 +103,7 @@ mod tests {
                     let w16: Vec<f16> = w.iter().map(|&v| f16::from_f32(v)).collect();
                     let w: Vec<f32> = w16.iter().map(|v| v.to_f32()).collect();
                     let stride = n + 3;
-                    for matrix in [Matrix::F16(&w16), Matrix::F32(&w)] {
+                    for matrix in [TensorData::F16(&w16), TensorData::F32(&w)] {
                         let mut y = vec![f32::NAN; m * stride];
                         product(Rows::dense(&x, k), matrix, &mut y, n, stride);
                         for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {

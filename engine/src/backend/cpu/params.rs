@@ -7,7 +7,7 @@ use crate::model::tensors::{JOINT_OUTPUT, subsampled_bins};
 use crate::model::weights::{Stored, TensorData};
 use crate::model::{Model, Weights};
 
-use super::matmul::{Matrix, product};
+use super::matmul::product;
 use super::rows::Rows;
 
 /// `y = x W^T + b`.
@@ -24,17 +24,10 @@ impl Linear {
         Ok(Self { weight, bias, outputs: shape[0] })
     }
 
-    fn matrix(&self) -> Matrix<'_> {
-        match self.weight.data() {
-            TensorData::F16(data) => Matrix::F16(data),
-            TensorData::F32(data) => Matrix::F32(data),
-        }
-    }
-
     /// `x` is `[rows, inputs]`, `y` becomes `[rows, outputs]`.
     pub fn apply(&self, x: Rows<'_>, y: &mut Vec<f32>) {
         y.resize(x.count * self.outputs, 0.0);
-        product(x, self.matrix(), y, self.outputs, self.outputs);
+        product(x, self.weight.data(), y, self.outputs, self.outputs);
         if let Some(bias) = &self.bias {
             for row in y.chunks_exact_mut(self.outputs) {
                 row.iter_mut().zip(bias).for_each(|(y, b)| *y += b);

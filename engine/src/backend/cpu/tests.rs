@@ -95,6 +95,11 @@ impl Fixture {
         (0..channels * frames).map(|i| value(i % channels * frames + i / channels)).collect()
     }
 
+    /// The encoder's output in a context that the fixture calls so.
+    fn encoded(&self, context: &str) -> Vec<f32> {
+        self.tensor(&format!("enc.{}", context.replace(',', "_")))
+    }
+
     /// Index of the context that the fixture calls `left,right`, or 0 for `full`.
     fn context(&self, name: &str) -> usize {
         let pair = |[left, right]: &[i32; 2]| format!("{left},{right}");
@@ -193,7 +198,7 @@ fn offline_equals_nemo() {
             let mode = Mode::Offline { context: fixture.context(context) };
             let (encoded, decoded) = fixture.run(mode, &pcm);
             let what = format!("{name} {context} offline");
-            assert_close(&what, &encoded, &fixture.tensor(&format!("enc.{}", context.replace(',', "_"))));
+            assert_close(&what, &encoded, &fixture.encoded(context));
             let Transcript { tokens: ids, frames, durations, .. } = expected;
             assert_tokens(&what, &tokens(&decoded), ids, frames, durations.as_deref());
             compared += ids.len();
@@ -213,7 +218,7 @@ fn streaming_equals_nemo_offline_chunk_by_chunk() {
             let mode = Mode::Cached { context: fixture.context(context) };
             let (encoded, decoded) = fixture.run(mode, &pcm);
             let what = format!("{name} {context} streamed");
-            assert_close(&what, &encoded, &fixture.tensor(&format!("enc.{}", context.replace(',', "_"))));
+            assert_close(&what, &encoded, &fixture.encoded(context));
             assert!(!expected.chunks.is_empty(), "{what}: the fixture has no chunks");
             assert_eq!(decoded.len(), expected.chunks.len(), "{what}: chunks");
             for (i, (got, chunk)) in decoded.iter().zip(&expected.chunks).enumerate() {
