@@ -183,7 +183,7 @@ mod x86 {
                         for row in rows.clone() {
                             let weights = [w[n * w_stride..][..x.width].as_chunks().0];
                             let sums = dot(weights, [x.row(row).as_chunks().0], [&[]; 1], 0, 1);
-                            store(sums[0], &mut y[(row - rows.start) * y_stride + n..], y_stride);
+                            store(sums, &mut y[(row - rows.start) * y_stride + n..], y_stride, 0);
                         }
                     }
                 }
@@ -226,9 +226,7 @@ mod x86 {
                                 ahead[c] = &w[(start + panel * w_stride).min(w.len())..];
                             }
                             let sums = dot(weights, inputs, ahead, part, parts);
-                            for c in 0..C {
-                                store(sums[c], &mut y[c * lane + n..], y_stride);
-                            }
+                            store(sums, &mut y[n..], y_stride, lane);
                         }
                     }
                 }
@@ -290,18 +288,28 @@ mod x86 {
         _mm256_cvtph_ps(memory::_mm_loadu_si128(bytemuck::cast_ref::<_, [u16; 8]>(halves)))
     }
 
-    /// Adds up the eight partial sums of up to four rows and puts one total into each row of `y`.
+    /// Adds up eight partial sums each and puts the totals into `y`, rows `y_stride` and lanes `lane` apart.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn store<const R: usize>(sums: [__m256; R], y: &mut [f32], y_stride: usize) {
-        let mut all = [_mm256_setzero_ps(); 4];
-        all[..R].copy_from_slice(&sums);
-        let pairs = _mm256_hadd_ps(_mm256_hadd_ps(all[0], all[1]), _mm256_hadd_ps(all[2], all[3]));
-        let total = _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps::<1>(pairs));
-        let mut four = [0.0; 4];
-        memory::_mm_storeu_ps(&mut four, total);
-        for r in 0..R {
-            y[r * y_stride] = four[r];
+    fn store<const R: usize, const C: usize>(
+        sums: [[__m256; R]; C],
+        y: &mut [f32],
+        y_stride: usize,
+        lane: usize,
+    ) {
+        for first in (0..R * C).step_by(4) {
+            let count = (R * C - first).min(4);
+            let mut four = [_mm256_setzero_ps(); 4];
+            for i in 0..count {
+                four[i] = sums[(first + i) / R][(first + i) % R];
+            }
+            let pairs = _mm256_hadd_ps(_mm256_hadd_ps(four[0], four[1]), _mm256_hadd_ps(four[2], four[3]));
+            let totals = _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps::<1>(pairs));
+            let mut all = [0.0; 4];
+            memory::_mm_storeu_ps(&mut all, totals);
+            for i in 0..count {
+                y[(first + i) % R * y_stride + (first + i) / R * lane] = all[i];
+            }
         }
     }
 }

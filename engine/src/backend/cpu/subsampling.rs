@@ -98,10 +98,13 @@ impl Geometry {
         }
         let width = level.bins * self.channels;
         debug_assert_eq!(level.bins, subsampled_bins(self.mel_bins, self.causal));
-        let mut flat = Vec::with_capacity(level.data.len());
-        for frame in level.data.chunks_exact(width) {
+        let mut flat = vec![0.0; level.data.len()];
+        for (frame, flat) in level.data.chunks_exact(width).zip(flat.chunks_exact_mut(width)) {
             // NeMo flattens channel by channel.
-            flat.extend((0..width).map(|i| frame[i % level.bins * self.channels + i / level.bins]));
+            for (channel, bins) in flat.chunks_exact_mut(level.bins).enumerate() {
+                let values = frame[channel..].iter().step_by(self.channels);
+                bins.iter_mut().zip(values).for_each(|(bin, value)| *bin = *value);
+            }
         }
         params.out.apply(Rows::dense(&flat, width), out);
     }
