@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
+use crate::backend::Backend;
 use crate::backend::cpu::CpuBackend;
-use crate::backend::{Backend, Mode};
 use crate::batcher::{Batcher, SharedBackend};
 use crate::error::{Error, Result};
 use crate::model::{Model, ModelConfig, Vocabulary};
@@ -115,37 +115,19 @@ impl Engine {
         &self.vocabulary
     }
 
-    /// Bytes of state that a stream of this right context holds in the backend.
-    pub fn stream_bytes(&self, look_ahead: Option<u32>) -> Result<usize> {
-        let (context, _) = self.context(look_ahead)?;
-        Ok(self.lock().slot_bytes(Mode::Cached { context }))
+    /// Bytes of state that such a stream holds in the backend between two steps.
+    pub fn stream_bytes(&self, options: &StreamOptions) -> Result<usize> {
+        let mode = options.mode(self.config())?;
+        Ok(self.lock().slot_bytes(mode))
     }
 
     /// Opens a stream. Fails if the model has no such context, can't be streamed, or memory is out.
     pub fn stream(self: &Arc<Self>, options: &StreamOptions) -> Result<Stream> {
-        let (context, look_ahead) = self.context(options.look_ahead)?;
-        let slot = self.lock().open(Mode::Cached { context })?;
-        let shared = Arc::new(Shared::new(slot, self.vocabulary.clone(), look_ahead, options));
+        let mode = options.mode(self.config())?;
+        let slot = self.lock().open(mode)?;
+        let sizes = mode.step_sizes(&self.config().encoder);
+        let shared = Arc::new(Shared::new(slot, self.vocabulary.clone(), sizes, options));
         Ok(Stream::new(self.clone(), shared, self.batcher.queue().clone()))
-    }
-
-    /// Index and right context of the model's context with these right frames, or of its first.
-    fn context(&self, look_ahead: Option<u32>) -> Result<(usize, u32)> {
-        let contexts = &self.model.config.encoder.contexts;
-        let right = |index: usize| contexts.get(index).map_or(0, |[_, right]| *right);
-        let index = match look_ahead {
-            None => 0,
-            Some(wanted) => {
-                let known = contexts.iter().position(|[_, right]| i64::from(*right) == i64::from(wanted));
-                known.ok_or_else(|| {
-                    let known: Vec<String> = contexts.iter().map(|[_, right]| right.to_string()).collect();
-                    let reason =
-                        format!("the model has no context of {wanted} frames; it has {}", known.join(", "));
-                    Error::Option { option: "look-ahead", reason }
-                })?
-            }
-        };
-        Ok((index, right(index).max(0) as u32))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Box<dyn Backend>> {

@@ -35,7 +35,7 @@ mod queue;
 mod stream;
 mod words;
 
-pub use backend::Token;
+pub use backend::{Token, Window};
 pub use engine::{BackendChoice, Engine, EngineOptions};
 pub use error::{Error, Result};
-pub use stream::{Event, Overflow, PushError, Stream, StreamOptions, Word, latency_samples};
+pub use stream::{Event, Overflow, PushError, Stream, StreamOptions, Word};

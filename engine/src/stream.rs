@@ -6,10 +6,10 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::backend::{Decoded, Slot, Token, chunk_samples};
-use crate::error::Error;
+use crate::backend::{Decoded, Mode, Slot, StepSizes, Token, Window};
+use crate::error::{Error, Result};
 use crate::features::{FRAME_SAMPLES, SAMPLE_RATE};
-use crate::model::Vocabulary;
+use crate::model::{ModelConfig, Vocabulary};
 use crate::queue::Queue;
 use crate::words::{FrameWord, WordBuilder};
 
@@ -21,6 +21,11 @@ const MOST_EVENTS: usize = 256;
 pub struct StreamOptions {
     /// Right context in encoder frames of 80 ms, one that the model was trained for; its first context if `None`.
     pub look_ahead: Option<u32>,
+    /// Window of buffered streaming. If `None`, a model that can is streamed with caches, and another in
+    /// [`Window::default`].
+    pub window: Option<Window>,
+    /// One pass over each utterance, at its end; audio of any length is queued until then.
+    pub offline: bool,
     /// Samples that may be queued; a chunk's worth at least is always allowed.
     pub queue_samples: usize,
     /// What happens when the queue is full.
@@ -30,7 +35,55 @@ pub struct StreamOptions {
 impl Default for StreamOptions {
     /// The model's first context, a queue of 30 s that holds the writer back.
     fn default() -> Self {
-        Self { look_ahead: None, queue_samples: 30 * SAMPLE_RATE as usize, overflow: Overflow::Block }
+        Self {
+            look_ahead: None,
+            window: None,
+            offline: false,
+            queue_samples: 30 * SAMPLE_RATE as usize,
+            overflow: Overflow::Block,
+        }
+    }
+}
+
+impl StreamOptions {
+    /// How a stream of the model is run. Fails if the model has no such context or the window is none.
+    pub fn mode(&self, config: &ModelConfig) -> Result<Mode> {
+        let context = self.context(config)?;
+        if self.offline {
+            return Ok(Mode::Offline { context });
+        }
+        match self.window {
+            None if config.is_cache_aware(context) => Ok(Mode::Cached { context }),
+            window => {
+                let window = window.unwrap_or_default();
+                window.check().map(|()| Mode::Buffered { context, window })
+            }
+        }
+    }
+
+    /// Index of the model's context with these right frames, or of its first.
+    fn context(&self, config: &ModelConfig) -> Result<usize> {
+        let contexts = &config.encoder.contexts;
+        let Some(wanted) = self.look_ahead else { return Ok(0) };
+        let known = contexts.iter().position(|[_, right]| i64::from(*right) == i64::from(wanted));
+        known.ok_or_else(|| {
+            let known: Vec<String> = contexts
+                .iter()
+                .filter(|[_, right]| *right >= 0)
+                .map(|[_, right]| right.to_string())
+                .collect();
+            let reason = if known.is_empty() {
+                "the model hears everything; chunk and right context set its latency".into()
+            } else {
+                format!("the model has no context of {wanted} frames; it has {}", known.join(", "))
+            };
+            Error::Option { option: "look-ahead", reason }
+        })
+    }
+
+    /// Samples from the start of an encoder frame to the end of the chunk that decodes it, at most.
+    pub fn latency_samples(&self, config: &ModelConfig) -> Result<u64> {
+        self.mode(config).map(|mode| mode.step_sizes(&config.encoder).first as u64)
     }
 }
 
@@ -110,7 +163,7 @@ pub struct Stream {
 pub(crate) struct Shared {
     pub(crate) slot: Slot,
     vocabulary: Arc<Vocabulary>,
-    chunk_frames: usize,
+    sizes: StepSizes,
     capacity: usize,
     overflow: Overflow,
     inner: Mutex<Inner>,
@@ -278,15 +331,8 @@ impl Stream {
 
     /// Samples from the start of an encoder frame to the end of the chunk that decodes it, at most.
     pub fn latency_samples(&self) -> u64 {
-        latency_samples(self.shared.chunk_frames as u32 - 1)
+        self.shared.sizes.first as u64
     }
-}
-
-/// Samples from the start of an encoder frame to the end of the chunk that decodes it, at most, for a right context of
-/// `look_ahead` frames.
-pub fn latency_samples(look_ahead: u32) -> u64 {
-    // The first chunk begins with its first frame, so its length is just this.
-    chunk_samples(look_ahead as usize + 1, 0) as u64
 }
 
 impl Drop for Stream {
@@ -304,15 +350,14 @@ impl Shared {
     pub(crate) fn new(
         slot: Slot,
         vocabulary: Arc<Vocabulary>,
-        look_ahead: u32,
+        sizes: StepSizes,
         options: &StreamOptions,
     ) -> Self {
-        let chunk_frames = look_ahead as usize + 1;
         Self {
             slot,
             vocabulary,
-            chunk_frames,
-            capacity: options.queue_samples.max(chunk_samples(chunk_frames, 1)),
+            sizes,
+            capacity: options.queue_samples.max(sizes.first).max(sizes.later),
             overflow: options.overflow,
             inner: Mutex::default(),
             room: Condvar::new(),
@@ -326,7 +371,7 @@ impl Shared {
 
     /// Puts the stream into the batcher's queue if it can be stepped and isn't there.
     fn schedule(self: &Arc<Self>, inner: &mut Inner, queue: &Queue<Arc<Self>>) {
-        if !inner.scheduled && inner.ready(self.chunk_frames) {
+        if !inner.scheduled && inner.ready(self.sizes) {
             inner.scheduled = true;
             let due_since = *inner.due_since.get_or_insert_with(Instant::now);
             queue.add(due_since, self.clone());
@@ -339,12 +384,12 @@ impl Shared {
         if inner.dropped {
             return Visit::Gone;
         }
-        if !inner.ready(self.chunk_frames) {
+        if !inner.ready(self.sizes) {
             inner.scheduled = false;
             return Visit::Idle;
         }
         let generation = inner.generation;
-        let wanted = chunk_samples(self.chunk_frames, inner.decoding.chunks);
+        let wanted = self.sizes.of(inner.decoding.chunks);
         let reset_first = std::mem::take(&mut inner.slot_is_stale);
         inner.due_since = None;
         let Some(utterance) = inner.utterances.front_mut() else {
@@ -433,8 +478,8 @@ fn word_at(word: FrameWord, base: u64, done: u64) -> Word {
 
 impl Inner {
     /// Whether a chunk is complete and there is room for what it brings.
-    fn ready(&self, chunk_frames: usize) -> bool {
-        let wanted = chunk_samples(chunk_frames, self.decoding.chunks);
+    fn ready(&self, sizes: StepSizes) -> bool {
+        let wanted = sizes.of(self.decoding.chunks);
         let complete = |utterance: &Utterance| utterance.ended || utterance.pcm.len() >= wanted;
         !self.failed && self.events.len() < MOST_EVENTS && self.utterances.front().is_some_and(complete)
     }

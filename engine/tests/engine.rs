@@ -295,8 +295,12 @@ fn a_full_queue_can_drop_its_oldest_and_says_so() {
 fn losses_in_mid_stream_keep_the_clock() {
     let engine = engine();
     let pcm = speech();
-    let options =
-        StreamOptions { queue_samples: 24_000, overflow: Overflow::DropOldest, look_ahead: Some(13) };
+    let options = StreamOptions {
+        queue_samples: 24_000,
+        overflow: Overflow::DropOldest,
+        look_ahead: Some(13),
+        ..Default::default()
+    };
     let stream = engine.stream(&options).expect("a stream");
     // Faster than any processor computes, so that some of it must go while the stream is in the middle of it.
     let rounds = 40;

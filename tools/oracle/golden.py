@@ -20,6 +20,7 @@ warnings.filterwarnings("ignore")
 
 import torch
 from nemo.collections.asr.models import ASRModel
+from nemo.collections.asr.parts.utils.streaming_utils import ContextSize, StreamingBatchedAudioBuffer
 from nemo.utils import logging as nemo_logging
 from omegaconf import open_dict
 from safetensors.torch import save_file
@@ -31,6 +32,13 @@ LENGTHS = [1, 100, 159, 160, 161, 320, 1279, 1280, 1281, 1479, 1480, 1599, 1600,
 LENGTHS += [16000, 40000, 40040, 54321]
 LENGTHS_CONTEXTS = [[70, 1], [70, 13]]
 RAW_FRAMES = 200
+# Left, chunk and right context of buffered streaming in encoder frames; the audio has 87.5. NeMo fails without a left
+# context and lags a chunk behind without a right one. In the first 160 mel frames some bins hardly vary, so that
+# normalising a shorter window than 25 encoder frames would make much of the last bit.
+WINDOWS = [(40, 12, 13), (20, 7, 18), (30, 24, 1), (125, 25, 25)]
+# With masks of their own inside the window, as the unified models have.
+MASKED_WINDOWS = [(20, 10, 15)]
+SAMPLES_PER_FRAME = 8 * 160
 FORMAT = {"ensure_ascii": False, "separators": (",", ":")}
 
 
@@ -96,6 +104,35 @@ class Oracle:
                 decoded["time_jump"] = int(state.time_jumps[0])
             chunks.append({**decoded, "encoder_frames": len(chunk)})
         return chunks
+
+    def decode_windows(self, pcm, window):
+        """Left-chunk-right windows over the audio with carried state, as NeMo's buffered script does it; also what the
+        encoder gave for the decoded frames, [width, frames]."""
+        computer, state, steps, kept = self.model.decoding.decoding.decoding_computer, None, [], []
+        context = ContextSize(*(frames * SAMPLES_PER_FRAME for frames in window))
+        pcm, rest = pcm[None], torch.tensor([len(pcm)])
+        buffer = StreamingBatchedAudioBuffer(1, context, pcm.dtype, pcm.device)
+        start, end, total = 0, context.chunk + context.right, pcm.shape[1]
+        while start < total:
+            end = min(end, total)
+            new, last = torch.tensor([end - start]), end == total
+            buffer.add_audio_batch_(
+                pcm[:, start:end], audio_lengths=torch.where(new >= rest, rest, new), is_last_chunk=last,
+                is_last_chunk_batch=torch.tensor([last]),
+            )
+            sizes = buffer.context_size_batch.subsample(factor=SAMPLES_PER_FRAME)
+            features, lengths = self.features(buffer.samples[0, : int(buffer.context_size_batch.total())])
+            encoded, lengths = self.model.encoder(audio_signal=features, length=lengths)
+            left = buffer.context_size.subsample(factor=SAMPLES_PER_FRAME).left
+            count = lengths - sizes.left if last else sizes.chunk
+            chunk = encoded[:, :, left : left + int(count)]
+            batch, state = computer(x=chunk.transpose(1, 2), out_len=count, prev_batched_state=state)
+            n = int(batch.current_lengths[0])
+            decoded = self.emissions(batch.transcript[0, :n], batch.timestamps[0, :n], batch.token_durations[0, :n])
+            steps.append({**decoded, "time_jump": int(state.time_jumps[0]), "encoder_frames": int(count)})
+            kept.append(chunk[0])
+            rest, start, end = rest - new, end, end + context.chunk
+        return steps, torch.cat(kept, dim=1).contiguous()
 
     def emissions(self, tokens, frames, durations):
         decoded = {"tokens": as_list(tokens), "frames": as_list(frames)}
@@ -164,6 +201,18 @@ def run(kind, path, pcm):
                 assert decoded[key] == chunked, f"{kind.name} {name}: chunks differ in {key}"
         golden["contexts"][name] = decoded
         report(kind, name, encoded, decoded, seen)
+    if kind.normalize == "per_feature":
+        deviation = tensors["features_raw"].std(dim=1).min()
+        print(kind.name, f"least deviation of a mel bin {float(deviation):.2g}")
+        golden["windows"] = {}
+        for window, masked in [(w, False) for w in WINDOWS] + [(w, True) for w in MASKED_WINDOWS]:
+            name = "-".join(map(str, window)) + ("-masked" if masked else "")
+            oracle.model.encoder.att_context_style = "chunked_limited_with_rc" if masked else "regular"
+            oracle.model.encoder.set_default_att_context_size(list(window) if masked else [-1, -1])
+            steps, tensors["buf." + name] = oracle.decode_windows(pcm, window)
+            golden["windows"][name] = steps
+            tokens = sum((step["tokens"] for step in steps), [])
+            print(kind.name, name, len(steps), "windows,", len(tokens), "tokens", tokens[:20])
     if kind.tdt and kind.causal:
         golden["lengths"], closest = [], float("inf")
         for context, samples in itertools.product(LENGTHS_CONTEXTS, LENGTHS):

@@ -99,6 +99,9 @@ pub enum AttentionStyle {
     Regular,
     /// Chunks of `right + 1` frames see themselves and `left` frames before them.
     ChunkedLimited,
+    /// Chunks see themselves and some frames before and after them; the window of buffered streaming says how many of
+    /// each. One pass over everything sees everything.
+    ChunkedLimitedWithRc,
 }
 
 /// Predictor, joint and decoding rule.
@@ -154,6 +157,18 @@ impl ModelConfig {
         let config: Self = serde_json::from_slice(&text).map_err(|e| Error::model(path, e.to_string()))?;
         config.validate().map_err(|reason| Error::model(path, reason))?;
         Ok(config)
+    }
+
+    /// Whether the model streams exactly in its context `context`, chunk by chunk with caches: nothing in it hears
+    /// beyond a chunk. What doesn't is streamed in windows.
+    pub fn is_cache_aware(&self, context: usize) -> bool {
+        let encoder = &self.encoder;
+        let limited = |&[left, right]: &[i32; 2]| left >= 0 && right >= 0;
+        encoder.causal_subsampling
+            && encoder.conv_context[1] == 0
+            && encoder.attention == AttentionStyle::ChunkedLimited
+            && encoder.contexts.get(context).is_some_and(limited)
+            && self.features.normalize == Normalize::None
     }
 
     /// Writes a `config.json` for people to read.

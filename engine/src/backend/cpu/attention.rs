@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use super::matmul::product_f32;
 use super::ops::softmax;
 use super::params::Layer;
@@ -76,6 +78,7 @@ pub struct Scratch {
 }
 
 /// One stream's queries and what they look at.
+#[derive(Clone, Copy)]
 pub struct Queries<'a> {
     pub cache: &'a KeyValues,
     pub positions: &'a Positions,
@@ -87,19 +90,64 @@ pub struct Queries<'a> {
     pub ring: &'a [i64],
 }
 
+/// The rows of [`Positions`] that some queries need.
+struct PositionRows<'a> {
+    least: i64,
+    rows: &'a [f32],
+}
+
+impl<'a> Queries<'a> {
+    /// The relative positions that `count` queries and the frames in the ring can have.
+    fn positions(&self, count: usize, width: usize) -> PositionRows<'a> {
+        let (mut first, mut last) = (i64::MAX, i64::MIN);
+        for &key in self.ring.iter().filter(|&&key| key >= 0) {
+            (first, last) = (first.min(key), last.max(key));
+        }
+        let table = self.positions;
+        let end = table.least + (table.rows.len() / width) as i64;
+        let least = (self.first - last).clamp(table.least, end);
+        let most = (self.first + count as i64 - first).clamp(least, end);
+        let row = |position: i64| (position - table.least) as usize * width;
+        PositionRows { least, rows: &table.rows[row(least)..row(most)] }
+    }
+}
+
+/// Queries that are scored together: their scores stay in cache, and threads share the others.
+const BLOCK: usize = 64;
+
 /// Attention of `queries`; `visible` gives the frames that a frame sees. `out` is `[count, width]`.
 pub fn attend(
     layer: &Layer,
     heads: usize,
     queries: &Queries<'_>,
-    visible: impl Fn(i64) -> Range<i64>,
+    visible: impl Fn(i64) -> Range<i64> + Sync,
     scratch: &mut Scratch,
     out: &mut [f32],
 ) {
-    let Queries { cache, positions, .. } = queries;
+    let block = BLOCK * layer.query.outputs;
+    if queries.queries.len() <= block {
+        return attend_block(layer, heads, queries, &visible, scratch, out);
+    }
+    let blocks = out.par_chunks_mut(block).zip(queries.queries.par_chunks(block)).enumerate();
+    blocks.for_each_init(Scratch::default, |scratch, (index, (out, rows))| {
+        let first = queries.first + (index * BLOCK) as i64;
+        attend_block(layer, heads, &Queries { queries: rows, first, ..*queries }, &visible, scratch, out);
+    });
+}
+
+fn attend_block(
+    layer: &Layer,
+    heads: usize,
+    queries: &Queries<'_>,
+    visible: &impl Fn(i64) -> Range<i64>,
+    scratch: &mut Scratch,
+    out: &mut [f32],
+) {
+    let Queries { cache, .. } = queries;
     let width = layer.query.outputs;
     let head_width = width / heads;
     let count = queries.queries.len() / width;
+    let positions = queries.positions(count, width);
     let position_rows = positions.rows.len() / width;
     let scale = 1.0 / (head_width as f32).sqrt();
     let Scratch { content, position, scores, with_u, with_v } = scratch;

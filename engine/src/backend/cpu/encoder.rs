@@ -5,6 +5,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::backend::Mode;
 use crate::model::config::{AttentionStyle, ConvNorm, EncoderConfig};
 
 use super::attention::{self, KeyValues, Positions, Queries, attend, sinusoids};
@@ -16,27 +17,39 @@ use super::rows::Rows;
 /// Which frames a frame sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Visibility {
-    style: AttentionStyle,
     left: i64,
+    /// Frames that see the same; 1 for attention that slides.
+    chunk: i64,
+    /// Beyond the chunk.
     right: i64,
 }
 
 impl Visibility {
-    pub fn new(style: AttentionStyle, [left, right]: [i32; 2]) -> Self {
-        let unlimited = |frames: i32| if frames < 0 { i64::from(i32::MAX) } else { i64::from(frames) };
-        Self { style, left: unlimited(left), right: unlimited(right) }
+    /// Of the mode's context. In a window that a model was trained for, the window itself is the context.
+    pub fn new(config: &EncoderConfig, mode: Mode) -> Self {
+        const UNLIMITED: i64 = i32::MAX as i64;
+        let [left, right] = config.contexts[mode.context()].map(i64::from);
+        let or_unlimited = |frames: i64| if frames < 0 { UNLIMITED } else { frames };
+        match (config.attention, mode) {
+            (AttentionStyle::Regular, _) => {
+                Self { left: or_unlimited(left), chunk: 1, right: or_unlimited(right) }
+            }
+            (AttentionStyle::ChunkedLimited, _) => {
+                let chunk = right + 1;
+                // NeMo counts the left context in whole chunks.
+                Self { left: or_unlimited(left) / chunk * chunk, chunk, right: 0 }
+            }
+            (AttentionStyle::ChunkedLimitedWithRc, Mode::Buffered { window, .. }) => {
+                Self { left: window.left as i64, chunk: window.chunk as i64, right: window.right as i64 }
+            }
+            (AttentionStyle::ChunkedLimitedWithRc, _) => Self { left: UNLIMITED, chunk: 1, right: UNLIMITED },
+        }
     }
 
     /// Frames visible to `frame`, without regard to where the stream starts and ends.
     pub fn of(self, frame: i64) -> Range<i64> {
-        match self.style {
-            AttentionStyle::Regular => frame - self.left..frame + self.right + 1,
-            AttentionStyle::ChunkedLimited => {
-                let chunk = self.right + 1;
-                let start = frame / chunk * chunk;
-                start - self.left / chunk * chunk..start + chunk
-            }
-        }
+        let start = frame / self.chunk * self.chunk;
+        start - self.left..start + self.chunk + self.right
     }
 }
 
@@ -67,11 +80,13 @@ pub struct LayerState {
 /// The encoder's memory of a stream.
 #[derive(Clone)]
 pub struct EncoderState {
-    pub layers: Vec<LayerState>,
+    layers: Vec<LayerState>,
     /// Frame index of each ring row, -1 where none is yet.
     pub ring: Vec<i64>,
-    pub visibility: Visibility,
+    visibility: Visibility,
     pub positions: Arc<PositionTables>,
+    /// All layers share one memory.
+    whole: bool,
 }
 
 impl EncoderState {
@@ -84,7 +99,30 @@ impl EncoderState {
     ) -> Self {
         let tail = vec![0.0; config.conv_context[0] * config.width];
         let layer = LayerState { cache: KeyValues::new(rows, config.width), tail };
-        Self { layers: vec![layer; config.layers], ring: vec![-1; rows], visibility, positions }
+        Self { layers: vec![layer; config.layers], ring: vec![-1; rows], visibility, positions, whole: false }
+    }
+
+    /// For one pass over `rows` frames: nothing outlasts it, so all layers share one memory.
+    pub fn whole(
+        config: &EncoderConfig,
+        rows: usize,
+        visibility: Visibility,
+        positions: Arc<PositionTables>,
+    ) -> Self {
+        let mut state =
+            Self::new(&EncoderConfig { layers: 1, ..config.clone() }, rows, visibility, positions);
+        state.whole = true;
+        state
+    }
+
+    /// The memory of layer `index`.
+    fn layer(&mut self, index: usize) -> &mut LayerState {
+        if !self.whole {
+            return &mut self.layers[index];
+        }
+        let layer = &mut self.layers[0];
+        layer.tail.fill(0.0);
+        layer
     }
 
     /// Bytes that [`EncoderState::new`] allocates.
@@ -165,13 +203,13 @@ fn self_attention(
     context.resize(x.len(), 0.0);
     for segment in segments.iter_mut() {
         let range = segment.rows.start * width..segment.rows.end * width;
-        let state = &mut *segment.state;
-        let cache = &mut state.layers[index].cache;
         // A chunk is as long as a ring block, so it never wraps.
-        let first_row = segment.first % state.ring.len();
+        let first_row = segment.first % segment.state.ring.len();
+        let cache = &mut segment.state.layer(index).cache;
         cache.store(first_row, &key[range.clone()], &value[range.clone()], width);
+        let state = &*segment.state;
         let queries = Queries {
-            cache,
+            cache: &state.layers[if state.whole { 0 } else { index }].cache,
             positions: &state.positions.0[index],
             queries: &query[range.clone()],
             first: segment.first as i64,
@@ -200,7 +238,7 @@ fn convolution(
     context.clear();
     for segment in segments.iter_mut() {
         let inputs = &narrow[segment.rows.start * width..segment.rows.end * width];
-        depthwise(config, &layer.depthwise, inputs, &mut segment.state.layers[index].tail, normed, context);
+        depthwise(config, &layer.depthwise, inputs, &mut segment.state.layer(index).tail, normed, context);
     }
     match config.conv_norm {
         ConvNorm::LayerNorm => layer_norm(context, &layer.conv_norm),
@@ -245,9 +283,19 @@ mod tests {
     #[test]
     fn chunks_see_themselves_and_the_left_context() {
         // The example of NeMo's mask for [4, 1]: rows 0-1 see 0-1, 2-3 see 0-3, 4-5 see 0-5, 6-7 see 2-7.
-        let visibility = Visibility::new(AttentionStyle::ChunkedLimited, [4, 1]);
+        let visibility = Visibility { left: 4, chunk: 2, right: 0 };
         let expected = [(0, 0..2), (1, 0..2), (2, 0..4), (5, 0..6), (6, 2..8), (7, 2..8)];
         for (frame, frames) in expected {
+            let seen = visibility.of(frame);
+            assert_eq!(seen.start.max(0)..seen.end, frames, "frame {frame}");
+        }
+    }
+
+    #[test]
+    fn chunks_with_right_context_see_it() {
+        // NeMo's chunked_limited_with_rc [4, 2, 1]: a row of chunk k sees 2 k - 4 up to 2 k + 2.
+        let visibility = Visibility { left: 4, chunk: 2, right: 1 };
+        for (frame, frames) in [(0, 0..3), (1, 0..3), (2, 0..5), (5, 0..7), (6, 2..9), (7, 2..9)] {
             let seen = visibility.of(frame);
             assert_eq!(seen.start.max(0)..seen.end, frames, "frame {frame}");
         }

@@ -5,6 +5,7 @@
 //! costs more than the product itself, so processors with AVX2, FMA and F16C use [`super::avx2`] instead.
 
 use half::slice::HalfFloatSliceExt;
+use rayon::prelude::*;
 
 use crate::model::TensorData;
 
@@ -14,12 +15,28 @@ use super::rows::Rows;
 /// Weight rows widened at a time: 64 rows of 256 are 64 KiB, inside any L2 cache.
 const PANEL: usize = 64;
 
+/// Fewest rows that a thread of its own multiplies: below that it only reads the weights once more.
+const LEAST_SHARE: usize = 32;
+
 /// `y[m * y_stride + n] = x[m] . w[n]`, for `n` below `y_width`; `w` is any tensor flattened to `y_width` rows.
 pub fn product(x: Rows<'_>, w: TensorData<'_>, y: &mut [f32], y_width: usize, y_stride: usize) {
     if x.count == 0 || y_width == 0 {
         return;
     }
     assert!(y_stride >= y_width && y.len() >= (x.count - 1) * y_stride + y_width);
+    let share = x.count.div_ceil(rayon::current_num_threads()).next_multiple_of(4).max(LEAST_SHARE);
+    if x.count > share {
+        y.par_chunks_mut(share * y_stride).enumerate().for_each(|(index, y)| {
+            let first = index * share;
+            part(x.part(first..(first + share).min(x.count)), w, y, y_width, y_stride);
+        });
+    } else {
+        part(x, w, y, y_width, y_stride);
+    }
+}
+
+/// [`product`] on one thread.
+fn part(x: Rows<'_>, w: TensorData<'_>, y: &mut [f32], y_width: usize, y_stride: usize) {
     match w {
         TensorData::F16(w) => {
             assert!(w.len() == y_width * x.width);

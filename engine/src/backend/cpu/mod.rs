@@ -13,6 +13,7 @@ mod slot;
 mod subsampling;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -23,11 +24,10 @@ use rayon::prelude::*;
 use crate::backend::{Backend, Decoded, Mode, Slot, Step};
 use crate::error::{Error, Result};
 use crate::features::LogMel;
-use crate::model::config::{AttentionStyle, Normalize};
 use crate::model::{Model, ModelConfig};
 
 use decoder::DecoderState;
-use encoder::{EncoderState, PositionTables};
+use encoder::PositionTables;
 use params::Params;
 use rows::Rows;
 use slot::{SlotState, Work, ring_rows};
@@ -42,8 +42,8 @@ const GROUP_ROWS: usize = 64;
 pub struct CpuBackend {
     shared: Shared,
     slots: Vec<Option<Box<SlotState>>>,
-    /// Projected positions of each context in use.
-    positions: HashMap<usize, Arc<PositionTables>>,
+    /// Projected positions in use, by the range of distances.
+    positions: HashMap<Range<i64>, Arc<PositionTables>>,
     pool: rayon::ThreadPool,
     scratch: Mutex<Vec<Scratch>>,
 }
@@ -93,13 +93,22 @@ impl CpuBackend {
     }
 
     fn positions(&mut self, mode: Mode) -> Arc<PositionTables> {
-        let Mode::Cached { context } = mode else { return Arc::new(self.shared.position_tables(0..0)) };
-        let [left, right] = self.config().encoder.contexts[context];
+        let range = match mode {
+            Mode::Cached { context } => {
+                let [left, right] = self.config().encoder.contexts[context].map(i64::from);
+                -right..left + right + 1
+            }
+            Mode::Buffered { .. } => {
+                let frames = ring_rows(self.config(), mode) as i64;
+                1 - frames..frames
+            }
+            // One pass makes its own, once it knows how many.
+            Mode::Offline { .. } => return Arc::new(self.shared.position_tables(0..0)),
+        };
+        self.positions.retain(|known, tables| *known == range || Arc::strong_count(tables) > 1);
         let shared = &self.shared;
-        let table = self.positions.entry(context).or_insert_with(|| {
-            Arc::new(shared.position_tables(-i64::from(right)..i64::from(left + right) + 1))
-        });
-        table.clone()
+        let new = || self.pool.install(|| Arc::new(shared.position_tables(range.clone())));
+        self.positions.entry(range.clone()).or_insert_with(new).clone()
     }
 }
 
@@ -172,7 +181,7 @@ impl Backend for CpuBackend {
 
     fn slot_bytes(&self, mode: Mode) -> usize {
         let config = self.config();
-        EncoderState::bytes(&config.encoder, ring_rows(config, mode)) + DecoderState::bytes(&config.decoder)
+        SlotState::bytes(config, mode) + DecoderState::bytes(&config.decoder)
     }
 }
 
@@ -231,8 +240,8 @@ impl Shared {
         let mut segments: Vec<_> = group
             .iter_mut()
             .map(|(job, work)| {
-                let range = rows..rows + work.frames.len();
-                rows = range.end;
+                let range = rows + work.decode.start..rows + work.decode.end;
+                rows += work.frames.len();
                 decoder::Segment { rows: range, state: &mut job.state.decoder, tokens: Vec::new() }
             })
             .collect();
@@ -240,7 +249,7 @@ impl Shared {
         decoder::run(&config.decoder, &self.params.decoder, encoded, &mut segments);
         let tokens: Vec<_> = segments.into_iter().map(|segment| segment.tokens).collect();
         for ((job, work), tokens) in group.iter_mut().zip(tokens) {
-            job.result = Ok(Decoded { tokens, frames: work.frames.len() });
+            job.result = Ok(Decoded { tokens, frames: work.decode.len() });
         }
     }
 
@@ -250,10 +259,14 @@ impl Shared {
         scratch.rows.clear();
         for (job, work) in group.iter_mut() {
             let state = &mut job.state;
-            if let Mode::Offline { .. } = state.mode() {
-                let frames = work.frames.len() as i64;
-                let positions = Arc::new(self.position_tables(1 - frames..frames));
-                state.size_for(config, work.frames.len(), positions);
+            let frames = work.frames.len();
+            match state.mode() {
+                Mode::Cached { .. } => {}
+                Mode::Buffered { .. } => state.size_for(config, frames, state.positions()),
+                Mode::Offline { .. } => {
+                    let range = 1 - frames as i64..frames as i64;
+                    state.size_for(config, frames, Arc::new(self.position_tables(range)));
+                }
             }
             let (mel, first) = state.features(config);
             self.geometry.run(
@@ -276,24 +289,18 @@ impl Shared {
 
 /// Whether the model can be run in this mode.
 fn check(config: &ModelConfig, mode: Mode) -> Result<()> {
-    let encoder = &config.encoder;
-    let (Mode::Cached { context } | Mode::Offline { context }) = mode;
-    let Some(&[left, right]) = encoder.contexts.get(context) else {
+    let context = mode.context();
+    if context >= config.encoder.contexts.len() {
         return Err(failed(format!("the model has no context {context}")));
-    };
-    let causal = encoder.causal_subsampling
-        && encoder.conv_context[1] == 0
-        && encoder.attention == AttentionStyle::ChunkedLimited
-        && left >= 0
-        && right >= 0
-        && config.features.normalize == Normalize::None;
-    if matches!(mode, Mode::Cached { .. }) && !causal {
-        return Err(Error::Unsupported(format!(
-            "{} is not causal, so it cannot be streamed chunk by chunk",
-            config.name
-        )));
     }
-    Ok(())
+    match mode {
+        Mode::Cached { .. } if !config.is_cache_aware(context) => Err(Error::Unsupported(format!(
+            "{} is not causal, so it cannot be streamed chunk by chunk with caches",
+            config.name
+        ))),
+        Mode::Buffered { window, .. } => window.check(),
+        Mode::Cached { .. } | Mode::Offline { .. } => Ok(()),
+    }
 }
 
 fn failed(reason: String) -> Error {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! A view of a matrix whose rows lie any distance apart.
 
+use std::ops::Range;
+
 /// `count` rows of `width` values, `stride` apart.
 #[derive(Clone, Copy)]
 pub struct Rows<'a> {
@@ -27,6 +29,11 @@ impl<'a> Rows<'a> {
     /// Rows that follow each other without a gap.
     pub fn dense(data: &'a [f32], width: usize) -> Self {
         Self::new(data, data.len() / width, width, width)
+    }
+
+    /// Some of the rows.
+    pub fn part(&self, rows: Range<usize>) -> Self {
+        Self::new(&self.data[rows.start * self.stride..], rows.len(), self.width, self.stride)
     }
 
     /// All values from the first row on.

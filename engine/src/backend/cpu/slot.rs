@@ -4,23 +4,25 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::backend::{Mode, Step, chunk_samples};
+use crate::backend::{Mode, Step, StepSizes};
 use crate::features::{LogMel, LogMelState, normalize_per_feature};
 use crate::model::ModelConfig;
-use crate::model::config::Normalize;
+use crate::model::config::{EncoderConfig, Normalize};
 
 use super::decoder::DecoderState;
 use super::encoder::{EncoderState, PositionTables, Visibility};
 use super::subsampling::Geometry;
+use super::window::{Span, WindowAudio};
 
 /// Everything that a stream carries from step to step.
 pub struct SlotState {
     mode: Mode,
     visibility: Visibility,
-    /// Encoder frames of a chunk; none offline.
-    chunk: Option<usize>,
-    chunks: u64,
+    sizes: StepSizes,
+    steps: u64,
     ended: bool,
+    /// The window of a buffered stream.
+    window: Option<WindowAudio>,
     mel_state: LogMelState,
     /// Mel frames that later encoder frames still see; the first has index `mel_first`.
     mel: Vec<f32>,
@@ -31,31 +33,58 @@ pub struct SlotState {
     pub decoder: DecoderState,
 }
 
-/// Frames that a step adds, and the mel frames of the whole stream if it ends with them.
+/// What a step is to do.
 pub struct Work {
+    /// Frames that go through the encoder.
     pub frames: Range<usize>,
+    /// Which of these are decoded.
+    pub decode: Range<usize>,
+    /// Mel frames of the whole signal, once it has ended.
     pub mel_total: Option<usize>,
 }
 
 impl SlotState {
     /// `positions` are those of the mode's context (any in offline mode, which makes its own).
     pub fn new(config: &ModelConfig, mode: Mode, positions: Arc<PositionTables>) -> Self {
-        let (Mode::Cached { context } | Mode::Offline { context }) = mode;
-        let pair = config.encoder.contexts[context];
-        let visibility = Visibility::new(config.encoder.attention, pair);
-        let chunk = matches!(mode, Mode::Cached { .. }).then(|| pair[1] as usize + 1);
+        let visibility = Visibility::new(&config.encoder, mode);
+        let encoder = match mode {
+            Mode::Cached { .. } => {
+                EncoderState::new(&config.encoder, ring_rows(config, mode), visibility, positions)
+            }
+            Mode::Buffered { .. } | Mode::Offline { .. } => {
+                EncoderState::whole(&config.encoder, ring_rows(config, mode), visibility, positions)
+            }
+        };
+        let window = match mode {
+            Mode::Buffered { window, .. } => Some(WindowAudio::new(window)),
+            Mode::Cached { .. } | Mode::Offline { .. } => None,
+        };
         Self {
             mode,
             visibility,
-            chunk,
-            chunks: 0,
+            sizes: mode.step_sizes(&config.encoder),
+            steps: 0,
             ended: false,
+            window,
             mel_state: LogMelState::default(),
             mel: Vec::new(),
             mel_first: 0,
             frames: 0,
-            encoder: EncoderState::new(&config.encoder, ring_rows(config, mode), visibility, positions),
+            encoder,
             decoder: DecoderState::new(&config.decoder),
+        }
+    }
+
+    /// Bytes of a slot of this mode but for its decoder; of one pass, before its audio is there.
+    pub fn bytes(config: &ModelConfig, mode: Mode) -> usize {
+        let rows = ring_rows(config, mode);
+        match mode {
+            Mode::Cached { .. } => EncoderState::bytes(&config.encoder, rows),
+            Mode::Buffered { window, .. } => {
+                let one = EncoderConfig { layers: 1, ..config.encoder.clone() };
+                EncoderState::bytes(&one, rows) + WindowAudio::bytes(window, config.features.mel_bins)
+            }
+            Mode::Offline { .. } => 0,
         }
     }
 
@@ -72,33 +101,44 @@ impl SlotState {
         if self.ended {
             return Err("the utterance of this slot has ended: it must be reset first".into());
         }
-        if let Some(chunk) = self.chunk {
-            let expected = chunk_samples(chunk, self.chunks);
-            // What a last step holds beyond a chunk is less than the window's half, which no complete frame sees.
-            if step.pcm.len() > expected || (step.pcm.len() < expected && !step.end) {
-                return Err(format!("a chunk of {expected} samples was due, {} came", step.pcm.len()));
-            }
+        let expected = self.sizes.of(self.steps);
+        // What a last step holds beyond a chunk is less than the window's half, which no complete frame sees.
+        let offline = matches!(self.mode, Mode::Offline { .. });
+        if !offline && (step.pcm.len() > expected || (step.pcm.len() < expected && !step.end)) {
+            return Err(format!("a chunk of {expected} samples was due, {} came", step.pcm.len()));
+        }
+        if let Some(window) = &mut self.window {
+            window.push(mel, step.pcm);
+            window.features(mel, &mut self.mel);
+            (self.ended, self.steps) = (step.end, self.steps + 1);
+            let Span { frames, decode } = window.advance(geometry, step.end);
+            return Ok(Work { frames: 0..frames, decode, mel_total: Some(self.mel.len() / mel.bins()) });
         }
         mel.push(&mut self.mel_state, step.pcm, &mut self.mel);
         if step.end {
             mel.finish(&mut self.mel_state, &mut self.mel);
         }
         self.ended = step.end;
-        self.chunks += 1;
+        self.steps += 1;
         let total = self.mel_state.frames();
         let end = if step.end {
             geometry.frames(total)
-        } else if self.chunk.is_some() {
-            geometry.complete_frames(total)
-        } else {
+        } else if offline {
             self.frames
+        } else {
+            geometry.complete_frames(total)
         };
-        Ok(Work { frames: self.frames..end.max(self.frames), mel_total: step.end.then_some(total) })
+        let frames = self.frames..end.max(self.frames);
+        Ok(Work { decode: 0..frames.len(), frames, mel_total: step.end.then_some(total) })
     }
 
-    /// Readies the encoder for one pass over `frames` frames: offline only.
+    /// Readies the encoder for one pass over `frames` frames.
     pub fn size_for(&mut self, config: &ModelConfig, frames: usize, positions: Arc<PositionTables>) {
-        self.encoder = EncoderState::new(&config.encoder, frames.max(1), self.visibility, positions);
+        if self.encoder.ring.len() != frames {
+            self.encoder = EncoderState::whole(&config.encoder, frames, self.visibility, positions);
+        } else {
+            self.encoder.positions = positions;
+        }
     }
 
     /// The mel frames held, and the index of the first; normalised where the model wants it.
@@ -109,8 +149,11 @@ impl SlotState {
         (&self.mel, self.mel_first)
     }
 
-    /// Forgets the mel frames that no later frame sees.
+    /// Forgets the mel frames that no later frame sees; a window makes them anew.
     pub fn advance(&mut self, geometry: Geometry, bins: usize, end: usize) {
+        if self.window.is_some() {
+            return;
+        }
         self.frames = end;
         let first = geometry.first_mel(end).min(self.mel_state.frames());
         if first > self.mel_first {
@@ -120,9 +163,11 @@ impl SlotState {
     }
 }
 
-/// Frames that the ring of a slot holds: the left context and the chunk; offline it is sized when the frames are known.
+/// Frames that the ring of a slot holds: the left context and the chunk, or a whole window; offline it is sized when
+/// the frames are known.
 pub fn ring_rows(config: &ModelConfig, mode: Mode) -> usize {
     match mode {
+        Mode::Buffered { window, .. } => window.frames() + usize::from(config.encoder.causal_subsampling),
         Mode::Cached { context } => {
             let [left, right] = config.encoder.contexts[context];
             left as usize + right as usize + 1

@@ -32,8 +32,11 @@ struct Level {
 impl Geometry {
     pub fn new(config: &ModelConfig) -> Self {
         let encoder = &config.encoder;
-        let (channels, causal) = (encoder.subsampling_channels, encoder.causal_subsampling);
-        Self { mel_bins: config.features.mel_bins, channels, causal }
+        Self::with(config.features.mel_bins, encoder.subsampling_channels, encoder.causal_subsampling)
+    }
+
+    pub fn with(mel_bins: usize, channels: usize, causal: bool) -> Self {
+        Self { mel_bins, channels, causal }
     }
 
     fn left_padding(self) -> usize {

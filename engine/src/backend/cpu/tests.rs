@@ -7,8 +7,9 @@ use safetensors::SafeTensors;
 use serde::Deserialize;
 
 use super::*;
-use crate::backend::{Token, chunk_samples};
-use crate::features::{HOP, LogMelState, normalize_per_feature};
+use crate::backend::{Token, Window, chunk_samples};
+use crate::features::{FRAME_SAMPLES, HOP, LogMelState, normalize_per_feature};
+use crate::model::config::AttentionStyle;
 use crate::model::{ConvertOptions, WeightType, convert};
 
 /// Largest difference of a log-mel value or an encoder output that single precision explains here.
@@ -19,6 +20,8 @@ struct Golden {
     contexts: std::collections::BTreeMap<String, Transcript>,
     #[serde(default)]
     lengths: Vec<Truncated>,
+    #[serde(default)]
+    windows: std::collections::BTreeMap<String, Vec<Chunk>>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -108,15 +111,9 @@ impl Fixture {
 
     /// Runs `pcm` through one slot and returns the encoder's output and what each step decoded.
     fn run(&self, mode: Mode, pcm: &[f32]) -> (Vec<f32>, Vec<Decoded>) {
-        let backend = self.backend();
-        let positions = match mode {
-            Mode::Cached { context } => {
-                let [left, right] = self.model.config.encoder.contexts[context].map(i64::from);
-                backend.shared.position_tables(-right..left + right + 1)
-            }
-            Mode::Offline { .. } => backend.shared.position_tables(0..0),
-        };
-        let mut state = Box::new(SlotState::new(&self.model.config, mode, Arc::new(positions)));
+        let mut backend = self.backend();
+        let positions = backend.positions(mode);
+        let mut state = Box::new(SlotState::new(&self.model.config, mode, positions));
         let (mut encoded, mut decoded) = (Vec::new(), Vec::new());
         for (pcm, end) in chunks(&self.model.config, mode, pcm) {
             let step = Step { slot: Slot(0), pcm, end };
@@ -133,11 +130,10 @@ impl Fixture {
 
 /// The steps that `pcm` is cut into.
 fn chunks<'a>(config: &ModelConfig, mode: Mode, pcm: &'a [f32]) -> Vec<(&'a [f32], bool)> {
-    let Mode::Cached { context } = mode else { return vec![(pcm, true)] };
-    let frames = config.encoder.contexts[context][1] as usize + 1;
+    let sizes = mode.step_sizes(&config.encoder);
     let (mut steps, mut rest) = (Vec::new(), pcm);
     loop {
-        let wanted = chunk_samples(frames, steps.len() as u64);
+        let wanted = sizes.of(steps.len() as u64);
         if rest.len() <= wanted {
             steps.push((rest, true));
             return steps;
@@ -162,6 +158,14 @@ fn assert_tokens(what: &str, got: &[Token], ids: &[u32], frames: &[u64], duratio
     if let Some(durations) = durations {
         assert_eq!(got.iter().map(|t| t.duration).collect::<Vec<_>>(), durations, "{what}: durations");
     }
+}
+
+/// Compares what one step decoded; returns the number of tokens.
+fn assert_chunk(what: &str, got: &Decoded, expected: &Chunk) -> usize {
+    assert_eq!(got.frames, expected.encoder_frames, "{what}");
+    let Chunk { tokens: ids, frames, durations, .. } = expected;
+    assert_tokens(what, &got.tokens, ids, frames, durations.as_deref());
+    ids.len()
 }
 
 fn tokens(decoded: &[Decoded]) -> Vec<Token> {
@@ -222,16 +226,53 @@ fn streaming_equals_nemo_offline_chunk_by_chunk() {
             assert!(!expected.chunks.is_empty(), "{what}: the fixture has no chunks");
             assert_eq!(decoded.len(), expected.chunks.len(), "{what}: chunks");
             for (i, (got, chunk)) in decoded.iter().zip(&expected.chunks).enumerate() {
-                let what = format!("{what}, chunk {i}");
-                assert_eq!(got.frames, chunk.encoder_frames, "{what}");
-                let Chunk { tokens: ids, frames, durations, .. } = chunk;
-                assert_tokens(&what, &got.tokens, ids, frames, durations.as_deref());
-                compared += ids.len();
+                compared += assert_chunk(&format!("{what}, chunk {i}"), got, chunk);
             }
         }
     }
     println!("{compared} tokens compared");
     assert!(compared > 100);
+}
+
+#[test]
+fn windows_equal_nemos_buffered_script_chunk_by_chunk() {
+    let pcm = audio();
+    let mut fixture = Fixture::load("fullatt");
+    let mut compared = 0;
+    assert_eq!(fixture.golden.windows.len(), 5);
+    for (name, expected) in std::mem::take(&mut fixture.golden.windows) {
+        let (sizes, masked) = match name.strip_suffix("-masked") {
+            Some(sizes) => (sizes, true),
+            None => (name.as_str(), false),
+        };
+        let sizes: Vec<usize> = sizes.split('-').map(|size| size.parse().expect("a number")).collect();
+        let [left, chunk, right] = sizes[..] else { panic!("{name} is no window") };
+        let model = Arc::get_mut(&mut fixture.model).expect("nobody else has it");
+        model.config.encoder.attention =
+            if masked { AttentionStyle::ChunkedLimitedWithRc } else { AttentionStyle::Regular };
+        let mode = Mode::Buffered { context: 0, window: Window { left, chunk, right } };
+        let (encoded, decoded) = fixture.run(mode, &pcm);
+        let width = fixture.model.config.encoder.width;
+        // All frames of every window were encoded; NeMo's are those that were decoded.
+        let (mut kept, mut rows, mut seen, mut done) = (Vec::new(), &encoded[..], 0, 0);
+        let window = (left + chunk + right) * FRAME_SAMPLES as usize;
+        for ((pcm, _), step) in chunks(&fixture.model.config, mode, &pcm).iter().zip(&decoded) {
+            seen += pcm.len();
+            let start = seen.saturating_sub(window);
+            let frames = (seen - start).div_ceil(FRAME_SAMPLES as usize);
+            let first = (done * FRAME_SAMPLES as usize - start) / FRAME_SAMPLES as usize;
+            kept.extend_from_slice(&rows[first * width..(first + step.frames) * width]);
+            rows = &rows[frames * width..];
+            done += step.frames;
+        }
+        assert_close(&format!("fullatt windows {name}"), &kept, &fixture.tensor(&format!("buf.{name}")));
+        assert_eq!(decoded.len(), expected.len(), "{name}");
+        for (i, (got, chunk)) in decoded.iter().zip(&expected).enumerate() {
+            compared += assert_chunk(&format!("windows {name}, window {i}"), got, chunk);
+        }
+    }
+    println!("{compared} tokens compared");
+    assert!(compared > 200);
 }
 
 #[test]

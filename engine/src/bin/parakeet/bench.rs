@@ -182,7 +182,7 @@ fn cost(engine: &Arc<Engine>, look_ahead: u32, pcm: &[f32], weights_bytes: u64) 
         least: factors[0],
         most: factors[2],
         reads_a_chunk: factors[1] * chunk_seconds / read(weights_bytes),
-        stream_bytes: engine.stream_bytes(Some(look_ahead))?,
+        stream_bytes: engine.stream_bytes(&options)?,
     })
 }
 

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The audio of a sliding window and its log-mel frames. What windows share is computed once.
+
+use std::ops::Range;
+
+use crate::backend::Window;
+use crate::features::{FRAME_SAMPLES, HOP, LogMel, LogMelState, WINDOW, WINDOW_AHEAD};
+
+use super::subsampling::Geometry;
+
+/// Mel frames at a window's start that hear it: the signal begins there, with no sample before it.
+const HEAD: usize = WINDOW.div_ceil(2).div_ceil(HOP);
+/// Mel frames that the last ones of a window are computed with, so that they hear all that they see.
+const RUN_UP: usize = 2;
+
+/// The last samples of a stream, as many as a window holds.
+pub struct WindowAudio {
+    window: Window,
+    pcm: Vec<f32>,
+    /// Sample index of the first of `pcm` in the stream.
+    start: usize,
+    /// The stream as one signal: its mel frames, from index `mel_first` on.
+    stream: LogMelState,
+    mel: Vec<f32>,
+    mel_first: usize,
+    /// Encoder frames decoded by earlier windows.
+    decoded: usize,
+}
+
+/// What a window is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Encoder frames of the window.
+    pub frames: usize,
+    /// Those of them that are decoded.
+    pub decode: Range<usize>,
+}
+
+impl WindowAudio {
+    pub fn new(window: Window) -> Self {
+        Self {
+            window,
+            pcm: Vec::new(),
+            start: 0,
+            stream: LogMelState::default(),
+            mel: Vec::new(),
+            mel_first: 0,
+            decoded: 0,
+        }
+    }
+
+    /// Bytes that a full window holds: its samples, its mel frames and the same normalised.
+    pub fn bytes(window: Window, bins: usize) -> usize {
+        (window.samples() + 2 * window.samples() / HOP * bins) * size_of::<f32>()
+    }
+
+    /// Takes the samples of the next step and lets go of those that no window holds any more.
+    pub fn push(&mut self, mel: &LogMel, pcm: &[f32]) {
+        self.pcm.extend_from_slice(pcm);
+        mel.push(&mut self.stream, pcm, &mut self.mel);
+        let surplus = self.pcm.len().saturating_sub(self.window.samples());
+        self.pcm.drain(..surplus);
+        self.start += surplus;
+        let gone = self.start.div_ceil(HOP).min(self.stream.frames());
+        if gone > self.mel_first {
+            self.mel.drain(..(gone - self.mel_first) * mel.bins());
+            self.mel_first = gone;
+        }
+    }
+
+    /// The frames of the window and which of them are decoded now: the chunk, or at the stream's `end` all that is left.
+    ///
+    /// The last window is as long as the others and so may begin between two frames (NeMo's rule): its first frame
+    /// to decode is then the one that holds the end of those decoded before.
+    pub fn advance(&mut self, geometry: Geometry, end: bool) -> Span {
+        let frame = FRAME_SAMPLES as usize;
+        let frames = geometry.frames(self.pcm.len() / HOP);
+        let left = (self.decoded * frame).saturating_sub(self.start) / frame;
+        let all = geometry.frames((self.start + self.pcm.len()) / HOP);
+        let count = if end { all.saturating_sub(self.decoded) } else { self.window.chunk };
+        let decode = left.min(frames)..(left + count).min(frames);
+        self.decoded += decode.len();
+        Span { frames, decode }
+    }
+
+    /// Mel frames of the window as a signal of its own, to `out`.
+    pub fn features(&self, mel: &LogMel, out: &mut Vec<f32>) {
+        out.clear();
+        let total = self.pcm.len() / HOP;
+        let known = (self.stream.frames() * HOP).saturating_sub(self.start) / HOP;
+        let known = known.min(total);
+        if !self.start.is_multiple_of(HOP) || known <= HEAD + RUN_UP {
+            signal(mel, &self.pcm, 0..total, out);
+            return;
+        }
+        let head = if self.start == 0 { 0 } else { HEAD };
+        signal(mel, &self.pcm[..HEAD * HOP + WINDOW_AHEAD], 0..head, out);
+        let first = self.start / HOP + head - self.mel_first;
+        out.extend_from_slice(&self.mel[first * mel.bins()..][..(known - head) * mel.bins()]);
+        let run_up = known - RUN_UP;
+        signal(mel, &self.pcm[run_up * HOP..], RUN_UP..total - run_up, out);
+    }
+}
+
+/// Appends the mel frames `frames` of `pcm` as a whole signal.
+fn signal(mel: &LogMel, pcm: &[f32], frames: Range<usize>, out: &mut Vec<f32>) {
+    if frames.is_empty() {
+        return;
+    }
+    let (mut state, mut all) = (LogMelState::default(), Vec::new());
+    mel.push(&mut state, pcm, &mut all);
+    mel.finish(&mut state, &mut all);
+    out.extend_from_slice(&all[frames.start * mel.bins()..frames.end * mel.bins()]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::config::{FeaturesConfig, Normalize};
+    use proptest::prelude::*;
+
+    fn noise(count: usize) -> Vec<f32> {
+        let mut state = 9_u32;
+        let next = |_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 24) as f32 - 0.5
+        };
+        (0..count).map(next).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+        #[test]
+        fn windows_share_features_exactly_and_decode_every_frame_once(
+            left in 0_usize..6, chunk in 1_usize..5, right in 0_usize..5, total in 1_usize..30_000, causal: bool,
+        ) {
+            let mel = LogMel::new(&FeaturesConfig {
+                sample_rate: 16_000, mel_bins: 16, normalize: Normalize::None,
+            });
+            let geometry = Geometry::with(16, 4, causal);
+            let window = Window { left, chunk, right };
+            let pcm = noise(total);
+            let mut audio = WindowAudio::new(window);
+            let (mut at, mut decoded, mut index) = (0, 0, 0);
+            let mut features = Vec::new();
+            while at < total {
+                let size = FRAME_SAMPLES as usize * if index == 0 { chunk + right } else { chunk };
+                let next = (at + size).min(total);
+                let end = next == total;
+                audio.push(&mel, &pcm[at..next]);
+                audio.features(&mel, &mut features);
+                let mut alone = Vec::new();
+                let start = next.saturating_sub(window.samples());
+                signal(&mel, &pcm[start..next], 0..(next - start) / HOP, &mut alone);
+                prop_assert!(features == alone, "window {index}");
+                let span = audio.advance(geometry, end);
+                prop_assert_eq!(span.frames, geometry.frames((next - start) / HOP));
+                prop_assert!(span.decode.end <= span.frames);
+                if !end {
+                    let at = start + span.decode.start * FRAME_SAMPLES as usize;
+                    prop_assert_eq!((at, span.decode.len()), (decoded * FRAME_SAMPLES as usize, chunk));
+                }
+                decoded += span.decode.len();
+                at = next;
+                index += 1;
+            }
+            prop_assert_eq!(decoded, geometry.frames(total / HOP), "each frame once");
+        }
+    }
+}
