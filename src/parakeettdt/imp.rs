@@ -96,15 +96,15 @@ impl ParakeetTdt {
 
     /// Audio that is needed beyond a moment before it is decoded: the look-ahead and the chunk it makes.
     pub(super) fn model_latency(&self) -> gst::ClockTime {
-        let look_ahead = self.settings().look_ahead();
+        let settings = self.settings().clone();
         let state = self.state();
-        let stream = state.run.stream.clone();
-        let of_model = state.contexts.first().map_or(0, |context| context[1].max(0) as u32);
-        drop(state);
-        let samples = match stream {
-            Some(stream) => stream.latency_samples(),
-            None => parakeet_engine::latency_samples(look_ahead.unwrap_or(of_model)),
+        let samples = match (&state.run.stream, &state.config) {
+            (Some(stream), _) => stream.latency_samples(),
+            // What doesn't suit the model is an error once it is loaded.
+            (None, Some(config)) => settings.stream(config).latency_samples(config).unwrap_or_default(),
+            (None, None) => 0,
         };
+        drop(state);
         gst::ClockTime::SECOND.mul_div_floor(samples, u64::from(SAMPLE_RATE)).unwrap_or(gst::ClockTime::MAX)
     }
 
@@ -124,11 +124,11 @@ impl ParakeetTdt {
             self.obj().factory().and_then(|factory| factory.plugin()).and_then(|plugin| plugin.filename());
         let plugin = plugin.or_else(|| env::current_exe().ok()).unwrap_or_default();
         let found = model::find(settings.model.as_deref(), &plugin);
-        let contexts = found.as_deref().ok().and_then(model::contexts).unwrap_or_default();
+        let config = found.as_deref().ok().and_then(model::config);
         let mut state = self.state();
         state.load += 1;
         state.model = Model::Loading;
-        state.contexts = contexts;
+        state.config = config;
         state.max_delay_ms = 0;
         let load = state.load;
         drop(state);

@@ -56,9 +56,9 @@ fn find_in(model: Option<&str>, variable: Option<PathBuf>, plugin: &Path) -> Res
     })
 }
 
-/// Contexts `[left, right]` of the model in `directory`, default first, from its `config.json` alone.
-pub fn contexts(directory: &Path) -> Option<Vec<[i32; 2]>> {
-    Some(ModelConfig::read(&directory.join("config.json")).ok()?.encoder.contexts)
+/// What the model in `directory` is, from its `config.json` alone.
+pub fn config(directory: &Path) -> Option<ModelConfig> {
+    ModelConfig::read(&directory.join("config.json")).ok()
 }
 
 #[cfg(test)]

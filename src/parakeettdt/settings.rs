@@ -3,11 +3,17 @@
 
 use super::Backend;
 use gst::{glib, prelude::*};
-use parakeet_engine::{BackendChoice, EngineOptions};
+use parakeet_engine::{BackendChoice, EngineOptions, StreamOptions, Window, model::ModelConfig};
 use std::sync::LazyLock;
 
 /// Value of `look-ahead` that leaves the choice to the model.
 const LOOK_AHEAD_OF_MODEL: u32 = u32::MAX;
+
+/// Milliseconds of an encoder frame.
+const FRAME_MS: usize = 80;
+
+/// Most of left context, chunk or right context: together they stay within what the engine takes.
+const LONGEST_MS: u32 = 180_000;
 
 /// The element's properties.
 #[derive(Clone, Debug)]
@@ -15,6 +21,9 @@ pub struct Settings {
     pub model: Option<String>,
     pub backend: Backend,
     look_ahead: u32,
+    left_context_ms: u32,
+    chunk_ms: u32,
+    right_context_ms: u32,
     language_code: String,
     latency_ms: u32,
     lateness_ms: u32,
@@ -26,6 +35,9 @@ impl Default for Settings {
             model: None,
             backend: Backend::Auto,
             look_ahead: LOOK_AHEAD_OF_MODEL,
+            left_context_ms: 10_000,
+            chunk_ms: 2_000,
+            right_context_ms: 2_000,
             language_code: "en-US".into(),
             latency_ms: 1_000,
             lateness_ms: 0,
@@ -34,9 +46,17 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Right context in frames of 80 ms, unless the model chooses.
-    pub fn look_ahead(&self) -> Option<u32> {
-        Some(self.look_ahead).filter(|frames| *frames != LOOK_AHEAD_OF_MODEL)
+    /// How a stream of the model is run: with its caches if it has any, else in windows.
+    pub fn stream(&self, model: &ModelConfig) -> StreamOptions {
+        let look_ahead = Some(self.look_ahead).filter(|frames| *frames != LOOK_AHEAD_OF_MODEL);
+        let frames = |ms: u32| ms as usize / FRAME_MS;
+        let window = Window {
+            left: frames(self.left_context_ms),
+            chunk: frames(self.chunk_ms),
+            right: frames(self.right_context_ms),
+        };
+        let window = Some(window).filter(|_| !model.is_cache_aware(0));
+        StreamOptions { look_ahead, window, ..StreamOptions::default() }
     }
 
     /// Budget for processing.
@@ -64,12 +84,15 @@ impl Settings {
             "model" => self.model = get::<Option<String>>(value).filter(|path| !path.is_empty()),
             "backend" => self.backend = get(value),
             "look-ahead" => self.look_ahead = get(value),
+            "left-context" => self.left_context_ms = get(value),
+            "chunk" => self.chunk_ms = get(value),
+            "right-context" => self.right_context_ms = get(value),
             "language-code" => self.language_code = get::<Option<String>>(value).unwrap_or_default(),
             "latency" => self.latency_ms = get(value),
             "lateness" => self.lateness_ms = get(value),
             _ => unreachable!("GObject passes only installed, writable properties"),
         }
-        matches!(name, "look-ahead" | "latency")
+        matches!(name, "look-ahead" | "chunk" | "right-context" | "latency")
     }
 
     /// A writable property's value.
@@ -78,6 +101,9 @@ impl Settings {
             "model" => self.model.to_value(),
             "backend" => self.backend.to_value(),
             "look-ahead" => self.look_ahead.to_value(),
+            "left-context" => self.left_context_ms.to_value(),
+            "chunk" => self.chunk_ms.to_value(),
+            "right-context" => self.right_context_ms.to_value(),
             "language-code" => self.language_code.to_value(),
             "latency" => self.latency_ms.to_value(),
             "lateness" => self.lateness_ms.to_value(),
@@ -113,6 +139,37 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
                  Will count towards total latency",
             )
             .default_value(default.look_ahead)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt::builder("left-context")
+            .nick("Left context")
+            .blurb(
+                "Audio before a chunk that a model with full attention hears again with it, in ms. \
+                 Models that stream with caches have their own",
+            )
+            .maximum(LONGEST_MS)
+            .default_value(default.left_context_ms)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt::builder("chunk")
+            .nick("Chunk")
+            .blurb(
+                "Audio whose words a model with full attention gives together, in ms; rounded down to frames of 80 ms. \
+                 Will count towards total latency with such a model",
+            )
+            .minimum(FRAME_MS as u32)
+            .maximum(LONGEST_MS)
+            .default_value(default.chunk_ms)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt::builder("right-context")
+            .nick("Right context")
+            .blurb(
+                "Audio after a chunk that a model with full attention hears before it gives the chunk's words, in ms. \
+                 Less is earlier and less accurate. Will count towards total latency with such a model",
+            )
+            .maximum(LONGEST_MS)
+            .default_value(default.right_context_ms)
             .mutable_ready()
             .build(),
         glib::ParamSpecString::builder("language-code")

@@ -211,7 +211,8 @@ impl ParakeetTdt {
         drop(state);
         let (queue_samples, overflow) =
             if live { (LIVE_QUEUE, Overflow::DropOldest) } else { (QUEUE, Overflow::Block) };
-        let options = StreamOptions { look_ahead: self.settings().look_ahead(), queue_samples, overflow };
+        let options = self.settings().stream(engine.config());
+        let options = StreamOptions { queue_samples, overflow, ..options };
         let stream = match engine.stream(&options) {
             Ok(stream) => Arc::new(stream),
             Err(error) => {

@@ -6,7 +6,7 @@ use super::{
     output::{Item, Output},
     timeline::Timeline,
 };
-use parakeet_engine::{Engine, Error, Event, Stream, Word};
+use parakeet_engine::{Engine, Error, Event, Stream, Word, model::ModelConfig};
 use std::{
     collections::VecDeque,
     sync::Arc,
@@ -67,7 +67,7 @@ pub struct State {
     /// Number of the last attempt to load; an older attempt that ends later is ignored.
     pub load: u64,
     /// Contexts of the model, default first; empty if not known yet.
-    pub contexts: Vec<[i32; 2]>,
+    pub config: Option<ModelConfig>,
     /// Greatest delay of a word in a live pipeline.
     pub max_delay_ms: u32,
     /// The part that lasts while the pads are active.
@@ -76,7 +76,7 @@ pub struct State {
 
 impl Default for State {
     fn default() -> Self {
-        State { model: Model::default(), load: 0, contexts: Vec::new(), max_delay_ms: 0, run: Run::stopped() }
+        State { model: Model::default(), load: 0, config: None, max_delay_ms: 0, run: Run::stopped() }
     }
 }
 

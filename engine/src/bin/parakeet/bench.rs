@@ -7,11 +7,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use parakeet_engine::{Engine, EngineOptions, Event, Stream, StreamOptions};
+use parakeet_engine::backend::Mode;
+use parakeet_engine::model::ModelConfig;
+use parakeet_engine::{Engine, EngineOptions, Event, Stream, StreamOptions, Window};
 use serde::Serialize;
 
 use crate::audio::AudioFile;
 use crate::failure::Failure;
+use crate::streaming::{StreamArgs, WINDOWS};
 use crate::transcribe::default_model;
 
 const RATE: f64 = 16_000.0;
@@ -35,9 +38,11 @@ pub struct Args {
     /// Run this many live streams side by side in real time instead, starting over the first second
     #[arg(long, value_name = "N")]
     streams: Option<usize>,
-    /// Right context of the live streams in frames of 80 ms [default: the model's first]
-    #[arg(long, value_name = "N")]
-    look_ahead: Option<u32>,
+    /// Find how many live streams keep up in real time in each context or window, and run that many
+    #[arg(long, conflicts_with = "streams")]
+    live: bool,
+    #[command(flatten)]
+    streaming: StreamArgs,
     /// One JSON object instead of a table
     #[arg(long)]
     json: bool,
@@ -53,14 +58,25 @@ struct Report {
     read_seconds: f64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     contexts: Vec<Cost>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    live: Option<Live>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    live: Vec<Live>,
+    /// Ways in which not even one stream keeps up.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    too_slow: Vec<String>,
+}
+
+/// One way to stream the model.
+struct Way {
+    name: String,
+    chunk_seconds: f64,
+    options: StreamOptions,
 }
 
 /// One stream, as fast as it goes.
 #[derive(Serialize)]
 struct Cost {
-    look_ahead: u32,
+    /// `look-ahead N` or the window's seconds, `LEFT-CHUNK-RIGHT`.
+    way: String,
     chunk_ms: u32,
     /// Time to compute over time of the audio, median of three runs.
     real_time_factor: f64,
@@ -74,8 +90,8 @@ struct Cost {
 /// Many streams in real time.
 #[derive(Serialize)]
 struct Live {
+    way: String,
     streams: usize,
-    look_ahead: u32,
     seconds: u32,
     words: usize,
     /// From the moment the last sample of a word came in to the moment the word came out, in seconds.
@@ -111,7 +127,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let started = Instant::now();
     let engine = Engine::open(&dir, &EngineOptions { threads: args.threads, ..Default::default() })?;
     let load_seconds = started.elapsed().as_secs_f64();
-    let first = engine.config().encoder.contexts[0][1].max(0) as u32;
+    let ways = ways(&args.streaming, engine.config())?;
     let weights = dir.join("model.safetensors");
     let weights_bytes =
         std::fs::metadata(&weights).map_err(|e| Failure::audio(&weights, e.to_string()))?.len();
@@ -123,20 +139,62 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         weights_bytes,
         read_seconds,
         contexts: Vec::new(),
-        live: None,
+        live: Vec::new(),
+        too_slow: Vec::new(),
     };
-    match args.streams {
-        Some(count) => {
-            report.live = Some(live(&engine, args.look_ahead.unwrap_or(first), count, &pcm, args.seconds)?);
+    for way in &ways {
+        if let Some(count) = args.streams {
+            report.live.push(live(&engine, way, count, &pcm, args.seconds)?);
+            break;
         }
-        None => {
-            for [_, right] in engine.config().encoder.contexts.clone() {
-                report.contexts.push(cost(&engine, right.max(0) as u32, &pcm, weights_bytes)?);
+        if args.live {
+            match most_live(&engine, way, &pcm, args.seconds)? {
+                Some(live) => report.live.push(live),
+                None => report.too_slow.push(way.name.clone()),
             }
+        } else {
+            report.contexts.push(cost(&engine, way, &pcm, weights_bytes)?);
         }
     }
     print(&report, args.json);
     Ok(())
+}
+
+/// The way that the options name, or all that the model has: its contexts if it streams with caches, else windows.
+fn ways(args: &StreamArgs, config: &ModelConfig) -> Result<Vec<Way>, Failure> {
+    let named = args.options()?;
+    let mut all = Vec::new();
+    if named != StreamOptions::default() {
+        all.push(named);
+    } else if config.is_cache_aware(0) {
+        for [_, right] in &config.encoder.contexts {
+            all.push(StreamOptions { look_ahead: u32::try_from(*right).ok(), ..named.clone() });
+        }
+    } else {
+        for [left, chunk, right] in WINDOWS {
+            all.push(StreamOptions {
+                window: Some(Window::from_seconds(left, chunk, right)?),
+                ..named.clone()
+            });
+        }
+    }
+    all.into_iter().map(|options| way(options, config)).collect()
+}
+
+fn way(options: StreamOptions, config: &ModelConfig) -> Result<Way, Failure> {
+    let seconds = |frames: usize| frames as f64 * 0.08;
+    let mode = options.mode(config)?;
+    let (name, chunk_seconds) = match mode {
+        Mode::Cached { context } => {
+            let right = config.encoder.contexts[context][1];
+            (format!("look-ahead {right}"), f64::from(right + 1) * 0.08)
+        }
+        Mode::Buffered { window: Window { left, chunk, right }, .. } => {
+            (format!("{:.1}-{:.1}-{:.1}", seconds(left), seconds(chunk), seconds(right)), seconds(chunk))
+        }
+        Mode::Offline { .. } => ("offline".into(), 0.0),
+    };
+    Ok(Way { name, chunk_seconds, options })
 }
 
 /// Seconds to read this many bytes from memory, median of nine.
@@ -153,16 +211,34 @@ fn read(bytes: u64) -> f64 {
     seconds[4]
 }
 
-fn cost(engine: &Arc<Engine>, look_ahead: u32, pcm: &[f32], weights_bytes: u64) -> Result<Cost, Failure> {
-    let options =
-        StreamOptions { look_ahead: Some(look_ahead), queue_samples: pcm.len(), ..Default::default() };
+fn cost(engine: &Arc<Engine>, way: &Way, pcm: &[f32], weights_bytes: u64) -> Result<Cost, Failure> {
+    let options = StreamOptions { queue_samples: pcm.len(), ..way.options.clone() };
     let mut factors = Vec::new();
     for _ in 0..3 {
-        let stream = engine.stream(&options)?;
-        let started = Instant::now();
+        factors.push(race(engine, &options, 1, pcm)? / (pcm.len() as f64 / RATE));
+    }
+    factors.sort_by(f64::total_cmp);
+    Ok(Cost {
+        way: way.name.clone(),
+        chunk_ms: (way.chunk_seconds * 1e3).round() as u32,
+        real_time_factor: factors[1],
+        least: factors[0],
+        most: factors[2],
+        reads_a_chunk: factors[1] * way.chunk_seconds / read(weights_bytes),
+        stream_bytes: engine.stream_bytes(&options)?,
+    })
+}
+
+/// Seconds that `count` streams take for `pcm`, each as fast as it goes.
+fn race(engine: &Arc<Engine>, options: &StreamOptions, count: usize, pcm: &[f32]) -> Result<f64, Failure> {
+    let streams: Vec<_> = (0..count).map(|_| engine.stream(options)).collect::<Result<_, _>>()?;
+    let started = Instant::now();
+    for stream in &streams {
         // The queue holds everything, so this doesn't wait.
         stream.push(pcm).map_err(|_| Failure::Closed)?;
         stream.finish();
+    }
+    for stream in &streams {
         loop {
             match stream.next() {
                 Some(Event::Finished { .. }) => break,
@@ -171,19 +247,31 @@ fn cost(engine: &Arc<Engine>, look_ahead: u32, pcm: &[f32], weights_bytes: u64) 
                 None => return Err(Failure::Closed),
             }
         }
-        factors.push(started.elapsed().as_secs_f64() / (pcm.len() as f64 / RATE));
     }
-    factors.sort_by(f64::total_cmp);
-    let chunk_seconds = f64::from(look_ahead + 1) * 0.08;
-    Ok(Cost {
-        look_ahead,
-        chunk_ms: (look_ahead + 1) * 80,
-        real_time_factor: factors[1],
-        least: factors[0],
-        most: factors[2],
-        reads_a_chunk: factors[1] * chunk_seconds / read(weights_bytes),
-        stream_bytes: engine.stream_bytes(&options)?,
-    })
+    Ok(started.elapsed().as_secs_f64())
+}
+
+/// The most streams that keep up: at their ends 95 of 100 are through with their last sample within a chunk's time.
+/// Starts from what a few streams reach as fast as they go; none if not even one keeps up.
+fn most_live(
+    engine: &Arc<Engine>,
+    way: &Way,
+    pcm: &Arc<[f32]>,
+    seconds: u32,
+) -> Result<Option<Live>, Failure> {
+    let options = StreamOptions { queue_samples: pcm.len(), ..way.options.clone() };
+    let audio = pcm.len() as f64 / RATE;
+    let alone = race(engine, &options, 1, pcm)?;
+    let together = ((2.0 * audio / alone) as usize).clamp(2, 16);
+    let mut count = (together as f64 * audio / race(engine, &options, together, pcm)?) as usize;
+    while count > 0 {
+        let seen = live(engine, way, count, pcm, seconds)?;
+        if seen.end_lag.p95 <= way.chunk_seconds {
+            return Ok(Some(seen));
+        }
+        count = count * 9 / 10;
+    }
+    Ok(None)
 }
 
 /// What one live stream showed.
@@ -195,17 +283,17 @@ struct Seen {
 
 fn live(
     engine: &Arc<Engine>,
-    look_ahead: u32,
+    way: &Way,
     count: usize,
     pcm: &Arc<[f32]>,
     seconds: u32,
 ) -> Result<Live, Failure> {
-    let options = StreamOptions { look_ahead: Some(look_ahead), ..Default::default() };
+    let options = &way.options;
     let started = Instant::now() + Duration::from_millis(100);
     let mut readers = Vec::new();
     let mut streams = Vec::new();
     for index in 0..count {
-        let stream = Arc::new(engine.stream(&options)?);
+        let stream = Arc::new(engine.stream(options)?);
         let begin = started + Duration::from_secs_f64(index as f64 / count as f64);
         streams.push((stream.clone(), begin));
         let end = begin + Duration::from_secs_f64(pcm.len() as f64 / RATE);
@@ -218,8 +306,8 @@ fn live(
         .collect::<Result<_, _>>()?;
     let different = seen.iter().filter(|s| s.words != seen[0].words).count();
     Ok(Live {
+        way: way.name.clone(),
         streams: count,
-        look_ahead,
         seconds,
         words: seen.iter().map(|s| s.words.len()).sum(),
         word_lag: percentiles(seen.iter().flat_map(|s| s.lags.clone()).collect()),
@@ -292,12 +380,12 @@ fn print(report: &Report, json: bool) {
         report.read_seconds * 1e3
     );
     if !report.contexts.is_empty() {
-        println!("look-ahead  chunk ms  real-time factor (least to most)  reads a chunk  MB a stream");
+        println!("way              chunk ms  real-time factor (least to most)  reads a chunk  MB a stream");
     }
     for cost in &report.contexts {
         println!(
-            "{:10}  {:8}  {:.4} ({:.4} to {:.4})         {:13.2}  {:11.2}",
-            cost.look_ahead,
+            "{:15}  {:8}  {:.4} ({:.4} to {:.4})         {:13.2}  {:11.2}",
+            cost.way,
             cost.chunk_ms,
             cost.real_time_factor,
             cost.least,
@@ -306,10 +394,13 @@ fn print(report: &Report, json: bool) {
             cost.stream_bytes as f64 / 1e6,
         );
     }
-    if let Some(live) = &report.live {
+    for way in &report.too_slow {
+        println!("not one live stream keeps up, {way}");
+    }
+    for live in &report.live {
         println!(
-            "{} live streams of {} s, look-ahead {}: {} words, {} streams with another text than the first",
-            live.streams, live.seconds, live.look_ahead, live.words, live.different
+            "{} live streams of {} s, {}: {} words, {} streams with another text than the first",
+            live.streams, live.seconds, live.way, live.words, live.different
         );
         for (what, lag) in [("word", &live.word_lag), ("end", &live.end_lag)] {
             println!(

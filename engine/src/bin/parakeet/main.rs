@@ -8,6 +8,7 @@ mod convert;
 mod failure;
 mod formats;
 mod resample;
+mod streaming;
 mod terminal;
 mod transcribe;
 mod wav;

@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
-use parakeet_engine::{Engine, EngineOptions, Event, Stream, StreamOptions};
+use parakeet_engine::{Engine, EngineOptions, Event, Stream};
 
 use crate::audio::{self, AudioFile};
 use crate::failure::Failure;
 use crate::formats::{self, Format, Summary, Writer};
+use crate::streaming::StreamArgs;
 use crate::terminal::Output;
 
 /// Name of the model that comes with the tool.
@@ -32,9 +33,8 @@ pub struct Args {
     /// Form of the transcript
     #[arg(long, value_enum, default_value_t = Format::Plain)]
     format: Format,
-    /// Frames of 80 ms that the model looks ahead; a model has a few to choose from, its first is the default
-    #[arg(long, value_name = "N")]
-    look_ahead: Option<u32>,
+    #[command(flatten)]
+    streaming: StreamArgs,
     /// Feed the audio in pieces of this many milliseconds; the transcript doesn't depend on it
     #[arg(long, value_name = "N")]
     chunk_ms: Option<NonZeroU32>,
@@ -59,7 +59,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     };
     let model = args.model.clone().map_or_else(default_model, Ok)?;
     let engine = Engine::open(&model, &EngineOptions::default())?;
-    let options = StreamOptions { look_ahead: args.look_ahead, ..Default::default() };
+    let options = args.streaming.options()?;
     let stream = Arc::new(engine.stream(&options)?);
 
     let seconds = match &source {
@@ -100,7 +100,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let summary = Summary {
         audio_seconds: formats::seconds(fed.samples),
         model: &config.name,
-        look_ahead: args.look_ahead.or(first),
+        look_ahead: args.streaming.look_ahead.or(first),
     };
     output.write(&writer.end(&summary))?;
     output.finish()?;
