@@ -30,6 +30,7 @@ mod batcher;
 mod engine;
 pub mod error;
 pub mod features;
+pub mod gate;
 pub mod model;
 mod queue;
 mod stream;
