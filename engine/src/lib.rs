@@ -32,6 +32,7 @@ pub mod error;
 pub mod features;
 pub mod gate;
 pub mod model;
+pub mod phrases;
 mod queue;
 mod stream;
 mod words;
