@@ -11,6 +11,7 @@ mod resample;
 mod terminal;
 mod transcribe;
 mod wav;
+mod wer;
 
 use std::process::ExitCode;
 
@@ -29,6 +30,7 @@ enum Command {
     Transcribe(transcribe::Args),
     Convert(convert::Args),
     Bench(bench::Args),
+    Wer(wer::Args),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         Command::Transcribe(args) => transcribe::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Wer(args) => wer::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
