@@ -19,9 +19,9 @@ const MOST_BARS: f64 = 60.0;
 const WIDTH: u32 = 960;
 const HEADING: u32 = 72;
 const ROW: u32 = 24;
-const AXIS: u32 = 56;
+const AXIS: u32 = 52;
 const HISTOGRAM: u32 = 340;
-const NAMES: u32 = 250;
+const NAMES: u32 = 280;
 const COUNTS: u32 = 64;
 const RIGHT: u32 = 24;
 const FONT: &str = "sans-serif";
@@ -130,7 +130,7 @@ fn draw_errors(files: &[&Scored], area: &Area) -> Drawn {
                 from = to;
             }
         }
-        let name = Text::new(shortened(&file.audio, 34), (-8, 0), anchored(14, HPos::Right, VPos::Center));
+        let name = Text::new(shortened(&file.audio, 38), (-8, 0), anchored(14, HPos::Right, VPos::Center));
         let figures = match edits.rate() {
             Some(_) => format!("{} of {}", edits.errors(), edits.reference),
             None => format!("{} where nothing is said", edits.insertions),
@@ -157,13 +157,15 @@ fn draw_latency(report: &Report, area: &Area) -> Drawn {
     }
     // Above the bars there is room for the names of the percentiles.
     let highest = counts.iter().copied().max().unwrap_or(1) as f64 * 1.35;
+    let widest = (counts.len() as f64 + 1.0) * bar;
     let mut chart = ChartBuilder::on(area)
         .margin_top(40)
+        .margin_left(16)
         .margin_right(RIGHT)
         .margin_bottom(8)
         .set_label_area_size(LabelAreaPosition::Left, COUNTS)
         .set_label_area_size(LabelAreaPosition::Bottom, AXIS - 8)
-        .build_cartesian_2d(0.0..(counts.len() as f64 + 2.0) * bar, 0.0..highest)?;
+        .build_cartesian_2d(0.0..widest, 0.0..highest)?;
     chart
         .configure_mesh()
         .disable_x_mesh()
@@ -188,15 +190,18 @@ fn draw_latency(report: &Report, area: &Area) -> Drawn {
     for (step, (name, seconds)) in [("p50", p50), ("p95", p95), ("p99", p99)].into_iter().enumerate() {
         let (at, top) = (seconds * 1e3, highest * (0.98 - 0.08 * step as f64));
         chart.draw_series([PathElement::new(vec![(at, 0.0), (at, top)], INK.stroke_width(1))])?;
-        let text = Text::new(format!("{name} {at:.0} ms"), (5, 0), anchored(13, HPos::Left, VPos::Top));
+        // Beside its line, where the picture has room.
+        let (side, shift) = if at < widest * 0.8 { (HPos::Left, 5) } else { (HPos::Right, -5) };
+        let text =
+            Text::new(format!("{name} {:.0} ms", at.round()), (shift, 0), anchored(13, side, VPos::Top));
         chart.draw_series([EmptyElement::at((at, top)) + text])?;
     }
     Ok(())
 }
 
-/// Milliseconds that a bar of the histogram stands for, so that there aren't too many bars up to `most`.
+/// Milliseconds that a bar of the histogram stands for: an encoder frame, or more if there were too many up to `most`.
 fn bar_width(most: f64) -> f64 {
-    let mut width = 20.0;
+    let mut width = 80.0;
     while most / width > MOST_BARS {
         width *= 2.0;
     }

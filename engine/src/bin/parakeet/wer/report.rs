@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn people_get_a_table() {
         let table = report().to_string();
-        assert!(table.contains("\na.wav       3      1    0    0   33.3    8.3      2.0\n"), "{table}");
+        assert!(table.contains("\na.wav       3      1    0    0   33.3    9.1      2.0\n"), "{table}");
         assert!(table.contains("\na.wav       2      0    2    0  100.0  100.0        -\n"), "{table}");
         assert!(table.contains("\na.wav       0      0    0    1      -      -      2.0\n"), "{table}");
         assert!(table.contains("\ntotal       6      1    3    1   83.3"), "{table}");
