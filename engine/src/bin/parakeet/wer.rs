@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use parakeet_engine::features::FRAME_SAMPLES;
-use parakeet_engine::{Engine, EngineOptions, StreamOptions, latency_samples};
+use parakeet_engine::{Engine, EngineOptions, StreamOptions};
 
 use crate::audio::AudioFile;
 use crate::failure::Failure;
@@ -79,15 +79,15 @@ struct Setup {
 }
 
 impl Setup {
-    /// The one place where the arguments become the way a stream runs.
-    fn new(args: &Args, engine: &Engine) -> Self {
+    /// The one place where the arguments become the way a stream runs. What is wrong with them is wrong for every file,
+    /// so a stream is opened here to see.
+    fn new(args: &Args, engine: &Arc<Engine>) -> Result<Self, Failure> {
         let first = engine.config().encoder.contexts.first().map_or(0, |&[_, right]| right.max(0) as u32);
         let look_ahead = args.look_ahead.unwrap_or(first);
         let options = StreamOptions { look_ahead: Some(look_ahead), ..Default::default() };
-        let step = (look_ahead as usize).saturating_add(1).saturating_mul(FRAME_SAMPLES as usize);
-        // A look-ahead that the model doesn't have, however large, is refused when the stream is opened.
-        let first = if look_ahead < 10_000 { latency_samples(look_ahead) as usize } else { step };
-        Self { options, look_ahead, pace: Pace { first, step } }
+        let first = engine.stream(&options)?.latency_samples() as usize;
+        let step = (look_ahead as usize + 1) * FRAME_SAMPLES as usize;
+        Ok(Self { options, look_ahead, pace: Pace { first, step } })
     }
 }
 
@@ -96,9 +96,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let utterances = manifest::read(&args.manifest)?;
     let dir = args.model.clone().map_or_else(default_model, Ok)?;
     let engine = Engine::open(&dir, &EngineOptions { threads: args.threads, ..Default::default() })?;
-    let setup = Setup::new(args, &engine);
-    // What is wrong with the options is wrong for every file.
-    drop(engine.stream(&setup.options)?);
+    let setup = Setup::new(args, &engine)?;
 
     let bar = ProgressBar::new(utterances.len() as u64);
     if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos} of {len} files") {

@@ -7,7 +7,8 @@ use parakeet_engine::{Event, Stream, Word};
 
 use crate::failure::Failure;
 
-/// When a stream has enough audio to go on: with `first` samples, and again with every `step` after them.
+/// When a stream has enough audio to go on: with `first` samples, and again with every `step` after them. Both are the
+/// stream's own: with less it would wait for audio while its events are waited for.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     /// Samples of the first chunk.
@@ -45,13 +46,12 @@ pub fn listen(stream: &Stream, pace: Pace, pcm: &[f32]) -> Result<Heard, Failure
     let started = Instant::now();
     let mut heard = Heard::default();
     let mut pushed = 0;
-    while let Some(rest) = pcm.get(pushed..)
-        && let length = if pushed == 0 { pace.first } else { pace.step }
-        && let Some(chunk) = rest.get(..length)
-    {
+    let mut wanted = pace.first;
+    while pcm.len() - pushed >= wanted {
         // A stream that takes nothing more says why in its events.
-        let _ = stream.push(chunk);
-        pushed += length;
+        let _ = stream.push(&pcm[pushed..pushed + wanted]);
+        pushed += wanted;
+        wanted = pace.step;
         // A step reports its words, then how far it came.
         loop {
             match event(stream)? {
