@@ -10,7 +10,7 @@ pub const RULE: &str = "lower case, composed (NFC); dashes and hyphens split wor
 
 /// `text` by [`RULE`]: words with one space between them.
 pub fn normalise(text: &str) -> String {
-    let text: Vec<char> = text.nfc().flat_map(char::to_lowercase).nfc().map(plain_apostrophe).collect();
+    let text: Vec<char> = text.nfc().flat_map(char::to_lowercase).map(plain_apostrophe).collect();
     let mut spaced = String::with_capacity(text.len());
     for (index, &c) in text.iter().enumerate() {
         let in_word = |at: Option<usize>| at.and_then(|at| text.get(at)).is_some_and(|&c| is_of_word(c));
@@ -28,7 +28,9 @@ pub fn normalise(text: &str) -> String {
             _ => spaced.push(c),
         }
     }
-    spaced.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+    // A mark may have come next to the letter it belongs to.
+    let composed: String = spaced.nfc().collect();
+    composed.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// The letter apostrophe and the closing quotation mark, which books print, are written ' here.
@@ -71,7 +73,7 @@ mod tests {
                 "ill disposed cold hearted 3 4",
             ),
             ("1,000 U.S. (dollars) \u{AB}ja\u{BB} \u{BF}qu\u{E9}?", "1000 us dollars ja qu\u{E9}"),
-            ("CAFE\u{301} CAF\u{C9}", "caf\u{E9} caf\u{E9}"),
+            ("CAFE\u{301} CAF\u{C9} cafe\u{AD}\u{301}", "caf\u{E9} caf\u{E9} caf\u{E9}"),
             ("STRASSE \u{D6}L \u{41F}\u{420}\u{418}\u{412}\u{415}\u{422}", "strasse \u{F6}l привет"),
             ("co\u{AD}operate zero\u{200B}width snake_case", "cooperate zerowidth snakecase"),
             ("... \u{2014} !", ""),
