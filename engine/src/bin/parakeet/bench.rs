@@ -102,12 +102,17 @@ struct Live {
     different: usize,
 }
 
+/// Of a distribution; all 0 if it is empty.
 #[derive(Serialize)]
-struct Percentiles {
-    p50: f64,
-    p95: f64,
-    p99: f64,
-    most: f64,
+pub struct Percentiles {
+    /// Median.
+    pub p50: f64,
+    /// 95 of 100 are less.
+    pub p95: f64,
+    /// 99 of 100 are less.
+    pub p99: f64,
+    /// The greatest.
+    pub most: f64,
 }
 
 /// Measures and prints.
@@ -359,7 +364,8 @@ fn watch(stream: &Stream, begin: Instant, end: Instant) -> Result<Seen, Failure>
     }
 }
 
-fn percentiles(mut values: Vec<f64>) -> Percentiles {
+/// The percentiles of `values`.
+pub fn percentiles(mut values: Vec<f64>) -> Percentiles {
     values.sort_by(f64::total_cmp);
     let at = |share: f64| {
         let index = (share * values.len() as f64) as usize;

@@ -12,6 +12,7 @@ mod streaming;
 mod terminal;
 mod transcribe;
 mod wav;
+mod wer;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,7 @@ enum Command {
     Transcribe(transcribe::Args),
     Convert(convert::Args),
     Bench(bench::Args),
+    Wer(wer::Args),
 }
 
 fn main() -> ExitCode {
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         Command::Transcribe(args) => transcribe::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Wer(args) => wer::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

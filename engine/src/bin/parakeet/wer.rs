@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: MPL-2.0
+//! `parakeet wer`: how many words a model gets wrong, how late they come and what they cost.
+
+mod align;
+mod listen;
+mod manifest;
+mod noise;
+mod normalise;
+mod plot;
+mod report;
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use parakeet_engine::features::FRAME_SAMPLES;
+use parakeet_engine::{Engine, EngineOptions, StreamOptions};
+
+use crate::audio::AudioFile;
+use crate::failure::Failure;
+use crate::transcribe::default_model;
+use listen::{Heard, Pace};
+use manifest::Utterance;
+use report::{Report, Scored};
+
+/// Measure word and character error rate, word latency and real-time factor on transcribed recordings
+#[derive(clap::Args)]
+#[command(after_long_help = format!(
+    "Errors are counted between texts in this form: {}. Of the alignments with the fewest errors the one with the \
+     most words right counts. Characters are counted with one space between words. A file that can't be decoded counts \
+     as if nothing had been recognised in it.\n\n\
+     The latency of a word is stream time, the same on every machine: from the end of the word in the audio to the end \
+     of the chunk with which it came out. Words that came out only because their file ended have none.\n\n\
+     Noise: {}.",
+    normalise::RULE, noise::DEFINITION))]
+pub struct Args {
+    /// Text file with a line per utterance, audio<TAB>reference; the audio's path is relative to the manifest's
+    /// directory, lines that are empty or begin with # are left out
+    manifest: PathBuf,
+    /// Model directory [default: as for transcribe]
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Frames of 80 ms that the model looks ahead [default: the model's first]
+    #[arg(long, value_name = "N")]
+    look_ahead: Option<u32>,
+    /// Threads that compute, 0 for all cores
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// Add pink noise, this many decibels below the speech; --help says how that is defined
+    #[arg(long, value_name = "DB", allow_negative_numbers = true, value_parser = decibels)]
+    noise: Option<f64>,
+    /// One JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Also draw errors per file and word latency into this SVG file
+    #[arg(long, value_name = "FILE.svg", value_parser = picture)]
+    plot: Option<PathBuf>,
+}
+
+fn decibels(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "expected a number of decibels".to_owned())?;
+    if (-100.0..=100.0).contains(&value) { Ok(value) } else { Err("expected -100 to 100 decibels".into()) }
+}
+
+fn picture(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    match path.extension() {
+        Some(extension) if extension.eq_ignore_ascii_case("svg") => Ok(path),
+        _ => Err("expected a name that ends in .svg".into()),
+    }
+}
+
+/// How every file is run.
+struct Setup {
+    options: StreamOptions,
+    look_ahead: u32,
+    pace: Pace,
+}
+
+impl Setup {
+    /// The one place where the arguments become the way a stream runs. What is wrong with them is wrong for every file,
+    /// so a stream is opened here to see.
+    fn new(args: &Args, engine: &Arc<Engine>) -> Result<Self, Failure> {
+        let first = engine.config().encoder.contexts.first().map_or(0, |&[_, right]| right.max(0) as u32);
+        let look_ahead = args.look_ahead.unwrap_or(first);
+        let options = StreamOptions { look_ahead: Some(look_ahead), ..Default::default() };
+        let first = engine.stream(&options)?.latency_samples() as usize;
+        let step = (look_ahead as usize + 1) * FRAME_SAMPLES as usize;
+        Ok(Self { options, look_ahead, pace: Pace { first, step } })
+    }
+}
+
+/// Measures and prints.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let utterances = manifest::read(&args.manifest)?;
+    let dir = args.model.clone().map_or_else(default_model, Ok)?;
+    let engine = Engine::open(&dir, &EngineOptions { threads: args.threads, ..Default::default() })?;
+    let setup = Setup::new(args, &engine)?;
+
+    let bar = ProgressBar::new(utterances.len() as u64);
+    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos} of {len} files") {
+        bar.set_style(style);
+    }
+    let mut files = Vec::new();
+    for (index, utterance) in utterances.iter().enumerate() {
+        let heard = hear(&engine, &setup, utterance, args.noise.map(|decibels| (decibels, index as u64)));
+        let scored = Scored::new(utterance, heard);
+        if let Some(problem) = &scored.problem {
+            bar.suspend(|| eprintln!("warning: {problem}, its words count as deletions"));
+        }
+        files.push(scored);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    if files.iter().all(|file| file.audio_seconds.is_none()) {
+        return Err(Failure::audio(&args.manifest, "none of its files could be run"));
+    }
+
+    let report = Report::new(&engine.config().name, setup.look_ahead, args.threads, args.noise, files);
+    // The picture last: the figures are worth more, should it not be possible to write it.
+    let text = if args.json { serde_json::json!(report).to_string() + "\n" } else { report.to_string() };
+    crate::terminal::Output::new(false, None).write(&text)?;
+    match &args.plot {
+        Some(path) => plot::draw(&report, path),
+        None => Ok(()),
+    }
+}
+
+/// Runs one file through a stream of its own; the samples that it has, and what came out.
+fn hear(
+    engine: &Arc<Engine>,
+    setup: &Setup,
+    utterance: &Utterance,
+    noise: Option<(f64, u64)>,
+) -> Result<(usize, Heard), Failure> {
+    let mut pcm = Vec::new();
+    AudioFile::open(&utterance.path)?.read(&mut |piece| {
+        pcm.extend_from_slice(piece);
+        ControlFlow::Continue(())
+    })?;
+    if pcm.is_empty() {
+        return Err(Failure::audio(&utterance.path, "holds no audio"));
+    }
+    if let Some((decibels, seed)) = noise {
+        noise::add(&mut pcm, decibels, seed);
+    }
+    let heard = listen::listen(&engine.stream(&setup.options)?, setup.pace, &pcm)?;
+    Ok((pcm.len(), heard))
+}
