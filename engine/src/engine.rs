@@ -12,7 +12,8 @@ use crate::backend::cpu::CpuBackend;
 use crate::batcher::{Batcher, SharedBackend};
 use crate::error::{Error, Result};
 use crate::model::{Model, ModelConfig, Vocabulary};
-use crate::stream::{Shared, Stream, StreamOptions};
+use crate::options::StreamOptions;
+use crate::stream::{Shared, Stream};
 
 /// Which backend runs the model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -122,8 +122,9 @@ impl Gate {
         self.held.clear();
     }
 
-    /// Samples pushed and not given out; speech that is yet to come starts with the first of them or later.
-    pub fn held(&self) -> usize {
+    /// Samples pushed and not given out.
+    #[cfg(test)]
+    fn held(&self) -> usize {
         self.held.len()
     }
 

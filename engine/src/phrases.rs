@@ -56,6 +56,11 @@ impl Units {
         Self { kind, pending: Vec::new() }
     }
 
+    /// The same kind of units, from the start.
+    pub fn emptied(&self) -> Self {
+        Self::new(self.kind)
+    }
+
     /// Takes the next word; gives out the units that are complete now.
     pub fn word(&mut self, word: Word) -> Vec<Unit> {
         let mut complete: Vec<Unit> = self.progress(word.start).into_iter().collect();
@@ -97,6 +102,11 @@ impl Units {
     /// What was not given out yet, as it would be if the stream ended here: a hypothesis that later words change.
     pub fn partial(&self) -> Option<Unit> {
         self.clone().finish()
+    }
+
+    /// Where what is not given out yet starts.
+    pub fn pending_start(&self) -> Option<u64> {
+        self.pending.first().map(|word| word.start)
     }
 
     /// Gives out the first `count` words.

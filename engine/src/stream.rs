@@ -6,95 +6,17 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::backend::{Decoded, Mode, Slot, StepSizes, Token, Window};
-use crate::error::{Error, Result};
-use crate::features::{FRAME_SAMPLES, SAMPLE_RATE};
-use crate::model::{ModelConfig, Vocabulary};
+use crate::backend::{Decoded, Slot, StepSizes, Token};
+use crate::error::Error;
+use crate::features::FRAME_SAMPLES;
+use crate::gate::{Gate, Part};
+use crate::model::Vocabulary;
+use crate::options::{Overflow, StreamOptions};
 use crate::queue::Queue;
 use crate::words::{FrameWord, WordBuilder};
 
 /// Events that may wait to be taken; with more the stream is not stepped until some are.
 const MOST_EVENTS: usize = 256;
-
-/// How a stream is run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StreamOptions {
-    /// Right context in encoder frames of 80 ms, one that the model was trained for; its first context if `None`.
-    pub look_ahead: Option<u32>,
-    /// Window of buffered streaming. If `None`, a model that can is streamed with caches, and another in
-    /// [`Window::default`].
-    pub window: Option<Window>,
-    /// One pass over each utterance, at its end; audio of any length is queued until then.
-    pub offline: bool,
-    /// Samples that may be queued; a chunk's worth at least is always allowed.
-    pub queue_samples: usize,
-    /// What happens when the queue is full.
-    pub overflow: Overflow,
-}
-
-impl Default for StreamOptions {
-    /// The model's first context, a queue of 30 s that holds the writer back.
-    fn default() -> Self {
-        Self {
-            look_ahead: None,
-            window: None,
-            offline: false,
-            queue_samples: 30 * SAMPLE_RATE as usize,
-            overflow: Overflow::Block,
-        }
-    }
-}
-
-impl StreamOptions {
-    /// How a stream of the model is run. Fails if the model has no such context or the window is none.
-    pub fn mode(&self, config: &ModelConfig) -> Result<Mode> {
-        let context = self.context(config)?;
-        if self.offline {
-            return Ok(Mode::Offline { context });
-        }
-        match self.window {
-            None if config.is_cache_aware(context) => Ok(Mode::Cached { context }),
-            window => {
-                let window = window.unwrap_or_default();
-                window.check().map(|()| Mode::Buffered { context, window })
-            }
-        }
-    }
-
-    /// Index of the model's context with these right frames, or of its first.
-    fn context(&self, config: &ModelConfig) -> Result<usize> {
-        let contexts = &config.encoder.contexts;
-        let Some(wanted) = self.look_ahead else { return Ok(0) };
-        let known = contexts.iter().position(|[_, right]| i64::from(*right) == i64::from(wanted));
-        known.ok_or_else(|| {
-            let known: Vec<String> = contexts
-                .iter()
-                .filter(|[_, right]| *right >= 0)
-                .map(|[_, right]| right.to_string())
-                .collect();
-            let reason = if known.is_empty() {
-                "the model hears everything; chunk and right context set its latency".into()
-            } else {
-                format!("the model has no context of {wanted} frames; it has {}", known.join(", "))
-            };
-            Error::Option { option: "look-ahead", reason }
-        })
-    }
-
-    /// Samples from the start of an encoder frame to the end of the chunk that decodes it, at most.
-    pub fn latency_samples(&self, config: &ModelConfig) -> Result<u64> {
-        self.mode(config).map(|mode| mode.step_sizes(&config.encoder).first as u64)
-    }
-}
-
-/// What happens to audio that doesn't fit into the queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Overflow {
-    /// [`Stream::push`] waits.
-    Block,
-    /// The oldest audio is given up and reported as [`Event::Lost`].
-    DropOldest,
-}
 
 /// What a stream has to say, in the order of its audio.
 #[derive(Debug)]
@@ -102,6 +24,9 @@ pub enum Overflow {
 pub enum Event {
     /// A word that won't change any more.
     Word(Word),
+    /// A word that is not complete: what it would be if the utterance ended here. With
+    /// [`StreamOptions::partials`], after each chunk that leaves one.
+    Partial(Word),
     /// No word that starts before this sample will come any more.
     Progress {
         /// On the stream's sample clock.
@@ -166,6 +91,7 @@ pub(crate) struct Shared {
     sizes: StepSizes,
     capacity: usize,
     overflow: Overflow,
+    partials: bool,
     inner: Mutex<Inner>,
     /// Signalled when room appears in the queue.
     room: Condvar,
@@ -175,10 +101,12 @@ pub(crate) struct Shared {
 
 #[derive(Default)]
 struct Inner {
+    /// Where silence is skipped.
+    gate: Option<Gate>,
     /// The first one is being decoded.
     utterances: VecDeque<Utterance>,
     queued: usize,
-    /// Samples pushed since creation or reset.
+    /// Samples pushed since creation or reset, but for those that the gate holds.
     clock: u64,
     /// When the next chunk was complete.
     due_since: Option<Instant>,
@@ -204,8 +132,10 @@ struct Utterance {
     lost: u64,
     /// No more samples will come.
     ended: bool,
-    /// [`Stream::finish`] ended it, rather than a loss.
+    /// [`Stream::finish`] ended it, rather than a loss or a pause.
     finished: bool,
+    /// It is silence that nobody decodes.
+    silent: bool,
 }
 
 /// Where the first utterance stands.
@@ -268,7 +198,7 @@ impl Stream {
                 }
             }
             let (now, later) = rest.split_at(room.min(rest.len()));
-            inner.append(now);
+            self.shared.take(&mut inner, now);
             rest = later;
             self.shared.schedule(&mut inner, &self.queue);
         }
@@ -279,6 +209,10 @@ impl Stream {
     /// after this begins a new utterance.
     pub fn finish(&self) {
         let mut inner = self.shared.lock();
+        if let Some(mut gate) = inner.gate.take() {
+            gate.finish(|part| self.shared.append(&mut inner, part));
+            inner.gate = Some(gate);
+        }
         let base = inner.clock;
         match inner.utterances.back_mut() {
             Some(last) if !last.ended => (last.ended, last.finished) = (true, true),
@@ -296,6 +230,7 @@ impl Stream {
     pub fn reset(&self) {
         let mut inner = self.shared.lock();
         *inner = Inner {
+            gate: inner.gate.as_ref().map(|_| Gate::default()),
             generation: inner.generation + 1,
             slot_is_stale: true,
             scheduled: inner.scheduled,
@@ -359,7 +294,8 @@ impl Shared {
             sizes,
             capacity: options.queue_samples.max(sizes.first).max(sizes.later),
             overflow: options.overflow,
-            inner: Mutex::default(),
+            partials: options.partials,
+            inner: Mutex::new(Inner { gate: options.skip_silence.then(Gate::default), ..Inner::default() }),
             room: Condvar::new(),
             news: Condvar::new(),
         }
@@ -367,6 +303,42 @@ impl Shared {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes samples in, through the gate if there is one.
+    fn take(&self, inner: &mut Inner, pcm: &[f32]) {
+        match inner.gate.take() {
+            Some(mut gate) => {
+                gate.push(pcm, |part| self.append(inner, part));
+                inner.gate = Some(gate);
+            }
+            None => self.append(inner, Part::Speech { start: inner.clock, pcm }),
+        }
+    }
+
+    /// Queues speech and notes silence, which ends the utterance before it.
+    fn append(&self, inner: &mut Inner, part: Part<'_>) {
+        match part {
+            Part::Speech { pcm, .. } => inner.append(pcm),
+            Part::Silence { samples, .. } => {
+                let base = inner.clock;
+                inner.clock += samples;
+                let sample = inner.clock;
+                match inner.utterances.back_mut() {
+                    None => inner.report(Event::Progress { sample }, &self.news),
+                    Some(last) if last.silent => {}
+                    Some(last) => {
+                        last.ended = true;
+                        inner.utterances.push_back(Utterance {
+                            base,
+                            ended: true,
+                            silent: true,
+                            ..Default::default()
+                        });
+                    }
+                }
+            }
+        }
     }
 
     /// Puts the stream into the batcher's queue if it can be stepped and isn't there.
@@ -452,6 +424,7 @@ impl Shared {
         }
         let done = base + decoding.samples;
         let horizon = decoding.words.horizon(decoding.frames) * FRAME_SAMPLES;
+        let partial = if self.partials { decoding.words.partial(&self.vocabulary) } else { None };
         for word in words {
             inner.report(Event::Word(word_at(word, base, done)), &self.news);
         }
@@ -462,8 +435,16 @@ impl Shared {
             if inner.utterances.pop_front().is_some_and(|utterance| utterance.finished) {
                 inner.report(Event::Finished { sample: done }, &self.news);
             }
+            if inner.utterances.front().is_some_and(|next| next.silent) {
+                inner.utterances.pop_front();
+                let sample = inner.utterances.front().map_or(inner.clock, |next| next.base - next.lost);
+                inner.report(Event::Progress { sample }, &self.news);
+            }
         } else {
             inner.report(Event::Progress { sample: done.min(base + horizon) }, &self.news);
+            if let Some(word) = partial {
+                inner.report(Event::Partial(word_at(word, base, done)), &self.news);
+            }
         }
     }
 }
@@ -515,6 +496,7 @@ impl Inner {
                     lost: count as u64,
                     ended: utterance.ended,
                     finished: utterance.finished,
+                    silent: false,
                 };
                 (utterance.ended, utterance.finished) = (true, false);
                 self.utterances.insert(1, after);

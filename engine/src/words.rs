@@ -29,7 +29,7 @@ pub struct FrameWord {
 ///
 /// A word begins at a token with a leading space that isn't punctuation (NeMo `get_words_offsets`). It is complete when
 /// the next one begins, after a pause, or at the end of the utterance.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct WordBuilder {
     pending: Vec<Token>,
     /// Whether a word was given out before.
@@ -61,6 +61,11 @@ impl WordBuilder {
         let end = spoken.map_or(start, |token| token.frame + u64::from(token.duration)).max(start + 1);
         let confidence = tokens.iter().map(|token| token.log_prob.exp()).fold(1.0, f32::min);
         Some(FrameWord { text: vocabulary.decode(&ids), start, end, confidence, joined, tokens })
+    }
+
+    /// The word not yet given out, as it would be if the utterance ended here.
+    pub fn partial(&self, vocabulary: &Vocabulary) -> Option<FrameWord> {
+        self.clone().finish(vocabulary)
     }
 
     /// The first frame that a word not yet given out may start at, when `frames` frames are decoded.

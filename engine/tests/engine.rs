@@ -9,7 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 use parakeet_engine::{
-    BackendChoice, Engine, EngineOptions, Event, Overflow, PushError, Stream, StreamOptions, Token, Word,
+    BackendChoice, Engine, EngineOptions, Event, Overflow, PushError, Stream, StreamOptions, Token, Window,
+    Word,
 };
 use serde::Deserialize;
 
@@ -457,4 +458,124 @@ fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").expect("this is Linux");
     let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("a number");
     pages * 4096
+}
+
+#[test]
+fn one_pass_windows_and_skipped_silence_give_the_same_words() {
+    let engine = engine();
+    // The model is causal, and a window that holds everything shows it all that it sees: the chunk and right context are
+    // whole chunks of its own.
+    let window = Window::from_seconds(20.0, 1.12, 1.12).expect("a window");
+    let ways = [
+        StreamOptions { offline: true, ..Default::default() },
+        StreamOptions { window: Some(window), ..Default::default() },
+        StreamOptions { skip_silence: true, ..Default::default() },
+    ];
+    let mut compared = 0;
+    for (name, file) in &expected().files {
+        let pcm = wav(&Path::new(SPEECH).join(name));
+        for (context, expected) in &file.contexts {
+            for way in &ways {
+                let options = StreamOptions { look_ahead: Some(look_ahead(context)), ..way.clone() };
+                let stream = engine.stream(&options).expect("a stream");
+                let words = transcribe(&stream, &pcm, 4_000);
+                compared += assert_same(&format!("{name} {context} {way:?}"), &words, expected);
+            }
+        }
+    }
+    println!("{compared} tokens compared");
+    assert!(compared >= 1_200);
+}
+
+#[test]
+fn speech_in_silence_is_heard_as_if_it_were_alone() {
+    let engine = engine();
+    let options = StreamOptions { skip_silence: true, ..Default::default() };
+    let stream = engine.stream(&options).expect("a stream");
+    let speech = speech();
+    // A room at -60 dBFS, digital silence, the same sentence thrice.
+    let mut state = 1_u32;
+    let mut room = |seconds: usize| -> Vec<f32> {
+        let next = |_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            ((state >> 8) as f32 / (1 << 23) as f32 - 1.0) * 1.7e-3
+        };
+        (0..seconds * 16_000).map(next).collect()
+    };
+    let silences = [vec![0.0; 60 * 16_000], room(40), vec![0.0; 16_000 * 4]];
+    let (mut pcm, mut starts) = (Vec::new(), Vec::new());
+    for silence in &silences {
+        pcm.extend_from_slice(silence);
+        starts.push(pcm.len() as u64);
+        pcm.extend_from_slice(&speech);
+    }
+    pcm.extend(room(20));
+    for piece in pcm.chunks(1_000) {
+        stream.push(piece).expect("the stream takes audio");
+    }
+    stream.finish();
+    let (words, events) = utterance(&stream);
+    assert!(
+        matches!(events[..], [.., Event::Finished { sample }] if sample == pcm.len() as u64),
+        "{events:?}"
+    );
+    // Each time the words are those of the stretch that begins 0.5 s or a little more before what the gate noticed.
+    let plain = engine.stream(&StreamOptions::default()).expect("a stream");
+    let mut rest = &words[..];
+    for start in starts {
+        let end = start as usize + speech.len() + 16_000;
+        let stretches = (0..=9).map(|frames| (start as usize / 1_280 - frames) * 1_280);
+        let same = |from: &usize| {
+            let alone = transcribe(&plain, &pcm[*from..end.min(pcm.len())], 4_000);
+            plain.reset();
+            let same = |(word, twin): (&Word, &Word)| {
+                word.text == twin.text && word.start == *from as u64 + twin.start
+            };
+            (rest.len() >= alone.len() && rest.iter().zip(&alone).all(same)).then_some(alone.len())
+        };
+        let found = stretches.filter_map(|from| same(&from)).next();
+        let count = found.unwrap_or_else(|| panic!("speech at {start}: {}", text(rest)));
+        assert!(count > 10);
+        rest = &rest[count..];
+    }
+    assert!(rest.is_empty(), "{}", text(rest));
+}
+
+#[test]
+fn hours_of_silence_are_skipped_and_time_goes_on() {
+    let engine = engine();
+    let options = StreamOptions { skip_silence: true, ..Default::default() };
+    let stream = engine.stream(&options).expect("a stream");
+    let second = vec![0.0; 16_000];
+    for _ in 0..3 * 3_600 {
+        stream.push(&second).expect("the stream takes audio");
+    }
+    let words = transcribe(&stream, &speech(), 16_000);
+    assert!(text(&words).starts_with("Had he married a more amiable woman"), "{}", text(&words));
+    assert!(words.iter().all(|word| word.start >= 3 * 3_600 * 16_000), "{words:?}");
+}
+
+#[test]
+fn partial_words_grow_into_words() {
+    let engine = engine();
+    let options = StreamOptions { look_ahead: Some(0), partials: true, ..Default::default() };
+    let stream = engine.stream(&options).expect("a stream");
+    for piece in speech().chunks(1_280) {
+        stream.push(piece).expect("the stream takes audio");
+    }
+    stream.finish();
+    let (mut partials, mut grown, mut words) = (Vec::<Word>::new(), 0, 0);
+    loop {
+        match stream.next().expect("the stream goes on") {
+            Event::Partial(word) => partials.push(word),
+            Event::Word(word) => {
+                assert!(partials.iter().all(|partial| partial.start == word.start), "{partials:?} {word:?}");
+                grown += usize::from(partials.iter().any(|partial| partial.text == word.text));
+                (words, partials) = (words + 1, Vec::new());
+            }
+            Event::Finished { .. } => break,
+            event => assert!(matches!(event, Event::Progress { .. }), "{event:?}"),
+        }
+    }
+    assert!(words > 5 && grown + 2 >= words, "{grown} of {words} words were announced");
 }

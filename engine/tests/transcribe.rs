@@ -195,3 +195,28 @@ fn a_reader_that_goes_away_is_no_error() {
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.success(), String::from_utf8_lossy(&output.stderr).as_ref()), (true, ""));
 }
+
+#[test]
+fn one_pass_and_windows_that_hold_everything_change_nothing() {
+    let whole = json(&speech(), &[], &[]);
+    assert_eq!(json(&speech(), &["--offline"], &[]), whole);
+    assert_eq!(json(&speech(), &["--left", "20", "--chunk", "1.12", "--right", "1.12"], &[]), whole);
+    let short = json(&speech(), &["--left", "1", "--chunk", "0.5", "--right", "0.5"], &[]);
+    assert_ne!(short["tokens"], whole["tokens"], "windows of 2 s hear less");
+    assert!(short["words"].as_array().unwrap().len() > 5, "{short}");
+}
+
+#[test]
+fn windows_out_of_range_are_named() {
+    for (arguments, expected) in [
+        (["--chunk", "0.05"], "chunk: shorter than an encoder frame of 80 ms"),
+        (["--left", "-1"], "unexpected argument"),
+        (["--left", "1e9"], "left: 1000000000 s is outside 0 to 600 s"),
+        (["--right", "nan"], "right: NaN s is outside 0 to 600 s"),
+    ] {
+        let output = transcribe(&speech(), &arguments, &[]);
+        assert!(!output.status.success());
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.contains(expected), "{arguments:?}: {error}");
+    }
+}

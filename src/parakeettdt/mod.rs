@@ -5,14 +5,19 @@
  * @see_also: transcriberbin, textwrap, srtenc
  *
  * Turns speech into text with an NVIDIA Parakeet or Nemotron model: FastConformer encoder, TDT or RNN-T decoder.
- * Each word is one buffer with the time at which it was spoken; gap events fill the time between words.
+ * Each word, or phrase or sentence (`text-unit`), is one buffer with the time at which it was spoken; gap events fill the
+ * time between.
  *
  * The plugin comes with a small English model, `parakeet-tdt-mini`, so the element works as it is. Larger models are
  * converted once with `parakeet convert` and named in the `model` property. A model is loaded in the background on the
  * way to READY, once for all elements of a process that name the same one; progress messages tell how it goes.
  *
+ * Models with full attention, such as parakeet-tdt-0.6b-v3, hear a window of `left-context`, `chunk` and `right-context`
+ * that moves on by a chunk; models that stream with caches choose among their own contexts with `look-ahead`. Silence is
+ * not recognised at all unless `skip-silence` is off.
+ *
  * With a live source the latency is the audio that the model needs beyond a word (`look-ahead` frames of 80 ms and the
- * chunk they make) and the `latency` property. If recognition can't keep up, the oldest waiting audio is dropped with
+ * chunk they make, or `chunk` and `right-context`) and the `latency` property. If recognition can't keep up, the oldest waiting audio is dropped with
  * a warning. Without a live source nothing is ever dropped: the source waits.
  *
  * The audio is 16 kHz mono; put audioconvert and audioresample before the element.
@@ -58,6 +63,28 @@ pub enum Backend {
     /// The processor.
     #[enum_value(name = "CPU: works everywhere", nick = "cpu")]
     Cpu,
+}
+
+/// What one text buffer holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
+#[enum_type(name = "GstParakeetTextUnit")]
+pub enum TextUnit {
+    /// Each word by itself.
+    #[default]
+    #[enum_value(name = "Word: each by itself, as soon as it can't change any more", nick = "word")]
+    Word,
+    /// Up to punctuation or a pause.
+    #[enum_value(
+        name = "Phrase: up to punctuation, a pause of 0.5 s, two caption lines or 7 s",
+        nick = "phrase"
+    )]
+    Phrase,
+    /// Up to a full stop or a long pause.
+    #[enum_value(
+        name = "Sentence: up to its punctuation, a pause of 1.5 s, 400 characters or 20 s",
+        nick = "sentence"
+    )]
+    Sentence,
 }
 
 pub(crate) fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What the user sets on the element: properties, their defaults and their meaning.
 
-use super::Backend;
+use super::{Backend, TextUnit};
 use gst::{glib, prelude::*};
-use parakeet_engine::{BackendChoice, EngineOptions, StreamOptions, Window, model::ModelConfig};
+use parakeet_engine::{BackendChoice, EngineOptions, StreamOptions, Units, Window, model::ModelConfig};
 use std::sync::LazyLock;
 
 /// Value of `look-ahead` that leaves the choice to the model.
@@ -24,6 +24,9 @@ pub struct Settings {
     left_context_ms: u32,
     chunk_ms: u32,
     right_context_ms: u32,
+    skip_silence: bool,
+    text_unit: TextUnit,
+    partials: bool,
     language_code: String,
     latency_ms: u32,
     lateness_ms: u32,
@@ -38,6 +41,9 @@ impl Default for Settings {
             left_context_ms: 10_000,
             chunk_ms: 2_000,
             right_context_ms: 2_000,
+            skip_silence: true,
+            text_unit: TextUnit::Word,
+            partials: false,
             language_code: "en-US".into(),
             latency_ms: 1_000,
             lateness_ms: 0,
@@ -56,7 +62,17 @@ impl Settings {
             right: frames(self.right_context_ms),
         };
         let window = Some(window).filter(|_| !model.is_cache_aware(0));
-        StreamOptions { look_ahead, window, ..StreamOptions::default() }
+        let Self { skip_silence, partials, .. } = *self;
+        StreamOptions { look_ahead, window, skip_silence, partials, ..StreamOptions::default() }
+    }
+
+    /// An empty collection of the units that text is pushed in.
+    pub fn units(&self) -> Units {
+        Units::new(match self.text_unit {
+            TextUnit::Word => parakeet_engine::TextUnit::Word,
+            TextUnit::Phrase => parakeet_engine::TextUnit::Phrase,
+            TextUnit::Sentence => parakeet_engine::TextUnit::Sentence,
+        })
     }
 
     /// Budget for processing.
@@ -87,6 +103,9 @@ impl Settings {
             "left-context" => self.left_context_ms = get(value),
             "chunk" => self.chunk_ms = get(value),
             "right-context" => self.right_context_ms = get(value),
+            "skip-silence" => self.skip_silence = get(value),
+            "text-unit" => self.text_unit = get(value),
+            "partials" => self.partials = get(value),
             "language-code" => self.language_code = get::<Option<String>>(value).unwrap_or_default(),
             "latency" => self.latency_ms = get(value),
             "lateness" => self.lateness_ms = get(value),
@@ -104,6 +123,9 @@ impl Settings {
             "left-context" => self.left_context_ms.to_value(),
             "chunk" => self.chunk_ms.to_value(),
             "right-context" => self.right_context_ms.to_value(),
+            "skip-silence" => self.skip_silence.to_value(),
+            "text-unit" => self.text_unit.to_value(),
+            "partials" => self.partials.to_value(),
             "language-code" => self.language_code.to_value(),
             "latency" => self.latency_ms.to_value(),
             "lateness" => self.lateness_ms.to_value(),
@@ -170,6 +192,26 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             )
             .maximum(LONGEST_MS)
             .default_value(default.right_context_ms)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecBoolean::builder("skip-silence")
+            .nick("Skip silence")
+            .blurb("Leave out what holds no speech: it costs nothing and gives no words. Speech is heard from 0.5 s before it")
+            .default_value(default.skip_silence)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecEnum::builder_with_default("text-unit", default.text_unit)
+            .nick("Text unit")
+            .blurb("What a buffer holds. More than a word comes once it is complete, so later; raise latency for it in a live pipeline")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecBoolean::builder("partials")
+            .nick("Partials")
+            .blurb(
+                "Post element messages named parakeettdt/partial with the text that was recognised but not pushed yet; \
+                 later words may change it",
+            )
+            .default_value(default.partials)
             .mutable_ready()
             .build(),
         glib::ParamSpecString::builder("language-code")

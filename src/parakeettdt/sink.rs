@@ -211,7 +211,8 @@ impl ParakeetTdt {
         drop(state);
         let (queue_samples, overflow) =
             if live { (LIVE_QUEUE, Overflow::DropOldest) } else { (QUEUE, Overflow::Block) };
-        let options = self.settings().stream(engine.config());
+        let settings = self.settings().clone();
+        let (options, units) = (settings.stream(engine.config()), settings.units());
         let options = StreamOptions { queue_samples, overflow, ..options };
         let stream = match engine.stream(&options) {
             Ok(stream) => Arc::new(stream),
@@ -230,6 +231,7 @@ impl ParakeetTdt {
             return Err(gst::FlowError::Flushing);
         }
         state.run.stream = Some(stream.clone());
+        state.run.units = units;
         let dropped = state.run.backlog.dropped();
         state.run.offset = dropped;
         let lost = if dropped > 0 { state.run.lost(0, dropped) } else { None };

@@ -6,7 +6,7 @@ use super::{
     output::{Item, Output},
     timeline::Timeline,
 };
-use parakeet_engine::{Engine, Error, Event, Stream, Word, model::ModelConfig};
+use parakeet_engine::{Engine, Error, Event, Stream, Unit, Units, Word, model::ModelConfig};
 use std::{
     collections::VecDeque,
     sync::Arc,
@@ -57,8 +57,19 @@ pub enum Action {
     Item(Item),
     /// Tell about dropped audio.
     Lost(Loss),
+    /// A hypothesis to tell the application.
+    Partial(Partial),
     /// The recogniser is dead; tell why.
     Fail(Error),
+}
+
+/// Text that later words may change.
+#[derive(Debug)]
+pub struct Partial {
+    /// Text since the last that was pushed.
+    pub text: String,
+    /// Where it starts, in nanoseconds on the source pad's timeline.
+    pub start: Option<u64>,
 }
 
 /// State of the element.
@@ -66,7 +77,7 @@ pub struct State {
     pub model: Model,
     /// Number of the last attempt to load; an older attempt that ends later is ignored.
     pub load: u64,
-    /// Contexts of the model, default first; empty if not known yet.
+    /// What the model is; none if not known yet.
     pub config: Option<ModelConfig>,
     /// Greatest delay of a word in a live pipeline.
     pub max_delay_ms: u32,
@@ -147,6 +158,8 @@ pub struct Run {
     pending: VecDeque<Pending>,
     /// No word that starts before this sample will come any more.
     progress: u64,
+    /// Words until they are a unit of text.
+    pub units: Units,
     output: Output,
     loss: Option<Loss>,
     loss_told: Option<Instant>,
@@ -176,6 +189,7 @@ impl Run {
             live: old.live,
             info: old.info,
             pending: events.collect(),
+            units: old.units.emptied(),
             ..Run::default()
         };
     }
@@ -213,12 +227,25 @@ impl Run {
             self.output.begin(start);
         }
         match event {
-            Event::Word(word) => self.word(&word),
-            Event::Progress { sample } => {
-                self.progress = self.progress.max(self.offset + sample);
-                self.advance(false)
+            Event::Word(word) => {
+                let units = self.units.word(word);
+                units.iter().flat_map(|unit| self.unit(unit)).collect()
             }
-            Event::Finished { sample } => self.finished(self.offset + sample),
+            Event::Partial(word) => vec![Action::Partial(self.partial(word))],
+            Event::Progress { sample } => {
+                let unit = self.units.progress(sample);
+                let mut actions: Vec<_> = unit.iter().flat_map(|unit| self.unit(unit)).collect();
+                let sample = self.units.pending_start().map_or(sample, |start| start.min(sample));
+                self.progress = self.progress.max(self.offset + sample);
+                actions.extend(self.advance(false));
+                actions
+            }
+            Event::Finished { sample } => {
+                let unit = self.units.finish();
+                let mut actions: Vec<_> = unit.iter().flat_map(|unit| self.unit(unit)).collect();
+                actions.extend(self.finished(self.offset + sample));
+                actions
+            }
             Event::Lost { start, samples } => self.lost(self.offset + start, samples).into_iter().collect(),
             Event::Failed(error) => {
                 self.dead = true;
@@ -257,15 +284,25 @@ impl Run {
         Action::Event(event)
     }
 
-    fn word(&mut self, word: &Word) -> Vec<Action> {
+    /// The text that is not pushed yet, with the word that is being said.
+    fn partial(&self, word: Word) -> Partial {
+        let start = self.units.pending_start().unwrap_or(word.start);
+        let mut units = self.units.clone();
+        // What a new word completes is pushed only with the whole word.
+        let mut text: Vec<String> = units.word(word).into_iter().map(|unit| unit.text).collect();
+        text.extend(units.finish().map(|unit| unit.text));
+        Partial { text: text.join(" "), start: self.timeline.start(self.offset + start) }
+    }
+
+    fn unit(&mut self, unit: &Unit) -> Vec<Action> {
         // A duration may reach beyond the utterance's last sample, where time may jump.
         let limit = self.pending.iter().find_map(|pending| match pending {
             Pending::Finish { at } => Some(*at),
             _ => None,
         });
         let limit = limit.unwrap_or(u64::MAX);
-        let start = (self.offset + word.start).min(limit.saturating_sub(1));
-        let end = (self.offset + word.end).min(limit);
+        let start = (self.offset + unit.start).min(limit.saturating_sub(1));
+        let end = (self.offset + unit.end).min(limit);
         // Words come in order: nothing before this one will come any more.
         self.progress = self.progress.max(start);
         let mut actions = Vec::new();
@@ -276,7 +313,7 @@ impl Run {
             actions.push(self.release(event));
         }
         if let (Some(start), Some(end)) = (self.timeline.start(start), self.timeline.end_of(end)) {
-            actions.extend(self.output.word(&word.text, start, end).map(Action::Item));
+            actions.extend(self.output.word(&unit.text, start, end).map(Action::Item));
         }
         actions
     }

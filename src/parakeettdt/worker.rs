@@ -4,7 +4,7 @@
 use super::{
     imp::{CAT, ParakeetTdt},
     output::Item,
-    state::{Action, Loss},
+    state::{Action, Loss, Partial},
     timeline::SAMPLE_RATE,
 };
 use gst::{glib, prelude::*, subclass::prelude::*};
@@ -72,6 +72,10 @@ impl ParakeetTdt {
                     self.warn_of_loss(loss);
                     Ok(gst::FlowSuccess::Ok)
                 }
+                Action::Partial(partial) => {
+                    self.tell_partial(&partial);
+                    Ok(gst::FlowSuccess::Ok)
+                }
                 Action::Fail(error) => {
                     gst::element_imp_error!(self, gst::LibraryError::Failed, ("recognition failed: {error}"));
                     Ok(gst::FlowSuccess::Ok)
@@ -111,6 +115,15 @@ impl ParakeetTdt {
         }
         self.observe_delay(time(start));
         self.src_pad.push(buffer)
+    }
+
+    /// Posts a hypothesis for the application; it is no text of the stream.
+    fn tell_partial(&self, partial: &Partial) {
+        let mut structure = gst::Structure::builder("parakeettdt/partial").field("text", &partial.text);
+        if let Some(start) = partial.start {
+            structure = structure.field("timestamp", time(start));
+        }
+        self.post(gst::message::Element::builder(structure.build()).src(&*self.obj()).build());
     }
 
     /// Remembers the greatest time from when a word was said to now.

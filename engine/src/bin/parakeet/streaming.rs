@@ -27,18 +27,21 @@ pub struct StreamArgs {
     /// Hear everything, then decode it in one pass
     #[arg(long)]
     offline: bool,
+    /// Leave silence out: each stretch of speech is recognised by itself
+    #[arg(long)]
+    skip_silence: bool,
 }
 
 impl StreamArgs {
     /// The options of a stream.
     pub fn options(&self) -> Result<StreamOptions, Failure> {
-        let Self { look_ahead, left, chunk, right, offline } = *self;
+        let Self { look_ahead, left, chunk, right, offline, skip_silence } = *self;
         let window = match (left, chunk, right) {
             (None, None, None) => None,
             _ => {
                 Some(Window::from_seconds(left.unwrap_or(10.0), chunk.unwrap_or(2.0), right.unwrap_or(2.0))?)
             }
         };
-        Ok(StreamOptions { look_ahead, window, offline, ..StreamOptions::default() })
+        Ok(StreamOptions { look_ahead, window, offline, skip_silence, ..StreamOptions::default() })
     }
 }

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What a text buffer holds, and text that is told before it is sure.
+
+mod common;
+
+use common::*;
+use gst::prelude::*;
+
+fn with(property: &str, value: &str) -> (Bench, Vec<i16>) {
+    let element = element();
+    element.set_property_from_str(property, value);
+    (Bench::with(element, false), speech("0870"))
+}
+
+#[test]
+fn units_hold_the_words_in_order_and_in_time() {
+    let whole = expected("0870", "70,13").text;
+    let mut counts = Vec::new();
+    for unit in ["word", "phrase", "sentence"] {
+        let (mut bench, pcm) = with("text-unit", unit);
+        let end = bench.push(&pcm, gst::ClockTime::ZERO, 20 * MS);
+        let outs = bench.drain();
+        assert_eq!(text(&outs), whole, "{unit}");
+        assert_eq!(assert_contiguous(&outs), Some((gst::ClockTime::ZERO, end)), "{unit}");
+        counts.push(outs.iter().filter(|out| matches!(out, Out::Word { .. })).count());
+        bench.assert_no_errors();
+    }
+    let [words, phrases, sentences] = counts[..] else { unreachable!() };
+    assert_eq!(words, whole.split(' ').count());
+    assert!(sentences <= phrases && phrases < words, "{counts:?}");
+}
+
+#[test]
+fn partials_are_messages_that_grow_into_the_text() {
+    let element = element();
+    element.set_property_from_str("text-unit", "sentence");
+    element.set_property("partials", true);
+    element.set_property("look-ahead", 0_u32);
+    let mut bench = Bench::with(element, false);
+    bench.push(&speech("0870"), gst::ClockTime::ZERO, 20 * MS);
+    let outs = bench.drain();
+    let whole = text(&outs);
+    assert_eq!(whole, expected("0870", "70,0").text);
+    let mut longest = 0;
+    let mut told = 0;
+    for message in bench.bus.iter_filtered(&[gst::MessageType::Element]) {
+        let structure = message.structure().unwrap();
+        assert_eq!(structure.name(), "parakeettdt/partial");
+        let text: String = structure.get("text").unwrap();
+        assert!(structure.get::<gst::ClockTime>("timestamp").is_ok());
+        let words: Vec<&str> = text.split(' ').collect();
+        // All but the last word are final.
+        let sure = words[..words.len() - 1].join(" ");
+        assert!(whole.contains(&sure), "{text}");
+        longest = longest.max(words.len());
+        told += 1;
+    }
+    assert!(told > 10 && longest > 5, "{told} partials, the longest of {longest} words");
+}
