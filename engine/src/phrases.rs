@@ -224,14 +224,14 @@ mod tests {
     use super::*;
 
     fn word(text: &str, start: u64, end: u64) -> Word {
-        Word { text: text.into(), start, end, confidence: 1.0, joined: false, tokens: Vec::new() }
+        Word { text: text.into(), start, end, confidence: 1.0, heard: 0, joined: false, tokens: Vec::new() }
     }
 
     /// Words of `length` samples, each `gap` after the one before; `+` before a word says that it is joined.
     fn words(text: &str, length: u64, gap: u64) -> Vec<Word> {
         let at = |i: usize| i as u64 * (length + gap);
         let made = text.split(' ').enumerate().map(|(i, text)| match text.strip_prefix('+') {
-            Some(piece) => Word { joined: true, ..word(piece, at(i), at(i) + length) },
+            Some(piece) => Word { heard: 0, joined: true, ..word(piece, at(i), at(i) + length) },
             None => word(text, at(i), at(i) + length),
         });
         made.collect()
@@ -352,7 +352,7 @@ mod tests {
                 // Most gaps are short, as in speech.
                 let start = at + if gap < 30_000 { gap / 30 } else { gap };
                 at = start + length / 4;
-                all.push(Word { text, start, end: at, confidence, joined, tokens: Vec::new() });
+                all.push(Word { text, start, end: at, confidence, heard: 0, joined, tokens: Vec::new() });
             }
             let expected = units(kind, all.clone());
 

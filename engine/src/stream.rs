@@ -59,6 +59,8 @@ pub struct Word {
     pub end: u64,
     /// Least probability of its tokens.
     pub confidence: f32,
+    /// How far the stream had heard when the word was given out: the sample after the last of that chunk.
+    pub heard: u64,
     /// It goes on, without a space, a word that a pause had ended: a late piece or mark of punctuation.
     pub joined: bool,
     /// Its tokens; their frames count from the start of the utterance.
@@ -454,7 +456,7 @@ fn word_at(word: FrameWord, base: u64, done: u64) -> Word {
     let FrameWord { text, start, end, confidence, joined, tokens } = word;
     let at = |frame: u64| base + frame * FRAME_SAMPLES;
     let start = at(start).min(done);
-    Word { text, start, end: at(end).clamp(start, done.max(start)), confidence, joined, tokens }
+    Word { text, start, end: at(end).clamp(start, done.max(start)), confidence, heard: done, joined, tokens }
 }
 
 impl Inner {

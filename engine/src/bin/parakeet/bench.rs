@@ -7,14 +7,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use parakeet_engine::backend::Mode;
-use parakeet_engine::model::ModelConfig;
-use parakeet_engine::{Engine, EngineOptions, Event, Stream, StreamOptions, Window};
+use parakeet_engine::{Engine, EngineOptions, Event, Stream, StreamOptions};
 use serde::Serialize;
 
 use crate::audio::AudioFile;
 use crate::failure::Failure;
-use crate::streaming::{StreamArgs, WINDOWS};
+use crate::streaming::{StreamArgs, Way};
 use crate::transcribe::default_model;
 
 const RATE: f64 = 16_000.0;
@@ -63,13 +61,6 @@ struct Report {
     /// Ways in which not even one stream keeps up.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     too_slow: Vec<String>,
-}
-
-/// One way to stream the model.
-struct Way {
-    name: String,
-    chunk_seconds: f64,
-    options: StreamOptions,
 }
 
 /// One stream, as fast as it goes.
@@ -132,7 +123,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let started = Instant::now();
     let engine = Engine::open(&dir, &EngineOptions { threads: args.threads, ..Default::default() })?;
     let load_seconds = started.elapsed().as_secs_f64();
-    let ways = ways(&args.streaming, engine.config())?;
+    let ways = args.streaming.ways(engine.config())?;
     let weights = dir.join("model.safetensors");
     let weights_bytes =
         std::fs::metadata(&weights).map_err(|e| Failure::audio(&weights, e.to_string()))?.len();
@@ -163,43 +154,6 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
     print(&report, args.json);
     Ok(())
-}
-
-/// The way that the options name, or all that the model has: its contexts if it streams with caches, else windows.
-fn ways(args: &StreamArgs, config: &ModelConfig) -> Result<Vec<Way>, Failure> {
-    let named = args.options()?;
-    let mut all = Vec::new();
-    if named != StreamOptions::default() {
-        all.push(named);
-    } else if config.is_cache_aware(0) {
-        for [_, right] in &config.encoder.contexts {
-            all.push(StreamOptions { look_ahead: u32::try_from(*right).ok(), ..named.clone() });
-        }
-    } else {
-        for [left, chunk, right] in WINDOWS {
-            all.push(StreamOptions {
-                window: Some(Window::from_seconds(left, chunk, right)?),
-                ..named.clone()
-            });
-        }
-    }
-    all.into_iter().map(|options| way(options, config)).collect()
-}
-
-fn way(options: StreamOptions, config: &ModelConfig) -> Result<Way, Failure> {
-    let seconds = |frames: usize| frames as f64 * 0.08;
-    let mode = options.mode(config)?;
-    let (name, chunk_seconds) = match mode {
-        Mode::Cached { context } => {
-            let right = config.encoder.contexts[context][1];
-            (format!("look-ahead {right}"), f64::from(right + 1) * 0.08)
-        }
-        Mode::Buffered { window: Window { left, chunk, right }, .. } => {
-            (format!("{:.1}-{:.1}-{:.1}", seconds(left), seconds(chunk), seconds(right)), seconds(chunk))
-        }
-        Mode::Offline { .. } => ("offline".into(), 0.0),
-    };
-    Ok(Way { name, chunk_seconds, options })
 }
 
 /// Seconds to read this many bytes from memory, median of nine.

@@ -107,8 +107,15 @@ mod tests {
             let start = i as f64 * (length + gap);
             let samples = |seconds: f64| (seconds * 16_000.0).round() as u64;
             let (start, end) = (samples(start), samples(start + length));
-            let word =
-                Word { text: text.into(), start, end, confidence: 1.0, joined: false, tokens: Vec::new() };
+            let word = Word {
+                text: text.into(),
+                start,
+                end,
+                confidence: 1.0,
+                heard: 0,
+                joined: false,
+                tokens: Vec::new(),
+            };
             all.extend(captions.word(&word));
         }
         all.extend(captions.finish());

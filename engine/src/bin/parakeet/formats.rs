@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     fn word(text: &str, start: u64, end: u64) -> Word {
-        Word { text: text.into(), start, end, confidence: 0.5, joined: false, tokens: Vec::new() }
+        Word { text: text.into(), start, end, confidence: 0.5, heard: 0, joined: false, tokens: Vec::new() }
     }
 
     fn write(format: Format, words: &[Word]) -> String {
@@ -197,7 +197,7 @@ mod tests {
     fn late_punctuation_joins_its_word() {
         let words = [
             word("Well", 0, 1),
-            Word { joined: true, ..word(".", 20_000, 20_001) },
+            Word { heard: 0, joined: true, ..word(".", 20_000, 20_001) },
             word("So", 30_000, 30_001),
         ];
         assert_eq!(write(Format::Plain, &words), "Well. So\n");

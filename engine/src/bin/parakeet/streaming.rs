@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The options that say how a model is streamed, the same for every command.
 
+use parakeet_engine::backend::Mode;
+use parakeet_engine::model::ModelConfig;
 use parakeet_engine::{StreamOptions, Window};
 
 use crate::failure::Failure;
 
 /// Usual windows in seconds, left, chunk and right, from the default to the quickest and the most accurate.
-pub const WINDOWS: [[f64; 3]; 4] = [[10.0, 2.0, 2.0], [10.0, 1.0, 1.0], [10.0, 0.5, 0.5], [10.0, 10.0, 5.0]];
+const WINDOWS: [[f64; 3]; 4] = [[10.0, 2.0, 2.0], [10.0, 1.0, 1.0], [10.0, 0.5, 0.5], [10.0, 10.0, 5.0]];
 
 /// How the model is streamed.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -43,5 +45,54 @@ impl StreamArgs {
             }
         };
         Ok(StreamOptions { look_ahead, window, offline, skip_silence, ..StreamOptions::default() })
+    }
+
+    /// The way that the options name, or all that the model has: its contexts if it streams with caches, else windows.
+    pub fn ways(&self, config: &ModelConfig) -> Result<Vec<Way>, Failure> {
+        let named = self.options()?;
+        let mut all = Vec::new();
+        if named != StreamOptions::default() {
+            all.push(named);
+        } else if config.is_cache_aware(0) {
+            for [_, right] in &config.encoder.contexts {
+                all.push(StreamOptions { look_ahead: u32::try_from(*right).ok(), ..named.clone() });
+            }
+        } else {
+            for [left, chunk, right] in WINDOWS {
+                let window = Some(Window::from_seconds(left, chunk, right)?);
+                all.push(StreamOptions { window, ..named.clone() });
+            }
+        }
+        all.into_iter().map(|options| Way::new(options, config)).collect()
+    }
+}
+
+/// One way to stream a model.
+pub struct Way {
+    /// `look-ahead N`, the window's `LEFT-CHUNK-RIGHT` in seconds, or `offline`.
+    pub name: String,
+    /// Audio between two outputs; 0 for one pass.
+    pub chunk_seconds: f64,
+    /// The options for it.
+    pub options: StreamOptions,
+}
+
+impl Way {
+    /// Fails if the options don't suit the model.
+    pub fn new(options: StreamOptions, config: &ModelConfig) -> Result<Self, Failure> {
+        let seconds = |frames: usize| frames as f64 * 0.08;
+        let mode = options.mode(config)?;
+        let (name, chunk_seconds) = match mode {
+            Mode::Cached { context } => {
+                let right = config.encoder.contexts[context][1].max(0);
+                (format!("look-ahead {right}"), f64::from(right + 1) * 0.08)
+            }
+            Mode::Buffered { window: Window { left, chunk, right }, .. } => {
+                let name = [left, chunk, right].map(|frames| format!("{:.2}", seconds(frames))).join("-");
+                (name, seconds(chunk))
+            }
+            Mode::Offline { .. } => ("offline".into(), 0.0),
+        };
+        Ok(Self { name, chunk_seconds, options })
     }
 }

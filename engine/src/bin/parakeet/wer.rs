@@ -14,13 +14,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use parakeet_engine::features::FRAME_SAMPLES;
 use parakeet_engine::{Engine, EngineOptions, StreamOptions};
 
 use crate::audio::AudioFile;
 use crate::failure::Failure;
+use crate::streaming::{StreamArgs, Way};
 use crate::transcribe::default_model;
-use listen::{Heard, Pace};
+use listen::Heard;
 use manifest::Utterance;
 use report::{Report, Scored};
 
@@ -41,9 +41,8 @@ pub struct Args {
     /// Model directory [default: as for transcribe]
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// Frames of 80 ms that the model looks ahead [default: the model's first]
-    #[arg(long, value_name = "N")]
-    look_ahead: Option<u32>,
+    #[command(flatten)]
+    streaming: StreamArgs,
     /// Threads that compute, 0 for all cores
     #[arg(long, default_value_t = 1)]
     threads: usize,
@@ -71,32 +70,14 @@ fn picture(text: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// How every file is run.
-struct Setup {
-    options: StreamOptions,
-    look_ahead: u32,
-    pace: Pace,
-}
-
-impl Setup {
-    /// The one place where the arguments become the way a stream runs. What is wrong with them is wrong for every file,
-    /// so a stream is opened here to see.
-    fn new(args: &Args, engine: &Arc<Engine>) -> Result<Self, Failure> {
-        let first = engine.config().encoder.contexts.first().map_or(0, |&[_, right]| right.max(0) as u32);
-        let look_ahead = args.look_ahead.unwrap_or(first);
-        let options = StreamOptions { look_ahead: Some(look_ahead), ..Default::default() };
-        let first = engine.stream(&options)?.latency_samples() as usize;
-        let step = (look_ahead as usize + 1) * FRAME_SAMPLES as usize;
-        Ok(Self { options, look_ahead, pace: Pace { first, step } })
-    }
-}
-
 /// Measures and prints.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let utterances = manifest::read(&args.manifest)?;
     let dir = args.model.clone().map_or_else(default_model, Ok)?;
     let engine = Engine::open(&dir, &EngineOptions { threads: args.threads, ..Default::default() })?;
-    let setup = Setup::new(args, &engine)?;
+    let way = Way::new(args.streaming.options()?, engine.config())?;
+    // What the machine lacks for it is wrong for every file.
+    drop(engine.stream(&way.options)?);
 
     let bar = ProgressBar::new(utterances.len() as u64);
     if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos} of {len} files") {
@@ -104,7 +85,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
     let mut files = Vec::new();
     for (index, utterance) in utterances.iter().enumerate() {
-        let heard = hear(&engine, &setup, utterance, args.noise.map(|decibels| (decibels, index as u64)));
+        let heard =
+            hear(&engine, &way.options, utterance, args.noise.map(|decibels| (decibels, index as u64)));
         let scored = Scored::new(utterance, heard);
         if let Some(problem) = &scored.problem {
             bar.suspend(|| eprintln!("warning: {problem}, its words count as deletions"));
@@ -117,7 +99,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         return Err(Failure::audio(&args.manifest, "none of its files could be run"));
     }
 
-    let report = Report::new(&engine.config().name, setup.look_ahead, args.threads, args.noise, files);
+    let report = Report::new(&engine.config().name, &way.name, args.threads, args.noise, files);
     // The picture last: the figures are worth more, should it not be possible to write it.
     let text = if args.json { serde_json::json!(report).to_string() + "\n" } else { report.to_string() };
     crate::terminal::Output::new(false, None).write(&text)?;
@@ -130,7 +112,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 /// Runs one file through a stream of its own; the samples that it has, and what came out.
 fn hear(
     engine: &Arc<Engine>,
-    setup: &Setup,
+    options: &StreamOptions,
     utterance: &Utterance,
     noise: Option<(f64, u64)>,
 ) -> Result<(usize, Heard), Failure> {
@@ -145,6 +127,8 @@ fn hear(
     if let Some((decibels, seed)) = noise {
         noise::add(&mut pcm, decibels, seed);
     }
-    let heard = listen::listen(&engine.stream(&setup.options)?, setup.pace, &pcm)?;
+    // The queue holds everything, so that nothing waits for anything but the machine.
+    let options = StreamOptions { queue_samples: pcm.len(), ..options.clone() };
+    let heard = listen::listen(&engine.stream(&options)?, &pcm)?;
     Ok((pcm.len(), heard))
 }

@@ -7,16 +7,6 @@ use parakeet_engine::{Event, Stream, Word};
 
 use crate::failure::Failure;
 
-/// When a stream has enough audio to go on: with `first` samples, and again with every `step` after them. Both are the
-/// stream's own: with less it would wait for audio while its events are waited for.
-#[derive(Clone, Copy, Debug)]
-pub struct Pace {
-    /// Samples of the first chunk.
-    pub first: usize,
-    /// Samples of each one after it.
-    pub step: usize,
-}
-
 /// What a stream made of a recording.
 #[derive(Debug, Default)]
 pub struct Heard {
@@ -40,37 +30,22 @@ impl Heard {
     }
 }
 
-/// Pushes a chunk, waits until the stream has digested it, and so on: each word is known to have come out with the
-/// chunk that was pushed last, however fast the machine is.
-pub fn listen(stream: &Stream, pace: Pace, pcm: &[f32]) -> Result<Heard, Failure> {
+/// Runs `pcm` through `stream`, whose queue holds all of it.
+pub fn listen(stream: &Stream, pcm: &[f32]) -> Result<Heard, Failure> {
     let started = Instant::now();
     let mut heard = Heard::default();
-    let mut pushed = 0;
-    let mut wanted = pace.first;
-    while pcm.len() - pushed >= wanted {
-        // A stream that takes nothing more says why in its events.
-        let _ = stream.push(&pcm[pushed..pushed + wanted]);
-        pushed += wanted;
-        wanted = pace.step;
-        // A step reports its words, then how far it came.
-        loop {
-            match event(stream)? {
-                Event::Word(word) => {
-                    heard.take(&word);
-                    heard.latencies.push((pushed as u64).saturating_sub(word.end));
-                }
-                Event::Progress { .. } => break,
-                _ => {}
-            }
-        }
-    }
-    let _ = stream.push(&pcm[pushed..]);
+    // A stream that takes nothing more says why in its events.
+    let _ = stream.push(pcm);
     stream.finish();
     loop {
         match event(stream)? {
             Event::Word(word) => {
                 heard.take(&word);
-                heard.at_end += 1;
+                if word.heard < pcm.len() as u64 {
+                    heard.latencies.push(word.heard.saturating_sub(word.end));
+                } else {
+                    heard.at_end += 1;
+                }
             }
             Event::Finished { .. } => break,
             _ => {}

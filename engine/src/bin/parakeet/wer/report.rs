@@ -88,8 +88,8 @@ impl Scored {
 pub struct Report {
     /// Name of the model.
     pub model: String,
-    /// Right context in frames of 80 ms.
-    pub look_ahead: u32,
+    /// How it was streamed, such as `look-ahead 13`.
+    pub way: String,
     threads: usize,
     /// Signal to noise ratio in decibels.
     pub noise_db: Option<f64>,
@@ -134,13 +134,7 @@ pub struct Latency {
 
 impl Report {
     /// Sums up `files`.
-    pub fn new(
-        model: &str,
-        look_ahead: u32,
-        threads: usize,
-        noise_db: Option<f64>,
-        files: Vec<Scored>,
-    ) -> Self {
+    pub fn new(model: &str, way: &str, threads: usize, noise_db: Option<f64>, files: Vec<Scored>) -> Self {
         let (mut words, mut characters) = (Edits::default(), Edits::default());
         for file in &files {
             words += file.words.edits;
@@ -165,13 +159,13 @@ impl Report {
             seconds,
         };
         let normaliser = normalise::RULE;
-        Self { model: model.into(), look_ahead, threads, noise_db, normaliser, files, total, latency }
+        Self { model: model.into(), way: way.into(), threads, noise_db, normaliser, files, total, latency }
     }
 
     /// Model, look-ahead and noise in a line.
     pub fn heading(&self) -> String {
         let noise = self.noise_db.map_or("clean".into(), |decibels| format!("pink noise at {decibels} dB"));
-        format!("{}, look-ahead {} ms, {noise}", self.model, u64::from(self.look_ahead) * 80)
+        format!("{}, {}, {noise}", self.model, self.way)
     }
 }
 
@@ -273,7 +267,7 @@ mod tests {
             Scored::new(&utterance("one"), heard("", &[])),
             Scored::new(&utterance(""), heard("noise", &[])),
         ];
-        Report::new("m", 6, 2, Some(10.0), files)
+        Report::new("m", "look-ahead 6", 2, Some(10.0), files)
     }
 
     #[test]
@@ -297,7 +291,7 @@ mod tests {
         assert!(json["files"][3]["words"]["rate"].is_null());
         assert!(json["files"][1]["audio_seconds"].is_null());
         assert_eq!(json["latency"]["most"], 0.2);
-        assert_eq!((&json["look_ahead"], &json["noise_db"]), (&6.into(), &10.0.into()));
+        assert_eq!((&json["way"], &json["noise_db"]), (&"look-ahead 6".into(), &10.0.into()));
     }
 
     #[test]
