@@ -54,24 +54,7 @@ impl NemoFile {
 
     /// The vocabulary of the SentencePiece model `name`.
     pub fn vocabulary(&self, name: &str) -> Result<Vocabulary> {
-        let model = ModelProto::decode(&*self.small(name)?)
-            .map_err(|e| self.fail(format!("{name} is not a SentencePiece model: {e}")))?;
-        let pieces = model.pieces.into_iter().map(|piece| {
-            let kind = match piece.kind.unwrap_or(1) {
-                1 | 5 => PieceKind::Normal,
-                2 => PieceKind::Unknown,
-                3 => PieceKind::Control,
-                4 => PieceKind::UserDefined,
-                6 => PieceKind::Byte(byte_of(&piece.piece).ok_or_else(|| {
-                    self.fail(format!("{name}: piece {:?} is said to be a byte", piece.piece))
-                })?),
-                other => {
-                    return Err(self.fail(format!("{name}: piece {:?} of unknown kind {other}", piece.piece)));
-                }
-            };
-            Ok((piece.piece, kind))
-        });
-        Ok(Vocabulary::new(pieces.collect::<Result<_>>()?))
+        sentencepiece(&self.small(name)?).map_err(|reason| self.fail(format!("{name}: {reason}")))
     }
 
     /// The checkpoint, `model_weights.ckpt`.
@@ -197,6 +180,25 @@ fn safe_name(bytes: &[u8]) -> Result<String, String> {
     }
     let parts: Vec<_> = name.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
     Ok(parts.join("/"))
+}
+
+/// The vocabulary of a SentencePiece model. The error is a reason.
+pub fn sentencepiece(model: &[u8]) -> Result<Vocabulary, String> {
+    let model = ModelProto::decode(model).map_err(|e| format!("not a SentencePiece model: {e}"))?;
+    let pieces = model.pieces.into_iter().map(|piece| {
+        let kind = match piece.kind.unwrap_or(1) {
+            1 | 5 => PieceKind::Normal,
+            2 => PieceKind::Unknown,
+            3 => PieceKind::Control,
+            4 => PieceKind::UserDefined,
+            6 => PieceKind::Byte(
+                byte_of(&piece.piece).ok_or_else(|| format!("piece {:?} is said to be a byte", piece.piece))?,
+            ),
+            other => return Err(format!("piece {:?} of unknown kind {other}", piece.piece)),
+        };
+        Ok((piece.piece, kind))
+    });
+    Ok(Vocabulary::new(pieces.collect::<Result<_, String>>()?))
 }
 
 /// What is needed of SentencePiece's `ModelProto`.

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
-//! `parakeet convert`: a NeMo checkpoint to a model directory.
+//! `parakeet convert`: a checkpoint to a model directory.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::ValueEnum;
 use parakeet_engine::model::{self, ConvertOptions, WeightType};
@@ -9,17 +11,17 @@ use parakeet_engine::model::{self, ConvertOptions, WeightType};
 use crate::failure::Failure;
 use crate::terminal;
 
-/// Convert a NeMo checkpoint (.nemo) to a model directory
+/// Convert a checkpoint (a .nemo file, or a directory of Hugging Face transformers) to a model directory
 #[derive(clap::Args)]
 pub struct Args {
-    /// The checkpoint, as downloaded
+    /// The checkpoint, as downloaded: FILE.nemo or DIRECTORY
     checkpoint: PathBuf,
     /// Directory to write config.json, model.safetensors and tokens.txt to; created if need be
     out: PathBuf,
     /// How weights are stored
     #[arg(long, value_enum, default_value_t = Dtype::F16)]
     dtype: Dtype,
-    /// Name of the model, for people [default: the checkpoint's file name]
+    /// Name of the model, for people [default: the checkpoint's]
     #[arg(long)]
     name: Option<String>,
 }
@@ -38,7 +40,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         Dtype::F16 => WeightType::F16,
         Dtype::F32 => WeightType::F32,
     };
-    let options = ConvertOptions { dtype, name: args.name.clone() };
+    let cancel = Arc::new(AtomicBool::new(false));
+    let flag = cancel.clone();
+    // Without a handler an interrupt leaves the hidden directory behind, which the next conversion removes.
+    let _ = ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed));
+    let options = ConvertOptions { dtype, name: args.name.clone(), cancel };
     let bar = terminal::bytes_bar();
     let config = model::convert(&args.checkpoint, &args.out, &options, &mut |done, total| {
         if let Some(bar) = &bar {
