@@ -54,14 +54,24 @@ pub fn convert(
     if super::is_model(checkpoint) {
         return Err(Error::model(checkpoint, "a model directory already: there is nothing to convert"));
     }
-    let staging = Staging::new(out)?;
     let name = options.name.clone().unwrap_or_else(|| super::name_of(checkpoint));
-    let Source { config, vocabulary, mut tensors } = source::open(checkpoint, &staging.dir(), &name)?;
-    let plan = plan(&*tensors, &config, options.dtype, checkpoint)?;
+    make(out, options, progress, &|scratch| source::open(checkpoint, scratch, &name))
+}
+
+/// Writes the model directory `out` of what `open`, given a place to unpack things, finds.
+pub(super) fn make(
+    out: &Path,
+    options: &ConvertOptions,
+    progress: &mut dyn FnMut(u64, u64),
+    open: &dyn Fn(&Path) -> Result<Source>,
+) -> Result<ModelConfig> {
+    let staging = Staging::new(out)?;
+    let Source { path, config, vocabulary, mut tensors } = open(&staging.dir())?;
+    let plan = plan(&*tensors, &config, options.dtype, &path)?;
     write_weights(&mut *tensors, &plan, &staging.dir().join(WEIGHTS), &mut |done, total| {
         progress(done, total);
         if options.cancel.load(Ordering::Relaxed) {
-            return Err(Error::model(out, "conversion was interrupted, nothing is left of it"));
+            return Err(Error::model(out, "interrupted, nothing is left of it"));
         }
         Ok(())
     })?;

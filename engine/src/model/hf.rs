@@ -41,7 +41,7 @@ pub fn open(dir: &Path, name: &str) -> Result<Source> {
     let config = config(dir, name)?;
     let vocabulary = vocabulary(dir, config.decoder.vocabulary)?;
     let tensors = Box::new(Shards::open(dir)?);
-    Ok(Source { config, vocabulary, tensors })
+    Ok(Source { path: dir.to_owned(), config, vocabulary, tensors })
 }
 
 fn vocabulary(dir: &Path, pieces: usize) -> Result<Vocabulary> {
@@ -183,7 +183,8 @@ impl TensorSource for Shards {
         let mut bytes = vec![0; end - start];
         shard.file.read_exact(&mut bytes).map_err(io_error)?;
         decode(&bytes, info.dtype).ok_or_else(|| {
-            let reason = format!("tensor {name} is of type {:?}, expected floats of 16 to 64 bits", info.dtype);
+            let reason =
+                format!("tensor {name} is of type {:?}, expected floats of 16 to 64 bits", info.dtype);
             Error::model(&shard.path, reason)
         })
     }

@@ -126,11 +126,7 @@ fn extractor(mut section: Section, class: Class, mel_bins: usize) -> Result<(), 
     section.finish()
 }
 
-fn encoder(
-    mut section: Section,
-    processor: Option<Section>,
-    class: Class,
-) -> Result<EncoderConfig, String> {
+fn encoder(mut section: Section, processor: Option<Section>, class: Class) -> Result<EncoderConfig, String> {
     let causal = class == Class::Nemotron;
     let kind = if causal { "nemotron_asr_streaming_encoder" } else { "parakeet_encoder" };
     section.only("model_type", kind, kind)?;

@@ -88,7 +88,10 @@ fn every_class_has_its_configuration() {
     let config = |name: &str| Copy::new(name).convert().unwrap();
     let tdt = config("tdt");
     assert_eq!((tdt.name.as_str(), tdt.features.normalize), ("hf", Normalize::PerFeature));
-    assert_eq!((tdt.encoder.attention, &tdt.encoder.contexts[..]), (AttentionStyle::Regular, &[[-1, -1]][..]));
+    assert_eq!(
+        (tdt.encoder.attention, &tdt.encoder.contexts[..]),
+        (AttentionStyle::Regular, &[[-1, -1]][..])
+    );
     assert_eq!((tdt.encoder.conv_context, tdt.encoder.bias, tdt.encoder.xscaling), ([4, 4], false, false));
     assert_eq!(tdt.decoder.kind, Transducer::Tdt { durations: vec![0, 1, 2, 3, 4] });
     assert_eq!((tdt.decoder.vocabulary, tdt.decoder.max_symbols, tdt.decoder.predictor_layers), (64, 10, 2));
@@ -133,16 +136,51 @@ fn what_cannot_run_is_refused_by_name() {
         (CONFIG, "/encoder_config/new", json!(1), "encoder_config.new: not a setting"),
         (CONFIG, "/encoder_config/model_type", json!("x"), "encoder_config.model_type: \"x\""),
         (CONFIG, "/encoder_config/hidden_act", json!("relu"), "encoder_config.hidden_act"),
-        (CONFIG, "/encoder_config/subsampling_factor", json!(4), "encoder_config.subsampling_factor: 4, expected 8"),
-        (CONFIG, "/encoder_config/convolution_bias", json!(true), "encoder_config.convolution_bias: true, expected false"),
-        (CONFIG, "/encoder_config/num_key_value_heads", json!(2), "encoder_config.num_key_value_heads: 2, expected 4"),
+        (
+            CONFIG,
+            "/encoder_config/subsampling_factor",
+            json!(4),
+            "encoder_config.subsampling_factor: 4, expected 8",
+        ),
+        (
+            CONFIG,
+            "/encoder_config/convolution_bias",
+            json!(true),
+            "encoder_config.convolution_bias: true, expected false",
+        ),
+        (
+            CONFIG,
+            "/encoder_config/num_key_value_heads",
+            json!(2),
+            "encoder_config.num_key_value_heads: 2, expected 4",
+        ),
         (CONFIG, "/encoder_config/conv_kernel_size", json!(8), "encoder_config.conv_kernel_size: 8"),
         (CONFIG, "/encoder_config/hidden_size", json!(-1), "encoder_config.hidden_size: invalid value"),
         (CONFIG, "/encoder_config/num_hidden_layers", json!(0), "encoder.layers: expected 1 to 256"),
-        (PROCESSOR, "/feature_extractor/n_fft", json!(400), "processor_config.json: feature_extractor.n_fft: 400"),
-        (PROCESSOR, "/feature_extractor/preemphasis", json!(0.9), "feature_extractor.preemphasis: 0.9, expected 0.97"),
-        (PROCESSOR, "/feature_extractor/feature_size", json!(128), "feature_extractor.feature_size: 128, expected 80"),
-        (PROCESSOR, "/feature_extractor/mel_filters_dtype", json!("bfloat16"), "feature_extractor.mel_filters_dtype"),
+        (
+            PROCESSOR,
+            "/feature_extractor/n_fft",
+            json!(400),
+            "processor_config.json: feature_extractor.n_fft: 400",
+        ),
+        (
+            PROCESSOR,
+            "/feature_extractor/preemphasis",
+            json!(0.9),
+            "feature_extractor.preemphasis: 0.9, expected 0.97",
+        ),
+        (
+            PROCESSOR,
+            "/feature_extractor/feature_size",
+            json!(128),
+            "feature_extractor.feature_size: 128, expected 80",
+        ),
+        (
+            PROCESSOR,
+            "/feature_extractor/mel_filters_dtype",
+            json!("bfloat16"),
+            "feature_extractor.mel_filters_dtype",
+        ),
         (
             PROCESSOR,
             "/feature_extractor/feature_extractor_type",
@@ -164,7 +202,9 @@ fn wrong_tensors_are_named_as_the_library_names_them() {
     );
     refused(
         Copy::new("tdt").tensors(|list| {
-            list.iter_mut().filter(|t| t.0.ends_with("layers.1.self_attn.o_proj.weight")).for_each(|t| t.2 = vec![20, 80]);
+            list.iter_mut()
+                .filter(|t| t.0.ends_with("layers.1.self_attn.o_proj.weight"))
+                .for_each(|t| t.2 = vec![20, 80]);
         }),
         "tensor encoder.layers.1.self_attn.o_proj.weight: expected shape [40, 40], found [20, 80]",
     );
@@ -190,7 +230,10 @@ fn files_that_lie_about_themselves_are_refused() {
     let whole = fs::read(Copy::new("tdt").path(WEIGHTS)).unwrap();
     refused(written(&whole[..whole.len() - 1]), "truncated or not a safetensors file: its tensors have");
     refused(written(&whole[..100]), "its header claims");
-    refused(written(&[&(10_u64 << 30).to_le_bytes()[..], b"{}"].concat()), "its header claims 10737418240 bytes");
+    refused(
+        written(&[&(10_u64 << 30).to_le_bytes()[..], b"{}"].concat()),
+        "its header claims 10737418240 bytes",
+    );
     refused(written(b"{}"), "truncated or not a safetensors file");
     let header = br#"{"a":{"dtype":"F32","shape":[2684354560],"data_offsets":[0,10737418240]}}"#;
     let claim = [&(header.len() as u64).to_le_bytes()[..], header].concat();
@@ -224,7 +267,8 @@ fn shards_stay_in_the_directory_and_agree_with_their_index() {
     let swapped = Copy::new("rnnt");
     let name = "joint.head.bias";
     let index: Value = serde_json::from_slice(&fs::read(swapped.path(INDEX)).unwrap()).unwrap();
-    let other = if index["weight_map"][name] == first { first.replace("00001-", "00002-") } else { first.into() };
+    let other =
+        if index["weight_map"][name] == first { first.replace("00001-", "00002-") } else { first.into() };
     refused(swapped.set(INDEX, "/weight_map/joint.head.bias", json!(other)), "\"joint.head.bias\" is not in");
     let invented = Copy::new("rnnt").set(INDEX, "/weight_map/invented", json!(first));
     refused(invented, "tensor \"invented\" is not in the file it names");

@@ -8,6 +8,7 @@ use crate::{Error, Result};
 mod checkpoint;
 pub mod config;
 mod convert;
+mod describe;
 mod hf;
 mod hf_config;
 #[cfg(test)]
@@ -18,6 +19,7 @@ mod nemo_config;
 mod pickle;
 mod source;
 mod staging;
+mod synth;
 pub mod tensors;
 #[cfg(test)]
 mod testing;
@@ -28,6 +30,8 @@ pub mod weights;
 
 pub use config::ModelConfig;
 pub use convert::{ConvertOptions, WeightType, convert};
+pub use describe::{Description, Origin, describe, parameters};
+pub use synth::{Like, SynthOptions, synthesize, synthetic_config};
 pub use vocabulary::Vocabulary;
 pub use weights::{Tensor, TensorData, Weights};
 

@@ -17,6 +17,8 @@ use crate::{Error, Result};
 const SMALL_MEMBER: u64 = 64 << 20;
 /// Members of an archive; real ones have under 100.
 const MEMBERS: usize = 10_000;
+/// Bytes of a header that goes before a member: a long name, or times and the like that Python's tarfile adds.
+const EXTENDED_HEADER: u64 = 64 << 10;
 /// A gzip archive may not unpack to more than this many times its size, plus [`SMALL_MEMBER`].
 const GZIP_RATIO: u64 = 20;
 
@@ -145,7 +147,17 @@ fn list(file: &File, path: &Path) -> Result<HashMap<String, (u64, u64)>> {
         fail(format!("truncated or not a tar archive: {quoted}"))
     };
     let total = file.metadata().map_err(|e| Error::io(path, e))?.len();
-    let mut archive = Archive::new(file);
+    let rewound = || (&*file).rewind().map(|()| Archive::new(file)).map_err(|e| Error::io(path, e));
+    // The reader holds such headers in memory, so that their sizes are looked at before it does.
+    for entry in rewound()?.entries_with_seek().map_err(damaged)?.raw(true) {
+        let entry = entry.map_err(damaged)?;
+        let kind = entry.header().entry_type();
+        let regular = matches!(kind, EntryType::Regular | EntryType::Continuous);
+        if !regular && entry.size() > EXTENDED_HEADER {
+            return Err(fail(format!("a header of {} bytes before a member", entry.size())));
+        }
+    }
+    let mut archive = rewound()?;
     let mut members = HashMap::new();
     for entry in archive.entries_with_seek().map_err(damaged)? {
         let entry = entry.map_err(damaged)?;
@@ -192,7 +204,8 @@ pub fn sentencepiece(model: &[u8]) -> Result<Vocabulary, String> {
             3 => PieceKind::Control,
             4 => PieceKind::UserDefined,
             6 => PieceKind::Byte(
-                byte_of(&piece.piece).ok_or_else(|| format!("piece {:?} is said to be a byte", piece.piece))?,
+                byte_of(&piece.piece)
+                    .ok_or_else(|| format!("piece {:?} is said to be a byte", piece.piece))?,
             ),
             other => return Err(format!("piece {:?} of unknown kind {other}", piece.piece)),
         };

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Seek};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::checkpoint::Checkpoint;
 use super::nemo::NemoFile;
@@ -45,6 +45,8 @@ impl<R: Read + Seek> TensorSource for Checkpoint<R> {
 
 /// An open checkpoint.
 pub struct Source {
+    /// Named in errors.
+    pub path: PathBuf,
     /// What the model is.
     pub config: ModelConfig,
     /// Its pieces, as many as the configuration says.
@@ -76,7 +78,7 @@ fn open_nemo(path: &Path, scratch: &Path, name: &str) -> Result<Source> {
     let NemoConfig { model: config, tokenizer } = nemo_config(&archive, path, name)?;
     let vocabulary = archive.vocabulary(&tokenizer)?;
     let tensors = Box::new(Checkpoint::open(archive.weights()?, path)?);
-    Ok(Source { config, vocabulary, tensors })
+    Ok(Source { path: path.to_owned(), config, vocabulary, tensors })
 }
 
 fn nemo_config(archive: &NemoFile, path: &Path, name: &str) -> Result<NemoConfig> {

@@ -28,11 +28,8 @@ impl Staging {
             return Err(Error::model(out, reason));
         }
         // The real place of a directory that is there, so that everything stays in one file system.
-        let out = if out.exists() {
-            out.canonicalize().map_err(|e| Error::io(out, e))?
-        } else {
-            out.to_owned()
-        };
+        let out =
+            if out.exists() { out.canonicalize().map_err(|e| Error::io(out, e))? } else { out.to_owned() };
         let (Some(parent), Some(name)) = (out.parent(), out.file_name()) else {
             return Err(Error::model(&out, "not a place for a model directory"));
         };

@@ -7,7 +7,9 @@ mod captions;
 mod convert;
 mod failure;
 mod formats;
+mod info;
 mod resample;
+mod synth;
 mod terminal;
 mod transcribe;
 mod wav;
@@ -28,6 +30,8 @@ struct Cli {
 enum Command {
     Transcribe(transcribe::Args),
     Convert(convert::Args),
+    Info(info::Args),
+    SynthModel(synth::Args),
     Bench(bench::Args),
 }
 
@@ -35,6 +39,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Transcribe(args) => transcribe::run(&args),
         Command::Convert(args) => convert::run(&args),
+        Command::Info(args) => info::run(&args),
+        Command::SynthModel(args) => synth::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     match result {
