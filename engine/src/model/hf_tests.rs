@@ -16,6 +16,9 @@ const PROCESSOR: &str = "processor_config.json";
 const INDEX: &str = "model.safetensors.index.json";
 const TOKENIZER: &str = "tokenizer.json";
 
+/// Name, type, shape and data of a tensor.
+type Owned = (String, Dtype, Vec<usize>, Vec<u8>);
+
 /// A copy of a fixture that can be spoiled.
 struct Copy {
     dir: TempDir,
@@ -62,7 +65,7 @@ impl Copy {
     }
 
     /// Changes the list of tensors.
-    fn tensors(self, change: fn(&mut Vec<(String, Dtype, Vec<usize>, Vec<u8>)>)) -> Self {
+    fn tensors(self, change: fn(&mut Vec<Owned>)) -> Self {
         let bytes = fs::read(self.path(WEIGHTS)).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
         let owned = |(name, view): (String, TensorView<'_>)| {

@@ -73,7 +73,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         Origin::Model => Some(Engine::open(&args.model, &EngineOptions::default())?),
         Origin::Nemo | Origin::HuggingFace => None,
     };
-    let report = report(&description, |right| Some(engine.as_ref()?.stream_bytes(Some(right)).ok()?));
+    let report = report(&description, |right| engine.as_ref()?.stream_bytes(Some(right)).ok());
     let mut out = std::io::stdout().lock();
     if args.json {
         serde_json::to_writer_pretty(&mut out, &report).map_err(std::io::Error::from)?;
