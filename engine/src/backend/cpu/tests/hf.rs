@@ -3,6 +3,7 @@
 //! are of `tools/oracle/hf.py`).
 
 use super::*;
+use crate::model::config::Normalize;
 
 fn load(name: &str) -> Fixture {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/hf").join(name);
