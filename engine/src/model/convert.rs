@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: MPL-2.0
-//! A `.nemo` checkpoint to a model directory, tensor by tensor.
+//! A checkpoint to a model directory, tensor by tensor.
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Read, Seek, Write};
-use std::path::{Path, PathBuf};
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
-use tempfile::TempDir;
 
-use super::checkpoint::Checkpoint;
 use super::config::ModelConfig;
-use super::nemo::NemoFile;
-use super::nemo_config::{self, NemoConfig};
+use super::source::{self, Source, TensorSource};
+use super::staging::Staging;
 use super::tensors::{JOINT_OUTPUT, TensorSpec, expected};
 use super::{CONFIG, TOKENS, WEIGHTS};
 use crate::{Error, Result};
@@ -33,39 +33,48 @@ pub enum WeightType {
 pub struct ConvertOptions {
     /// Type of the weights.
     pub dtype: WeightType,
-    /// Name of the model; the name of the `.nemo` file without extension if `None`.
+    /// Name of the model; that of the checkpoint, without `.nemo`, if `None`.
     pub name: Option<String>,
+    /// Set by another thread to make conversion fail at the next tensor and leave nothing behind.
+    pub cancel: Arc<AtomicBool>,
 }
 
-/// Converts the checkpoint `nemo` to the model directory `out` and returns its configuration.
+/// Converts a checkpoint to the model directory `out` and returns its configuration. The checkpoint is a `.nemo` file or
+/// a directory as Hugging Face transformers saves one.
 ///
 /// `progress` gets bytes written and bytes in all. `out` may be absent, empty or a model directory, whose three files
-/// are then replaced; they are written in full in a directory beside it first. One tensor is in memory at a time.
+/// are then replaced; they are written in full in a hidden directory beside it first. One tensor is in memory at a time.
 pub fn convert(
-    nemo: &Path,
+    checkpoint: &Path,
     out: &Path,
     options: &ConvertOptions,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<ModelConfig> {
-    fs::metadata(nemo).map_err(|e| Error::io(nemo, e))?;
-    let staging = Staging::new(out)?;
-    let archive = NemoFile::open(nemo, &staging.dir())?;
-    let name = match &options.name {
-        Some(name) => name.clone(),
-        None => nemo.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
-    };
-    let unsupported = |reason| Error::Unsupported(format!("{}: {reason}", nemo.display()));
-    let NemoConfig { model: config, tokenizer } =
-        nemo_config::read(&archive.config()?, &name).map_err(unsupported)?;
-    let vocabulary = archive.vocabulary(&tokenizer)?;
-    if vocabulary.len() != config.decoder.vocabulary {
-        let reason =
-            format!("{tokenizer} has {} pieces, expected {}", vocabulary.len(), config.decoder.vocabulary);
-        return Err(Error::model(nemo, reason));
+    fs::metadata(checkpoint).map_err(|e| Error::io(checkpoint, e))?;
+    if super::is_model(checkpoint) {
+        return Err(Error::model(checkpoint, "a model directory already: there is nothing to convert"));
     }
-    let mut checkpoint = Checkpoint::open(archive.weights()?, nemo)?;
-    let plan = plan(&checkpoint, &config, options.dtype, nemo)?;
-    write_weights(&mut checkpoint, &plan, &staging.dir().join(WEIGHTS), progress)?;
+    let name = options.name.clone().unwrap_or_else(|| super::name_of(checkpoint));
+    make(out, options, progress, &|scratch| source::open(checkpoint, scratch, &name))
+}
+
+/// Writes the model directory `out` of what `open`, given a place to unpack things, finds.
+pub(super) fn make(
+    out: &Path,
+    options: &ConvertOptions,
+    progress: &mut dyn FnMut(u64, u64),
+    open: &dyn Fn(&Path) -> Result<Source>,
+) -> Result<ModelConfig> {
+    let staging = Staging::new(out)?;
+    let Source { path, config, vocabulary, mut tensors } = open(&staging.dir())?;
+    let plan = plan(&*tensors, &config, options.dtype, &path)?;
+    write_weights(&mut *tensors, &plan, &staging.dir().join(WEIGHTS), &mut |done, total| {
+        progress(done, total);
+        if options.cancel.load(Ordering::Relaxed) {
+            return Err(Error::model(out, "interrupted, nothing is left of it"));
+        }
+        Ok(())
+    })?;
     vocabulary.write(&staging.dir().join(TOKENS))?;
     config.write(&staging.dir().join(CONFIG))?;
     staging.publish()?;
@@ -80,30 +89,31 @@ struct Planned {
 }
 
 /// Checks that the checkpoint has exactly the tensors that `config` implies, and puts them in the order of the file.
-fn plan<R: Read + Seek>(
-    checkpoint: &Checkpoint<R>,
+fn plan(
+    tensors: &dyn TensorSource,
     config: &ModelConfig,
     dtype: WeightType,
-    nemo: &Path,
+    checkpoint: &Path,
 ) -> Result<Vec<Planned>> {
-    let tensors = checkpoint.tensors();
-    let mut unused: Vec<&str> =
-        tensors.keys().map(String::as_str).filter(|name| !is_left_out(name)).collect();
+    let mut left = tensors.list();
+    left.retain(|name, _| !is_left_out(name));
     let mut plan = Vec::new();
     for spec in expected(config) {
-        let source = source_name(&spec.name, |name| tensors.contains_key(name));
-        let found =
-            tensors.get(&source).ok_or_else(|| Error::model(nemo, format!("tensor {source} is missing")))?;
+        let nemo = nemo_name(&spec.name, |name| left.contains_key(name));
+        let Some(found) = left.remove(&nemo) else {
+            return Err(Error::model(checkpoint, format!("tensor {nemo} is missing")));
+        };
+        let source = found.name;
         if found.shape != spec.shape {
             let reason = format!("tensor {source}: expected shape {:?}, found {:?}", spec.shape, found.shape);
-            return Err(Error::model(nemo, reason));
+            return Err(Error::model(checkpoint, reason));
         }
-        unused.retain(|name| *name != source);
         let half = dtype == WeightType::F16 && !spec.full_precision;
         plan.push(Planned { spec, source, dtype: if half { Dtype::F16 } else { Dtype::F32 } });
     }
-    if let Some(name) = unused.first() {
-        let reason = format!("{}: has a tensor {name:?}, which this version can't use", nemo.display());
+    if let Some(unused) = left.values().next() {
+        let reason =
+            format!("{}: has a tensor {:?}, which this version can't use", checkpoint.display(), unused.name);
         return Err(Error::Unsupported(reason));
     }
     // The wider type first keeps every tensor aligned.
@@ -120,19 +130,19 @@ fn is_left_out(name: &str) -> bool {
         || name == "encoder.pos_enc.pe"
 }
 
-/// The checkpoint's name of a tensor: the joint's output layer is a place earlier where the joint has no dropout.
-fn source_name(name: &str, has: impl Fn(&str) -> bool) -> String {
+/// NeMo's name of a tensor: the joint's output layer is a place earlier where the joint has no dropout.
+fn nemo_name(name: &str, has: impl Fn(&str) -> bool) -> String {
     match name.strip_prefix(JOINT_OUTPUT) {
         Some(rest) if !has(name) => format!("joint.joint_net.1{rest}"),
         _ => name.to_owned(),
     }
 }
 
-fn write_weights<R: Read + Seek>(
-    checkpoint: &mut Checkpoint<R>,
+fn write_weights(
+    tensors: &mut dyn TensorSource,
     plan: &[Planned],
     path: &Path,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut dyn FnMut(u64, u64) -> Result<()>,
 ) -> Result<()> {
     let mut end = 0;
     let infos = plan.iter().map(|Planned { spec, dtype, .. }| {
@@ -152,14 +162,14 @@ fn write_weights<R: Read + Seek>(
     file.write_all(&header).map_err(io_error)?;
     let total = end as u64;
     let mut done = 0;
-    progress(done, total);
+    progress(done, total)?;
     for planned in plan {
-        let values = checkpoint.read(&planned.source)?;
+        let values = tensors.read(&planned.source)?;
         let bytes = encode(&values, planned.dtype)
-            .map_err(|reason| Error::Unsupported(format!("tensor {}: {reason}", planned.spec.name)))?;
+            .map_err(|reason| Error::Unsupported(format!("tensor {}: {reason}", planned.source)))?;
         file.write_all(&bytes).map_err(io_error)?;
         done += bytes.len() as u64;
-        progress(done, total);
+        progress(done, total)?;
     }
     let file = file.into_inner().map_err(|e| io_error(e.into_error()))?;
     file.sync_all().map_err(io_error)
@@ -179,81 +189,4 @@ fn encode(values: &[f32], dtype: Dtype) -> Result<Vec<u8>, String> {
         return Err(format!("{} is beyond 16-bit floats: convert with 32-bit weights", values[index]));
     }
     Ok(halves.iter().flat_map(|half| half.to_le_bytes()).collect())
-}
-
-/// A directory beside the one that is being made, gone again if conversion fails.
-struct Staging {
-    out: PathBuf,
-    temporary: TempDir,
-}
-
-impl Staging {
-    fn new(out: &Path) -> Result<Self> {
-        if out.exists() && !is_replaceable(out)? {
-            let reason = "already exists and is not a model directory: choose another or remove it";
-            return Err(Error::model(out, reason));
-        }
-        let parent = match out.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            Some(_) => Path::new("."),
-            None => return Err(Error::model(out, "not a place for a model directory")),
-        };
-        fs::create_dir_all(parent).map_err(|e| Error::io(parent, e))?;
-        let temporary = tempfile::Builder::new()
-            .prefix(".parakeet-")
-            .suffix(".part")
-            .tempdir_in(parent)
-            .map_err(|e| Error::io(parent, e))?;
-        // The model's files go into a directory of their own, with the permissions that directories have here.
-        let staging = Self { out: out.to_owned(), temporary };
-        fs::create_dir(staging.dir()).map_err(|e| Error::io(&staging.dir(), e))?;
-        Ok(staging)
-    }
-
-    fn dir(&self) -> PathBuf {
-        self.temporary.path().join("model")
-    }
-
-    fn publish(self) -> Result<()> {
-        let out = &self.out;
-        if !out.exists() {
-            return fs::rename(self.dir(), out).map_err(|e| Error::io(out, e));
-        }
-        // Other files, such as a model's card, stay. Without a config.json the directory doesn't load, so no moment of
-        // the exchange can be taken for a model.
-        let config = out.join(CONFIG);
-        if config.exists() {
-            fs::remove_file(&config).map_err(|e| Error::io(&config, e))?;
-        }
-        for name in [WEIGHTS, TOKENS, CONFIG] {
-            let target = out.join(name);
-            fs::rename(self.dir().join(name), &target).map_err(|e| Error::io(&target, e))?;
-        }
-        Ok(())
-    }
-}
-
-/// Whether a directory is a model's, or holds nothing but files that a conversion writes.
-fn is_replaceable(out: &Path) -> Result<bool> {
-    if !out.is_dir() {
-        return Ok(false);
-    }
-    let of_this_format = |text: Vec<u8>| {
-        let config: Option<serde_json::Value> = serde_json::from_slice(&text).ok();
-        let has = |key: &str| config.as_ref().is_some_and(|config| config.get(key).is_some());
-        ["format", "features", "encoder", "decoder"].into_iter().all(has)
-    };
-    if fs::read(out.join(CONFIG)).is_ok_and(of_this_format)
-        && out.join(WEIGHTS).exists()
-        && out.join(TOKENS).exists()
-    {
-        return Ok(true);
-    }
-    for entry in fs::read_dir(out).map_err(|e| Error::io(out, e))? {
-        let name = entry.map_err(|e| Error::io(out, e))?.file_name();
-        if ![CONFIG, WEIGHTS, TOKENS].iter().any(|ours| name == *ours) || out.join(CONFIG).exists() {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }

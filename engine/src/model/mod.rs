@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! A model directory: `config.json`, `model.safetensors`, `tokens.txt`; and how a `.nemo` file becomes one.
+//! A model directory: `config.json`, `model.safetensors`, `tokens.txt`; and how a checkpoint becomes one.
 
 use std::path::Path;
 
@@ -8,9 +8,18 @@ use crate::{Error, Result};
 mod checkpoint;
 pub mod config;
 mod convert;
+mod describe;
+mod hf;
+mod hf_config;
+#[cfg(test)]
+mod hf_tests;
+mod hf_tokenizer;
 mod nemo;
 mod nemo_config;
 mod pickle;
+mod source;
+mod staging;
+mod synth;
 pub mod tensors;
 #[cfg(test)]
 mod testing;
@@ -21,6 +30,8 @@ pub mod weights;
 
 pub use config::ModelConfig;
 pub use convert::{ConvertOptions, WeightType, convert};
+pub use describe::{Description, Origin, describe, parameters};
+pub use synth::{Like, SynthOptions, synthesize, synthetic_config};
 pub use vocabulary::Vocabulary;
 pub use weights::{Tensor, TensorData, Weights};
 
@@ -72,6 +83,25 @@ impl Model {
         }
         Ok(Self { config, vocabulary, weights })
     }
+}
+
+/// Whether `dir` looks like a model directory of this crate, of whatever version.
+fn is_model(dir: &Path) -> bool {
+    let of_this_format = |text: Vec<u8>| {
+        let config: Option<serde_json::Value> = serde_json::from_slice(&text).ok();
+        let has = |key: &str| config.as_ref().is_some_and(|config| config.get(key).is_some());
+        ["format", "features", "encoder", "decoder"].into_iter().all(has)
+    };
+    std::fs::read(dir.join(CONFIG)).is_ok_and(of_this_format)
+        && dir.join(WEIGHTS).exists()
+        && dir.join(TOKENS).exists()
+}
+
+/// What a model is called that nobody named: its checkpoint's name without `.nemo`.
+fn name_of(checkpoint: &Path) -> String {
+    let place = checkpoint.canonicalize().unwrap_or_else(|_| checkpoint.to_owned());
+    let name = if place.is_dir() { place.file_name() } else { checkpoint.file_stem() };
+    name.unwrap_or_default().to_string_lossy().into_owned()
 }
 
 const MAKE_ONE: &str = "make one with `parakeet convert MODEL.nemo DIRECTORY`";

@@ -17,6 +17,8 @@ use crate::{Error, Result};
 const SMALL_MEMBER: u64 = 64 << 20;
 /// Members of an archive; real ones have under 100.
 const MEMBERS: usize = 10_000;
+/// Bytes of a header that goes before a member: a long name, or times and the like that Python's tarfile adds.
+const EXTENDED_HEADER: u64 = 64 << 10;
 /// A gzip archive may not unpack to more than this many times its size, plus [`SMALL_MEMBER`].
 const GZIP_RATIO: u64 = 20;
 
@@ -54,24 +56,7 @@ impl NemoFile {
 
     /// The vocabulary of the SentencePiece model `name`.
     pub fn vocabulary(&self, name: &str) -> Result<Vocabulary> {
-        let model = ModelProto::decode(&*self.small(name)?)
-            .map_err(|e| self.fail(format!("{name} is not a SentencePiece model: {e}")))?;
-        let pieces = model.pieces.into_iter().map(|piece| {
-            let kind = match piece.kind.unwrap_or(1) {
-                1 | 5 => PieceKind::Normal,
-                2 => PieceKind::Unknown,
-                3 => PieceKind::Control,
-                4 => PieceKind::UserDefined,
-                6 => PieceKind::Byte(byte_of(&piece.piece).ok_or_else(|| {
-                    self.fail(format!("{name}: piece {:?} is said to be a byte", piece.piece))
-                })?),
-                other => {
-                    return Err(self.fail(format!("{name}: piece {:?} of unknown kind {other}", piece.piece)));
-                }
-            };
-            Ok((piece.piece, kind))
-        });
-        Ok(Vocabulary::new(pieces.collect::<Result<_>>()?))
+        sentencepiece(&self.small(name)?).map_err(|reason| self.fail(format!("{name}: {reason}")))
     }
 
     /// The checkpoint, `model_weights.ckpt`.
@@ -162,7 +147,17 @@ fn list(file: &File, path: &Path) -> Result<HashMap<String, (u64, u64)>> {
         fail(format!("truncated or not a tar archive: {quoted}"))
     };
     let total = file.metadata().map_err(|e| Error::io(path, e))?.len();
-    let mut archive = Archive::new(file);
+    let rewound = || (&*file).rewind().map(|()| Archive::new(file)).map_err(|e| Error::io(path, e));
+    // The reader holds such headers in memory, so that their sizes are looked at before it does.
+    for entry in rewound()?.entries_with_seek().map_err(damaged)?.raw(true) {
+        let entry = entry.map_err(damaged)?;
+        let kind = entry.header().entry_type();
+        let regular = matches!(kind, EntryType::Regular | EntryType::Continuous);
+        if !regular && entry.size() > EXTENDED_HEADER {
+            return Err(fail(format!("a header of {} bytes before a member", entry.size())));
+        }
+    }
+    let mut archive = rewound()?;
     let mut members = HashMap::new();
     for entry in archive.entries_with_seek().map_err(damaged)? {
         let entry = entry.map_err(damaged)?;
@@ -197,6 +192,26 @@ fn safe_name(bytes: &[u8]) -> Result<String, String> {
     }
     let parts: Vec<_> = name.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
     Ok(parts.join("/"))
+}
+
+/// The vocabulary of a SentencePiece model. The error is a reason.
+pub fn sentencepiece(model: &[u8]) -> Result<Vocabulary, String> {
+    let model = ModelProto::decode(model).map_err(|e| format!("not a SentencePiece model: {e}"))?;
+    let pieces = model.pieces.into_iter().map(|piece| {
+        let kind = match piece.kind.unwrap_or(1) {
+            1 | 5 => PieceKind::Normal,
+            2 => PieceKind::Unknown,
+            3 => PieceKind::Control,
+            4 => PieceKind::UserDefined,
+            6 => PieceKind::Byte(
+                byte_of(&piece.piece)
+                    .ok_or_else(|| format!("piece {:?} is said to be a byte", piece.piece))?,
+            ),
+            other => return Err(format!("piece {:?} of unknown kind {other}", piece.piece)),
+        };
+        Ok((piece.piece, kind))
+    });
+    Ok(Vocabulary::new(pieces.collect::<Result<_, String>>()?))
 }
 
 /// What is needed of SentencePiece's `ModelProto`.

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use half::{bf16, f16};
 use tar::{Builder, EntryType};
@@ -36,7 +37,7 @@ impl Place {
     }
 
     fn convert(&self, dtype: WeightType) -> Result<ModelConfig> {
-        convert(&self.nemo(), &self.out(), &ConvertOptions { dtype, name: None }, &mut |_, _| {})
+        convert(&self.nemo(), &self.out(), &ConvertOptions { dtype, ..Default::default() }, &mut |_, _| {})
     }
 
     /// The error of converting these bytes, after which nothing is left behind.
@@ -80,7 +81,7 @@ fn every_tensor_survives_in_both_types() {
         let place = Place::new();
         nemo.write(&place.nemo());
         let mut steps = Vec::new();
-        let options = ConvertOptions { dtype, name: Some("other name".into()) };
+        let options = ConvertOptions { dtype, name: Some("other name".into()), ..Default::default() };
         let config =
             convert(&place.nemo(), &place.out(), &options, &mut |done, total| steps.push((done, total)));
         let model = Model::load(&place.out()).unwrap();
@@ -287,7 +288,7 @@ fn an_unsupported_configuration_is_named() {
 fn the_tokenizer_must_fit() {
     let mut nemo = TestNemo::new();
     nemo.pieces.pop();
-    assert!(refusal(&nemo).contains("abc_tokenizer.model has 4 pieces, expected 5"));
+    assert!(refusal(&nemo).contains("its tokenizer has 4 pieces, expected 5"));
     let mut nemo = TestNemo::new();
     nemo.pieces[3].piece = "<0xZZ>".into();
     assert!(refusal(&nemo).contains("\"<0xZZ>\" is said to be a byte"));
@@ -321,6 +322,50 @@ fn only_a_model_directory_is_overwritten() {
     fs::write(&file, "x").unwrap();
     assert!(convert(&place.nemo(), &file, &ConvertOptions::default(), &mut |_, _| {}).is_err());
     assert_eq!(fs::read_to_string(&file).unwrap(), "x");
+}
+
+#[test]
+fn an_interrupted_conversion_leaves_nothing_behind() {
+    let place = Place::new();
+    TestNemo::new().write(&place.nemo());
+    let options = ConvertOptions::default();
+    let cancel = options.cancel.clone();
+    let mut parts = Vec::new();
+    let error = convert(&place.nemo(), &place.out(), &options, &mut |done, _| {
+        parts.push(fs::read_dir(place.out().parent().unwrap()).unwrap().count());
+        cancel.store(done > 300, Ordering::Relaxed);
+    });
+    assert!(error.unwrap_err().to_string().contains("interrupted, nothing is left"));
+    assert!(parts.len() > 1 && parts.iter().all(|&count| count == 1), "one hidden directory: {parts:?}");
+    assert_eq!(fs::read_dir(place.out().parent().unwrap()).unwrap().count(), 0);
+}
+
+#[test]
+fn what_a_killed_conversion_left_is_cleaned_up_by_the_next() {
+    let place = Place::new();
+    TestNemo::new().write(&place.nemo());
+    let part = place.out().with_file_name(".tiny.part");
+    fs::create_dir_all(part.join("model/model.safetensors")).unwrap();
+    fs::write(part.join("lock"), "").unwrap();
+    let held = fs::File::open(part.join("lock")).unwrap();
+    held.lock().unwrap();
+    let error = place.convert(WeightType::F16).unwrap_err().to_string();
+    assert!(error.contains("tiny: another conversion is writing it now"), "{error}");
+    assert!(part.join("model/model.safetensors").exists());
+    drop(held);
+    place.convert(WeightType::F16).unwrap();
+    Model::load(&place.out()).unwrap();
+    assert!(!part.exists());
+    fs::write(&part, "").unwrap();
+    let error = place.convert(WeightType::F16).unwrap_err().to_string();
+    assert!(error.contains(".tiny.part"), "a file is in the way: {error}");
+}
+
+#[test]
+fn a_model_directory_is_not_a_checkpoint() {
+    let place = converted();
+    let error = convert(&place.out(), &place.dir.path().join("x"), &Default::default(), &mut |_, _| {});
+    assert!(error.unwrap_err().to_string().contains("a model directory already"));
 }
 
 #[test]

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The CPU backend against what NeMo computes (`tools/oracle` made the fixtures from random-weight checkpoints).
 
+mod hf;
+
 use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
@@ -74,7 +76,7 @@ impl Fixture {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let from = data().join(name);
         let out = dir.path().join(name);
-        let options = ConvertOptions { dtype: WeightType::F32, name: None };
+        let options = ConvertOptions { dtype: WeightType::F32, ..Default::default() };
         convert(&from.join("model.nemo"), &out, &options, &mut |_, _| {}).expect("the checkpoint converts");
         let golden = std::fs::read(from.join("golden.json")).expect("the fixture is in the tree");
         Self {

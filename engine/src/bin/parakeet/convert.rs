@@ -1,25 +1,27 @@
 // SPDX-License-Identifier: MPL-2.0
-//! `parakeet convert`: a NeMo checkpoint to a model directory.
+//! `parakeet convert`: a checkpoint to a model directory.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::ValueEnum;
-use parakeet_engine::model::{self, ConvertOptions, WeightType};
+use parakeet_engine::model::{self, ConvertOptions, ModelConfig, WeightType};
 
 use crate::failure::Failure;
 use crate::terminal;
 
-/// Convert a NeMo checkpoint (.nemo) to a model directory
+/// Convert a checkpoint (a .nemo file, or a directory of Hugging Face transformers) to a model directory
 #[derive(clap::Args)]
 pub struct Args {
-    /// The checkpoint, as downloaded
+    /// The checkpoint, as downloaded: FILE.nemo or DIRECTORY
     checkpoint: PathBuf,
     /// Directory to write config.json, model.safetensors and tokens.txt to; created if need be
     out: PathBuf,
     /// How weights are stored
     #[arg(long, value_enum, default_value_t = Dtype::F16)]
     dtype: Dtype,
-    /// Name of the model, for people [default: the checkpoint's file name]
+    /// Name of the model, for people [default: the checkpoint's]
     #[arg(long)]
     name: Option<String>,
 }
@@ -38,9 +40,26 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         Dtype::F16 => WeightType::F16,
         Dtype::F32 => WeightType::F32,
     };
-    let options = ConvertOptions { dtype, name: args.name.clone() };
+    let options = ConvertOptions { dtype, name: args.name.clone(), cancel: cancel_on_interrupt() };
+    with_bar(&args.out, |progress| model::convert(&args.checkpoint, &args.out, &options, progress))
+}
+
+/// A flag that an interrupt sets.
+pub fn cancel_on_interrupt() -> Arc<AtomicBool> {
+    let cancel = Arc::new(AtomicBool::new(false));
+    let flag = cancel.clone();
+    // Without a handler an interrupt leaves the hidden directory behind, which the next conversion removes.
+    let _ = ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed));
+    cancel
+}
+
+/// Shows the progress of what makes the model directory `out`, and then what it is.
+pub fn with_bar(
+    out: &Path,
+    make: impl FnOnce(&mut dyn FnMut(u64, u64)) -> parakeet_engine::Result<ModelConfig>,
+) -> Result<(), Failure> {
     let bar = terminal::bytes_bar();
-    let config = model::convert(&args.checkpoint, &args.out, &options, &mut |done, total| {
+    let config = make(&mut |done, total| {
         if let Some(bar) = &bar {
             bar.set_length(total);
             bar.set_position(done);
@@ -54,7 +73,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         config.encoder.contexts.iter().map(|[left, right]| format!("{left},{right}")).collect();
     eprintln!(
         "{out}: {name}, {layers} layers x {width}, {pieces} pieces, contexts {contexts}",
-        out = args.out.display(),
+        out = out.display(),
         name = config.name,
         layers = config.encoder.layers,
         width = config.encoder.width,

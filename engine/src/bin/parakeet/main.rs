@@ -7,8 +7,10 @@ mod captions;
 mod convert;
 mod failure;
 mod formats;
+mod info;
 mod resample;
 mod streaming;
+mod synth;
 mod terminal;
 mod transcribe;
 mod wav;
@@ -30,6 +32,8 @@ struct Cli {
 enum Command {
     Transcribe(transcribe::Args),
     Convert(convert::Args),
+    Info(info::Args),
+    SynthModel(synth::Args),
     Bench(bench::Args),
     Wer(wer::Args),
 }
@@ -38,6 +42,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Transcribe(args) => transcribe::run(&args),
         Command::Convert(args) => convert::run(&args),
+        Command::Info(args) => info::run(&args),
+        Command::SynthModel(args) => synth::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Wer(args) => wer::run(&args),
     };

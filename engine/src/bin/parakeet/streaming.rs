@@ -8,7 +8,7 @@ use parakeet_engine::{StreamOptions, Window};
 use crate::failure::Failure;
 
 /// Usual windows in seconds, left, chunk and right, from the default to the quickest and the most accurate.
-const WINDOWS: [[f64; 3]; 4] = [[10.0, 2.0, 2.0], [10.0, 1.0, 1.0], [10.0, 0.5, 0.5], [10.0, 10.0, 5.0]];
+pub const WINDOWS: [[f64; 3]; 4] = [[10.0, 2.0, 2.0], [10.0, 1.0, 1.0], [10.0, 0.5, 0.5], [10.0, 10.0, 5.0]];
 
 /// How the model is streamed.
 #[derive(Clone, Debug, Default, clap::Args)]

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: MPL-2.0
+//! `parakeet info`: what a model is, how it streams and what it needs.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use parakeet_engine::backend::chunk_samples;
+use parakeet_engine::model::config::{ConvNorm, Normalize, Transducer};
+use parakeet_engine::model::{self, Description, ModelConfig, Origin};
+use parakeet_engine::{Engine, EngineOptions, StreamOptions};
+use serde::Serialize;
+
+use crate::failure::Failure;
+use crate::streaming::WINDOWS;
+
+/// Say what a model is, how it streams and what it needs
+#[derive(clap::Args)]
+pub struct Args {
+    /// A model directory, a NeMo checkpoint (.nemo) or a directory of Hugging Face transformers
+    model: PathBuf,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    name: String,
+    /// `model`, `nemo` or `hugging-face`.
+    format: &'static str,
+    /// `tdt` or `rnnt`.
+    kind: &'static str,
+    durations: Vec<u32>,
+    layers: usize,
+    width: usize,
+    heads: usize,
+    parameters: usize,
+    vocabulary: usize,
+    mel_bins: usize,
+    normalized_features: bool,
+    convolution_norm: &'static str,
+    /// `cache-aware` or `buffered`.
+    streaming: &'static str,
+    contexts: Vec<Context>,
+    windows: Vec<Window>,
+    weight_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Context {
+    left_frames: i32,
+    right_frames: i32,
+    latency_ms: usize,
+    /// Unknown until the model is converted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream_bytes: Option<usize>,
+}
+
+#[derive(Serialize)]
+struct Window {
+    left_seconds: f64,
+    chunk_seconds: f64,
+    right_seconds: f64,
+    latency_ms: usize,
+    /// Unknown until the model is converted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream_bytes: Option<usize>,
+}
+
+/// Prints the report.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let description = model::describe(&args.model)?;
+    let engine = match description.origin {
+        Origin::Model => Some(Engine::open(&args.model, &EngineOptions::default())?),
+        Origin::Nemo | Origin::HuggingFace => None,
+    };
+    let report = report(&description, |options| engine.as_ref()?.stream_bytes(options).ok());
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        serde_json::to_writer_pretty(&mut out, &report).map_err(std::io::Error::from)?;
+        writeln!(out)?;
+        return Ok(());
+    }
+    Ok(print(&report, &mut out)?)
+}
+
+fn report(description: &Description, stream_bytes: impl Fn(&StreamOptions) -> Option<usize>) -> Report {
+    let Description { origin, config, parameters, weight_bytes } = description;
+    let ModelConfig { name, features, encoder, decoder, .. } = config;
+    let cached = |index: &usize| config.is_cache_aware(*index);
+    let contexts: Vec<_> =
+        (0..encoder.contexts.len()).filter(cached).map(|index| encoder.contexts[index]).collect();
+    let context = |&[left_frames, right_frames]: &[i32; 2]| Context {
+        left_frames,
+        right_frames,
+        latency_ms: chunk_samples(right_frames as usize + 1, 1) / 16,
+        stream_bytes: stream_bytes(&StreamOptions {
+            look_ahead: Some(right_frames as u32),
+            ..StreamOptions::default()
+        }),
+    };
+    let window = |[left_seconds, chunk_seconds, right_seconds]: [f64; 3]| {
+        let window =
+            parakeet_engine::Window::from_seconds(left_seconds, chunk_seconds, right_seconds).ok()?;
+        let options = StreamOptions { window: Some(window), ..StreamOptions::default() };
+        Some(Window {
+            left_seconds,
+            chunk_seconds,
+            right_seconds,
+            latency_ms: options.latency_samples(config).ok()? as usize / 16,
+            stream_bytes: stream_bytes(&options),
+        })
+    };
+    Report {
+        name: name.clone(),
+        format: match origin {
+            Origin::Model => "model",
+            Origin::Nemo => "nemo",
+            Origin::HuggingFace => "hugging-face",
+        },
+        kind: if decoder.kind == Transducer::Rnnt { "rnnt" } else { "tdt" },
+        durations: decoder.durations().to_vec(),
+        layers: encoder.layers,
+        width: encoder.width,
+        heads: encoder.heads,
+        parameters: *parameters,
+        vocabulary: decoder.vocabulary,
+        mel_bins: features.mel_bins,
+        normalized_features: features.normalize == Normalize::PerFeature,
+        convolution_norm: match encoder.conv_norm {
+            ConvNorm::BatchNorm => "batch",
+            ConvNorm::LayerNorm => "layer",
+        },
+        streaming: if contexts.is_empty() { "buffered" } else { "cache-aware" },
+        windows: if contexts.is_empty() {
+            WINDOWS.into_iter().filter_map(window).collect()
+        } else {
+            Vec::new()
+        },
+        contexts: contexts.iter().map(context).collect(),
+        weight_bytes: *weight_bytes,
+    }
+}
+
+fn print(report: &Report, out: &mut impl Write) -> std::io::Result<()> {
+    let Report { layers, width, heads, convolution_norm, mel_bins, .. } = report;
+    let made_of = match report.format {
+        "nemo" => ", a NeMo checkpoint: convert it to run it",
+        "hugging-face" => ", a checkpoint of Hugging Face transformers: convert it to run it",
+        _ => "",
+    };
+    writeln!(out, "{}{made_of}", report.name)?;
+    let kind = match report.kind {
+        "rnnt" => "RNN-T".to_owned(),
+        _ => format!("TDT, durations {:?}", report.durations),
+    };
+    writeln!(out, "  kind        {kind}")?;
+    writeln!(out, "  encoder     {layers} layers x {width}, {heads} heads, {convolution_norm} norm")?;
+    writeln!(out, "  parameters  {}", grouped(report.parameters))?;
+    writeln!(out, "  vocabulary  {} pieces", report.vocabulary)?;
+    let normalized = if report.normalized_features { ", normalised over what is heard" } else { "" };
+    writeln!(out, "  features    {mel_bins} mel bins{normalized}")?;
+    let weights = megabytes(report.weight_bytes as usize);
+    let future = if report.format == "model" { "" } else { " once converted, in half precision" };
+    writeln!(out, "  weights     {weights}{future}")?;
+    writeln!(out, "  streams     {}", report.streaming)?;
+    for (index, Context { left_frames, right_frames, latency_ms, stream_bytes }) in
+        report.contexts.iter().enumerate()
+    {
+        let bytes = stream_bytes.map(|bytes| format!(", {} a stream", megabytes(bytes))).unwrap_or_default();
+        let default = if index == 0 { " (default)" } else { "" };
+        writeln!(
+            out,
+            "              look-ahead {right_frames}: {latency_ms} ms, {left_frames} frames back{bytes}{default}"
+        )?;
+    }
+    for (index, Window { left_seconds, chunk_seconds, right_seconds, latency_ms, stream_bytes }) in
+        report.windows.iter().enumerate()
+    {
+        let bytes = stream_bytes.map(|bytes| format!(", {} a stream", megabytes(bytes))).unwrap_or_default();
+        let default = if index == 0 { " (default)" } else { "" };
+        writeln!(
+            out,
+            "              {left_seconds} s before, {chunk_seconds} s chunk, {right_seconds} s after: \
+             {latency_ms} ms{bytes}{default}"
+        )?;
+    }
+    Ok(())
+}
+
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
+    groups.join(",")
+}
+
+fn megabytes(bytes: usize) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}
