@@ -125,7 +125,8 @@ impl Engine {
     /// Opens a stream. Fails if the model has no such context, can't be streamed, or memory is out.
     pub fn stream(self: &Arc<Self>, options: &StreamOptions) -> Result<Stream> {
         let mode = options.mode(self.config())?;
-        let slot = self.lock().open(mode)?;
+        let language = options.language_place(self.config())?;
+        let slot = self.lock().open(mode, language)?;
         let sizes = mode.step_sizes(&self.config().encoder);
         let shared = Arc::new(Shared::new(slot, self.vocabulary.clone(), sizes, options));
         Ok(Stream::new(self.clone(), shared, self.batcher.queue().clone()))

@@ -11,6 +11,9 @@ use crate::model::ModelConfig;
 pub struct StreamOptions {
     /// Right context in encoder frames of 80 ms, one that the model was trained for; its first context if `None`.
     pub look_ahead: Option<u32>,
+    /// Language that is spoken, as a BCP 47 tag, or `auto`; what a model with a language prompt is told, others don't
+    /// mind. `None` is `auto` where the model has it.
+    pub language: Option<String>,
     /// Window of buffered streaming. If `None`, a model that can is streamed with caches, and another in
     /// [`Window::default`].
     pub window: Option<Window>,
@@ -32,6 +35,7 @@ impl Default for StreamOptions {
     fn default() -> Self {
         Self {
             look_ahead: None,
+            language: None,
             window: None,
             offline: false,
             skip_silence: false,
@@ -56,6 +60,11 @@ impl StreamOptions {
                 window.check().map(|()| Mode::Buffered { context, window })
             }
         }
+    }
+
+    /// Place of the language in the model's prompt, 0 if it has none. Fails if it lacks the language.
+    pub fn language_place(&self, config: &ModelConfig) -> Result<usize> {
+        config.prompt.as_ref().map_or(Ok(0), |prompt| prompt.place(self.language.as_deref()))
     }
 
     /// Index of the model's context with these right frames, or of its first.

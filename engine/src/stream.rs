@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::features::FRAME_SAMPLES;
 use crate::gate::{Gate, Part};
 use crate::model::Vocabulary;
+use crate::model::vocabulary::Signal;
 use crate::options::{Overflow, StreamOptions};
 use crate::queue::Queue;
 use crate::words::{FrameWord, WordBuilder};
@@ -31,6 +32,20 @@ pub enum Event {
     Progress {
         /// On the stream's sample clock.
         sample: u64,
+    },
+    /// The model says that the speaker is done, in a word of its own (`<EOU>`). Words before it came before.
+    EndOfUtterance {
+        /// Where, on the stream's sample clock.
+        sample: u64,
+        /// Only a short answer is done, the other speaker goes on (`<EOB>`).
+        backchannel: bool,
+    },
+    /// The model says which language it hears from here on.
+    Language {
+        /// Where, on the stream's sample clock.
+        sample: u64,
+        /// Such as `en-US`.
+        code: String,
     },
     /// Audio was dropped because the queue was full.
     Lost {
@@ -414,21 +429,32 @@ impl Shared {
     fn hand_out(&self, inner: &mut Inner, end: bool, decoded: Decoded) {
         let Inner { decoding, utterances, .. } = &mut *inner;
         let base = utterances.front().map_or(0, |utterance| utterance.base);
-        let mut words: Vec<_> = decoded
-            .tokens
-            .into_iter()
-            .filter_map(|token| decoding.words.push(&self.vocabulary, token))
-            .collect();
-        decoding.frames += decoded.frames as u64;
-        words.extend(decoding.words.advance(&self.vocabulary, decoding.frames));
-        if end {
-            words.extend(decoding.words.finish(&self.vocabulary));
-        }
         let done = base + decoding.samples;
+        let word = |word: FrameWord| Event::Word(word_at(word, base, done));
+        let mut said = Vec::new();
+        for token in decoded.tokens {
+            match self.vocabulary.signal(token.id) {
+                None => said.extend(decoding.words.push(&self.vocabulary, token).map(word)),
+                Some(signal) => {
+                    let sample = (base + token.frame * FRAME_SAMPLES).min(done);
+                    said.extend(decoding.words.finish(&self.vocabulary).map(word));
+                    said.push(match signal {
+                        Signal::EndOfUtterance => Event::EndOfUtterance { sample, backchannel: false },
+                        Signal::EndOfBackchannel => Event::EndOfUtterance { sample, backchannel: true },
+                        Signal::Language(code) => Event::Language { sample, code: code.clone() },
+                    });
+                }
+            }
+        }
+        decoding.frames += decoded.frames as u64;
+        said.extend(decoding.words.advance(&self.vocabulary, decoding.frames).map(word));
+        if end {
+            said.extend(decoding.words.finish(&self.vocabulary).map(word));
+        }
         let horizon = decoding.words.horizon(decoding.frames) * FRAME_SAMPLES;
         let partial = if self.partials { decoding.words.partial(&self.vocabulary) } else { None };
-        for word in words {
-            inner.report(Event::Word(word_at(word, base, done)), &self.news);
+        for event in said {
+            inner.report(event, &self.news);
         }
         if end {
             inner.report(Event::Progress { sample: done }, &self.news);

@@ -579,3 +579,29 @@ fn partial_words_grow_into_words() {
     }
     assert!(words > 5 && grown + 2 >= words, "{grown} of {words} words were announced");
 }
+
+#[test]
+fn the_end_of_an_utterance_is_an_event_and_no_text() {
+    // The embedded model with its full stop renamed.
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let model = root().join("models/parakeet-tdt-mini");
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(model.join(name), dir.path().join(name)).expect("the model is in the tree");
+    }
+    let tokens = std::fs::read_to_string(model.join("tokens.txt")).expect("the model is in the tree");
+    let tokens: String =
+        tokens.lines().map(|line| if line == "." { "<EOU>\n".into() } else { format!("{line}\n") }).collect();
+    std::fs::write(dir.path().join("tokens.txt"), tokens).expect("a temporary directory");
+    let plain = engine().stream(&StreamOptions::default()).expect("a stream");
+    let stops = transcribe(&plain, &speech(), 4_000);
+    let engine = Engine::open(dir.path(), &EngineOptions::default()).expect("the model loads");
+    let stream = engine.stream(&StreamOptions::default()).expect("a stream");
+    stream.push(&speech()).expect("the stream takes audio");
+    stream.finish();
+    let (words, events) = utterance(&stream);
+    let ends: Vec<_> =
+        events.iter().filter(|e| matches!(e, Event::EndOfUtterance { backchannel: false, .. })).collect();
+    let expected = stops.iter().filter(|word| word.text.ends_with('.')).count();
+    assert!(expected > 0 && ends.len() == expected, "{events:?}");
+    assert_eq!(text(&words), text(&stops).replace('.', ""));
+}

@@ -63,7 +63,8 @@ impl Settings {
         };
         let window = Some(window).filter(|_| !model.is_cache_aware(0));
         let Self { skip_silence, partials, .. } = *self;
-        StreamOptions { look_ahead, window, skip_silence, partials, ..StreamOptions::default() }
+        let language = Some(self.language_code.clone()).filter(|code| !code.is_empty());
+        StreamOptions { look_ahead, language, window, skip_silence, partials, ..StreamOptions::default() }
     }
 
     /// An empty collection of the units that text is pushed in.
@@ -217,8 +218,8 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
         glib::ParamSpecString::builder("language-code")
             .nick("Language code")
             .blurb(
-                "Language that is spoken, as a BCP 47 tag. Kept for applications: the language heard is that of the \
-                 model, English for the one that comes with the plugin",
+                "Language that is spoken, as a BCP 47 tag, for models that are told which, or auto where they find out. \
+                 Other models hear what they were trained for, the one that comes with the plugin English",
             )
             .default_value(Some(default.language_code.as_str()))
             .mutable_ready()

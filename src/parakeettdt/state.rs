@@ -57,6 +57,8 @@ pub enum Action {
     Item(Item),
     /// Tell about dropped audio.
     Lost(Loss),
+    /// The model heard a speaker come to an end, here in nanoseconds.
+    EndOfUtterance { at: Option<u64>, backchannel: bool },
     /// A hypothesis to tell the application.
     Partial(Partial),
     /// The recogniser is dead; tell why.
@@ -230,6 +232,13 @@ impl Run {
             Event::Word(word) => {
                 let units = self.units.word(word);
                 units.iter().flat_map(|unit| self.unit(unit)).collect()
+            }
+            Event::EndOfUtterance { sample, backchannel } => {
+                let unit = self.units.finish();
+                let mut actions: Vec<_> = unit.iter().flat_map(|unit| self.unit(unit)).collect();
+                let at = self.timeline.start(self.offset + sample);
+                actions.push(Action::EndOfUtterance { at, backchannel });
+                actions
             }
             Event::Partial(word) => vec![Action::Partial(self.partial(word))],
             Event::Progress { sample } => {

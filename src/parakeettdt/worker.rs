@@ -72,6 +72,13 @@ impl ParakeetTdt {
                     self.warn_of_loss(loss);
                     Ok(gst::FlowSuccess::Ok)
                 }
+                Action::EndOfUtterance { at, backchannel } => {
+                    let structure = gst::Structure::builder("parakeettdt/end-of-utterance")
+                        .field("backchannel", backchannel)
+                        .field_if_some("timestamp", at.map(time));
+                    self.post(gst::message::Element::builder(structure.build()).src(&*self.obj()).build());
+                    Ok(gst::FlowSuccess::Ok)
+                }
                 Action::Partial(partial) => {
                     self.tell_partial(&partial);
                     Ok(gst::FlowSuccess::Ok)
@@ -119,10 +126,9 @@ impl ParakeetTdt {
 
     /// Posts a hypothesis for the application; it is no text of the stream.
     fn tell_partial(&self, partial: &Partial) {
-        let mut structure = gst::Structure::builder("parakeettdt/partial").field("text", &partial.text);
-        if let Some(start) = partial.start {
-            structure = structure.field("timestamp", time(start));
-        }
+        let structure = gst::Structure::builder("parakeettdt/partial")
+            .field("text", &partial.text)
+            .field_if_some("timestamp", partial.start.map(time));
         self.post(gst::message::Element::builder(structure.build()).src(&*self.obj()).build());
     }
 

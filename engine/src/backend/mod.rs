@@ -184,13 +184,14 @@ pub trait Backend: Send {
     /// `cpu`, `cuda` or `tensorrt`.
     fn name(&self) -> &'static str;
 
-    /// Takes a fresh slot. Fails if the mode does not fit the model or memory is out.
-    fn open(&mut self, mode: Mode) -> Result<Slot>;
+    /// Takes a fresh slot. `language` is a place of the model's prompt, ignored where it has none. Fails if the mode does
+    /// not fit the model or memory is out.
+    fn open(&mut self, mode: Mode, language: usize) -> Result<Slot>;
 
     /// Gives a slot back.
     fn close(&mut self, slot: Slot);
 
-    /// Brings a slot back to the state [`Backend::open`] gave it.
+    /// Brings a slot back to the state that [`Backend::open`] gave it.
     fn reset(&mut self, slot: Slot);
 
     /// Runs one chunk of every slot named; results in the same order. A failed step leaves the others alone.

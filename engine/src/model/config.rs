@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! `config.json` of a model directory: every fact the engine needs, typed and checked.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,54 @@ pub struct ModelConfig {
     pub encoder: EncoderConfig,
     /// Predictor, joint and decoding rule.
     pub decoder: DecoderConfig,
+    /// Language prompt, where the model is told what it hears.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<PromptConfig>,
+}
+
+/// Language prompt (NeMo `EncDecRNNTBPEModelWithPrompt`, transformers `Nemotron3_5AsrForRNNT`): a one-hot language beside
+/// each encoder output goes through two linear layers with a ReLU between them, back to the encoder's width.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PromptConfig {
+    /// Places of the one-hot vector.
+    pub places: usize,
+    /// Width between the two layers.
+    pub hidden: usize,
+    /// Place of each language code; `auto` leaves the language to the model.
+    pub languages: BTreeMap<String, usize>,
+}
+
+impl PromptConfig {
+    /// Name of the place that leaves the language to the model.
+    pub const AUTO: &str = "auto";
+
+    /// The place of a language: of the code itself, whatever its case, or of its language alone (`de` for `de-AT`);
+    /// without a code that of `auto`, or else the first place. The error lists the codes there are.
+    pub fn place(&self, code: Option<&str>) -> Result<usize> {
+        let find = |wanted: &str| {
+            self.languages.iter().find(|(code, _)| code.eq_ignore_ascii_case(wanted)).map(|(_, place)| *place)
+        };
+        let Some(code) = code else { return Ok(find(Self::AUTO).unwrap_or(0)) };
+        let alone = code.split(['-', '_']).next().unwrap_or_default();
+        find(code).or_else(|| find(alone)).ok_or_else(|| {
+            let known: Vec<&str> = self.languages.keys().map(String::as_str).collect();
+            let reason = format!("the model has no language {code:?}; it has {}", known.join(", "));
+            Error::Option { option: "language", reason }
+        })
+    }
+
+    fn validate(&self) -> Result<(), String> {
+        within("prompt.places", self.places, 1, 100_000)?;
+        within("prompt.hidden", self.hidden, 1, 131_072)?;
+        let outside = |(_, place): &(&String, &usize)| **place >= self.places;
+        match self.languages.iter().find(outside) {
+            Some((code, place)) => {
+                Err(format!("prompt.languages: {code} has place {place}, but there are {}", self.places))
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 /// Log-mel front end (NeMo `AudioToMelSpectrogramPreprocessor`). Window 400, hop 160, FFT 512 at 16 kHz in every
@@ -189,6 +238,9 @@ impl ModelConfig {
         }
         within("features.mel_bins", features.mel_bins, 8, 512)?;
         encoder.validate()?;
+        if let Some(prompt) = &self.prompt {
+            prompt.validate()?;
+        }
         decoder.validate()
     }
 }
@@ -268,4 +320,25 @@ fn within(name: &str, value: usize, least: usize, most: usize) -> Result<(), Str
         return Ok(());
     }
     Err(format!("{name}: expected {least} to {most}, found {value}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn languages_are_found_by_code_and_by_language() {
+        let languages = [("auto", 101), ("de", 9), ("en-US", 0), ("pt-BR", 12)];
+        let languages = languages.map(|(code, place)| (code.to_owned(), place)).into();
+        let prompt = PromptConfig { places: 128, hidden: 8, languages };
+        let places =
+            [(None, 101), (Some("EN-us"), 0), (Some("de-AT"), 9), (Some("de_CH"), 9), (Some("pt-BR"), 12)];
+        for (code, place) in places {
+            assert_eq!(prompt.place(code).ok(), Some(place), "{code:?}");
+        }
+        let error = prompt.place(Some("fr-FR")).unwrap_err().to_string();
+        assert!(error.contains("no language \"fr-FR\"; it has auto, de, en-US, pt-BR"), "{error}");
+        assert_eq!(prompt.validate(), Ok(()));
+        assert!(PromptConfig { places: 13, ..prompt }.validate().unwrap_err().contains("auto has place 101"));
+    }
 }

@@ -2,6 +2,8 @@
 //! `config.json` and `processor_config.json` of transformers (5.23) to [`ModelConfig`]; what the engine can't run is
 //! refused by name.
 
+use std::collections::BTreeMap;
+
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -48,6 +50,15 @@ enum Class {
     Tdt,
     Rnnt,
     Nemotron,
+    /// With a language prompt.
+    Nemotron35,
+}
+
+impl Class {
+    /// Whether it streams with caches.
+    fn is_causal(self) -> bool {
+        matches!(self, Self::Nemotron | Self::Nemotron35)
+    }
 }
 
 /// Reads the configuration of a model and what its processor's files say. The error says which setting is missing or
@@ -77,10 +88,14 @@ pub fn read(
         features: FeaturesConfig {
             sample_rate: 16_000,
             mel_bins,
-            normalize: if class == Class::Nemotron { Normalize::None } else { Normalize::PerFeature },
+            normalize: if class.is_causal() { Normalize::None } else { Normalize::PerFeature },
+        },
+        decoder: decoder(&mut top, class)?,
+        prompt: match class {
+            Class::Nemotron35 => Some(prompt(&mut top, processor.as_mut())?),
+            Class::Tdt | Class::Rnnt | Class::Nemotron => None,
         },
         encoder: self::encoder(encoder, processor, class)?,
-        decoder: decoder(&mut top, class)?,
     };
     top.finish()?;
     model.validate()?;
@@ -94,13 +109,15 @@ fn class(top: &mut Section) -> Result<Class, String> {
         Some("ParakeetForTDT") => Some((Class::Tdt, "parakeet_tdt")),
         Some("ParakeetForRNNT") => Some((Class::Rnnt, "parakeet_rnnt")),
         Some("NemotronAsrStreamingForRNNT") => Some((Class::Nemotron, "nemotron_asr_streaming")),
+        Some("Nemotron3_5AsrForRNNT") => Some((Class::Nemotron35, "nemotron3_5_asr")),
         _ => None,
     };
     match known {
         Some((class, expected)) if model_type == expected => Ok(class),
         Some((_, expected)) => Err(format!("model_type: {model_type:?}, expected {expected:?}")),
         None => Err(format!(
-            "architectures: {architectures:?}, expected ParakeetForTDT, ParakeetForRNNT or NemotronAsrStreamingForRNNT"
+            "architectures: {architectures:?}, expected ParakeetForTDT, ParakeetForRNNT, \
+             NemotronAsrStreamingForRNNT or Nemotron3_5AsrForRNNT"
         )),
     }
 }
@@ -109,7 +126,7 @@ fn class(top: &mut Section) -> Result<Class, String> {
 fn extractor(mut section: Section, class: Class, mel_bins: usize) -> Result<(), String> {
     let kind = match class {
         Class::Tdt | Class::Rnnt => "ParakeetFeatureExtractor",
-        Class::Nemotron => "NemotronAsrStreamingFeatureExtractor",
+        Class::Nemotron | Class::Nemotron35 => "NemotronAsrStreamingFeatureExtractor",
     };
     section.only("feature_extractor_type", kind, kind)?;
     section.only("feature_size", mel_bins, mel_bins)?;
@@ -127,7 +144,7 @@ fn extractor(mut section: Section, class: Class, mel_bins: usize) -> Result<(), 
 }
 
 fn encoder(mut section: Section, processor: Option<Section>, class: Class) -> Result<EncoderConfig, String> {
-    let causal = class == Class::Nemotron;
+    let causal = class.is_causal();
     let kind = if causal { "nemotron_asr_streaming_encoder" } else { "parakeet_encoder" };
     section.only("model_type", kind, kind)?;
     section.only("hidden_act", "silu", "silu")?;
@@ -188,9 +205,13 @@ fn contexts(section: &mut Section, processor: Option<Section>) -> Result<Vec<[i3
 }
 
 fn decoder(top: &mut Section, class: Class) -> Result<DecoderConfig, String> {
-    let blank: usize = top.take("blank_token_id", if class == Class::Nemotron { 1_024 } else { 8_192 })?;
-    let outputs = blank.saturating_add(1);
-    top.only("vocab_size", if class == Class::Nemotron { 1_025 } else { 8_193 }, outputs)?;
+    let default: usize = match class {
+        Class::Tdt | Class::Rnnt => 8_192,
+        Class::Nemotron => 1_024,
+        Class::Nemotron35 => 13_087,
+    };
+    let blank: usize = top.take("blank_token_id", default)?;
+    top.only("vocab_size", default + 1, blank.saturating_add(1))?;
     top.only("hidden_act", "relu", "relu")?;
     let width = top.take("decoder_hidden_size", 640)?;
     Ok(DecoderConfig {
@@ -200,10 +221,22 @@ fn decoder(top: &mut Section, class: Class) -> Result<DecoderConfig, String> {
         joint_width: width,
         kind: match class {
             Class::Tdt => Transducer::Tdt { durations: top.take("durations", vec![0, 1, 2, 3, 4])? },
-            Class::Rnnt | Class::Nemotron => Transducer::Rnnt,
+            Class::Rnnt | Class::Nemotron | Class::Nemotron35 => Transducer::Rnnt,
         },
         max_symbols: top.take("max_symbols_per_step", 10)?,
     })
+}
+
+/// The language prompt. The codes are in the processor's file alone; without it only `auto` has a name.
+fn prompt(top: &mut Section, processor: Option<&mut Section>) -> Result<PromptConfig, String> {
+    let places = top.take("num_prompts", 128)?;
+    let auto = top.take("default_prompt_id", 101)?;
+    let mut languages = BTreeMap::from([(PromptConfig::AUTO.to_owned(), auto)]);
+    if let Some(section) = processor {
+        section.only("num_prompts", places, places)?;
+        languages = section.take("prompt_dictionary", languages)?;
+    }
+    Ok(PromptConfig { places, hidden: top.take("prompt_intermediate_size", 2_048)?, languages })
 }
 
 /// An object of the file; settings are taken out one by one, so that what is left is what nobody knows.

@@ -21,8 +21,8 @@ pub fn read(yaml: &str, name: &str) -> Result<NemoConfig, String> {
     let yaml = Yaml(root);
     let target = yaml.text("target")?.unwrap_or_default();
     let class = target.rsplit('.').next().unwrap_or_default();
-    if !class.is_empty() && (!class.contains("RNNT") || class.contains("Prompt")) {
-        return Err(format!("target {class}: only transducers (RNNT and TDT) without prompts can be run"));
+    if !class.is_empty() && !class.contains("RNNT") {
+        return Err(format!("target {class}: only transducers (RNNT and TDT) can be run"));
     }
     let model = ModelConfig {
         format: FORMAT,
@@ -30,6 +30,7 @@ pub fn read(yaml: &str, name: &str) -> Result<NemoConfig, String> {
         features: features(&yaml)?,
         encoder: encoder(&yaml)?,
         decoder: decoder(&yaml)?,
+        prompt: if class.contains("Prompt") { prompt(&yaml)? } else { None },
     };
     model.validate()?;
     yaml.only("tokenizer.type", "bpe", &["bpe"])?;
@@ -91,8 +92,11 @@ fn encoder(yaml: &Yaml) -> Result<EncoderConfig, String> {
     let attention = match yaml.text(&key("att_context_style"))?.as_deref() {
         None | Some("regular") => AttentionStyle::Regular,
         Some("chunked_limited") => AttentionStyle::ChunkedLimited,
+        Some("chunked_limited_with_rc") => AttentionStyle::ChunkedLimitedWithRc,
         Some(other) => {
-            return Err(format!("encoder.att_context_style: {other}, expected regular or chunked_limited"));
+            return Err(format!(
+                "encoder.att_context_style: {other}, expected regular, chunked_limited or chunked_limited_with_rc"
+            ));
         }
     };
     let channels = yaml.int(&key("subsampling_conv_channels"))?.unwrap_or(-1);
@@ -113,10 +117,31 @@ fn encoder(yaml: &Yaml) -> Result<EncoderConfig, String> {
             _ => ConvNorm::BatchNorm,
         },
         attention,
-        contexts: contexts(yaml.at(&key("att_context_size")))?,
+        // NeMo ignores the setting where the window is the context.
+        contexts: match attention {
+            AttentionStyle::ChunkedLimitedWithRc => vec![[-1, -1]],
+            _ => contexts(yaml.at(&key("att_context_size")))?,
+        },
         bias: yaml.bool_or(&key("use_bias"), true)?,
         xscaling: yaml.bool_or(&key("xscaling"), true)?,
     })
+}
+
+/// The language prompt; a class that has one may be without.
+fn prompt(yaml: &Yaml) -> Result<Option<PromptConfig>, String> {
+    let key = |name: &str| format!("model_defaults.{name}");
+    if !yaml.bool_or(&key("initialize_prompt_feature"), false)? {
+        return Ok(None);
+    }
+    let width = yaml.size("encoder.d_model")?;
+    yaml.number(&key("enc_hidden"), width as f64, width as f64)?;
+    let languages =
+        yaml.at(&key("prompt_dictionary")).ok_or_else(|| key("prompt_dictionary") + " is missing")?;
+    let languages = serde_json::from_value(languages.clone())
+        .map_err(|e| format!("{}: expected codes and places: {e}", key("prompt_dictionary")))?;
+    let places = yaml.size_or(&key("num_prompts"), 128)?;
+    // NeMo's layer between is always twice as wide as the encoder.
+    Ok(Some(PromptConfig { places, hidden: 2 * width, languages }))
 }
 
 fn conv_context(value: Option<&Value>, kernel: usize) -> Result<[usize; 2], String> {
@@ -354,6 +379,7 @@ mod tests {
                 kind: Transducer::Tdt { durations: vec![0, 1, 2] },
                 max_symbols: 10,
             },
+            prompt: None,
         };
         assert_eq!(config.model, expected);
     }
@@ -404,10 +430,44 @@ mod tests {
     }
 
     #[test]
+    fn a_language_prompt_is_read() {
+        let prompted = YAML.replace("EncDecRNNTBPEModel", "EncDecRNNTBPEModelWithPrompt");
+        assert_eq!(read(&prompted, "tiny").unwrap().model.prompt, None, "the class may be without");
+        let with = |settings: &str| {
+            let settings = format!("initialize_prompt_feature: true, {settings}pred_hidden: 6, tdt");
+            read(&prompted.replace("pred_hidden: 6, tdt", &settings), "tiny")
+                .map(|config| config.model.prompt)
+        };
+        let languages = [("auto".to_owned(), 2), ("de".to_owned(), 0)].into();
+        let expected = PromptConfig { places: 3, hidden: 16, languages };
+        assert_eq!(with("num_prompts: 3, prompt_dictionary: {auto: 2, de: 0}, ").unwrap(), Some(expected));
+        let missing = with("").unwrap_err();
+        assert!(missing.contains("model_defaults.prompt_dictionary is missing"), "{missing}");
+        let outside = with("num_prompts: 2, prompt_dictionary: {auto: 2}, ").unwrap_err();
+        assert!(outside.contains("auto has place 2"), "{outside}");
+    }
+
+    #[test]
+    fn unified_models_hear_everything_or_windows() {
+        let config = edited("chunked_limited", "chunked_limited_with_rc").unwrap();
+        assert_eq!(config.encoder.attention, AttentionStyle::ChunkedLimitedWithRc);
+        assert_eq!(config.encoder.contexts, [[-1, -1]]);
+        assert!(!config.is_cache_aware(0));
+    }
+
+    #[test]
+    fn hybrid_and_eou_models_are_transducers() {
+        for class in
+            ["EncDecHybridRNNTCTCBPEModel", "EncDecRNNTBPEEOUModel", "EncDecHybridRNNTCTCBPEEOUModel"]
+        {
+            assert!(edited("EncDecRNNTBPEModel", class).is_ok(), "{class}");
+        }
+    }
+
+    #[test]
     fn what_cannot_run_is_refused_by_name() {
         let cases = [
             ("EncDecRNNTBPEModel", "EncDecCTCModelBPE", "target EncDecCTCModelBPE"),
-            ("EncDecRNNTBPEModel", "EncDecRNNTBPEModelWithPrompt", "without prompts"),
             ("type: bpe", "type: agg", "tokenizer.type: agg"),
             ("window_size: 0.025", "window_size: 0.02", "preprocessor.window_size: 0.02, expected 0.025"),
             ("  window_size: 0.025\n", "", "preprocessor.window_size"),
@@ -422,11 +482,7 @@ mod tests {
             ("rel_pos", "rel_pos_local_attn", "encoder.self_attention_model: rel_pos_local_attn"),
             ("untie_biases: true", "untie_biases: false", "encoder.untie_biases"),
             ("batch_norm", "instance_norm", "encoder.conv_norm_type: instance_norm"),
-            (
-                "chunked_limited",
-                "chunked_limited_with_rc",
-                "encoder.att_context_style: chunked_limited_with_rc",
-            ),
+            ("chunked_limited", "chunked", "encoder.att_context_style: chunked, expected"),
             ("feat_out: -1", "feat_out: 9", "encoder.feat_out: 9"),
             ("feat_in: 16", "feat_in: 80", "encoder.feat_in: 80, expected 16"),
             ("n_layers: 1\n", "n_layers: 1\n  reduction: pooling\n", "encoder.reduction"),

@@ -106,6 +106,7 @@ pub fn synthetic_config(options: &SynthOptions) -> Result<ModelConfig> {
             // of a TDT the next frame heard is most often another.
             max_symbols: if options.like == Like::NemotronStreaming06b { 1 } else { 10 },
         },
+        prompt: None,
     };
     config.validate().map_err(Error::Unsupported)?;
     Ok(config)

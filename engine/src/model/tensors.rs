@@ -36,6 +36,11 @@ pub fn expected(config: &ModelConfig) -> Vec<TensorSpec> {
     let decoder = &config.decoder;
     let outputs = decoder.vocabulary + 1 + decoder.durations().len();
     let width = decoder.predictor_width;
+    if let Some(prompt) = &config.prompt {
+        let inputs = config.encoder.width + prompt.places;
+        specs.linear(PROMPT[0], prompt.hidden, inputs, true);
+        specs.linear(PROMPT[1], config.encoder.width, prompt.hidden, true);
+    }
     specs.weight("decoder.prediction.embed.weight", &[decoder.vocabulary + 1, width]);
     for layer in 0..decoder.predictor_layers {
         let lstm = "decoder.prediction.dec_rnn.lstm";
@@ -49,6 +54,9 @@ pub fn expected(config: &ModelConfig) -> Vec<TensorSpec> {
     specs.linear(JOINT_OUTPUT, outputs, decoder.joint_width, true);
     specs.0
 }
+
+/// The two layers of the language prompt.
+pub const PROMPT: [&str; 2] = ["prompt_kernel.0", "prompt_kernel.2"];
 
 /// The joint's output layer. NeMo calls it `joint.joint_net.1` where the joint has no dropout.
 pub const JOINT_OUTPUT: &str = "joint.joint_net.2";
@@ -163,6 +171,7 @@ mod tests {
                 kind: Transducer::Tdt { durations: vec![0, 1, 2, 3, 4] },
                 max_symbols: 10,
             },
+            prompt: None,
         }
     }
 

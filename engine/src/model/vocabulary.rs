@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! `tokens.txt`: the pieces of the vocabulary, and text from token ids as NeMo makes it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
@@ -29,18 +29,52 @@ pub enum PieceKind {
     UserDefined,
 }
 
+/// What a token says that is no text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// The speaker is done: `<EOU>` of the EOU models.
+    EndOfUtterance,
+    /// A short answer such as "yeah" is done, the other speaker goes on: `<EOB>`.
+    EndOfBackchannel,
+    /// The language that is heard, such as `en-US`: `<en-US>` of models that find out.
+    Language(String),
+}
+
+impl Signal {
+    /// The signal that a piece stands for.
+    fn of(piece: &str) -> Option<Self> {
+        let name = piece.strip_prefix('<')?.strip_suffix('>')?;
+        let language = |name: &str| {
+            let (language, region) = name.split_once('-')?;
+            let is_code = (2..=3).contains(&language.len())
+                && region.len() == 2
+                && language.bytes().all(|b| b.is_ascii_lowercase())
+                && region.bytes().all(|b| b.is_ascii_uppercase());
+            is_code.then(|| Self::Language(name.to_owned()))
+        };
+        match name {
+            "EOU" => Some(Self::EndOfUtterance),
+            "EOB" => Some(Self::EndOfBackchannel),
+            _ => language(name),
+        }
+    }
+}
+
 /// The vocabulary of a model: a token's id is its index here. Blank is not in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vocabulary {
     pieces: Vec<(String, PieceKind)>,
     punctuation: HashSet<char>,
+    signals: HashMap<u32, Signal>,
 }
 
 impl Vocabulary {
     /// A vocabulary of these pieces, ids counting from 0.
     pub fn new(pieces: Vec<(String, PieceKind)>) -> Self {
         let punctuation = pieces.iter().flat_map(|(piece, _)| punctuation_of(piece)).collect();
-        Self { pieces, punctuation }
+        let signals =
+            (0..).zip(&pieces).filter_map(|(id, (piece, _))| Some((id, Signal::of(piece)?))).collect();
+        Self { pieces, punctuation, signals }
     }
 
     /// Reads `tokens.txt`, which must have `expected` lines: a piece with tab, line feed, carriage return and backslash
@@ -97,6 +131,11 @@ impl Vocabulary {
         self.get(id).map(|&(_, kind)| kind)
     }
 
+    /// What the token says instead of text.
+    pub fn signal(&self, id: u32) -> Option<&Signal> {
+        self.signals.get(&id)
+    }
+
     /// Whether the token begins with a space, and with it a word.
     pub fn starts_word(&self, id: u32) -> bool {
         self.piece(id).is_some_and(|piece| piece.starts_with(SPACE))
@@ -131,7 +170,8 @@ impl Vocabulary {
     fn decode_pieces(&self, ids: &[u32]) -> String {
         let mut text = String::new();
         let mut bytes = Vec::new();
-        for (piece, kind) in ids.iter().filter_map(|&id| self.get(id)) {
+        let pieces = ids.iter().filter(|id| !self.signals.contains_key(id)).filter_map(|&id| self.get(id));
+        for (piece, kind) in pieces {
             if let PieceKind::Byte(byte) = kind {
                 bytes.push(*byte);
                 continue;
@@ -324,5 +364,22 @@ mod tests {
         assert_eq!(marks, [4, 13]);
         assert_eq!((vocabulary.piece(2), vocabulary.piece(15)), (Some("llo"), None));
         assert_eq!(vocabulary.kind(9), Some(PieceKind::Byte(0xA9)));
+    }
+
+    #[test]
+    fn signals_are_no_text() {
+        let pieces = ["\u{2581}yes", "<EOU>", "<EOB>", "<en-US>", "<unk>", "<0x41>", "<b>", "<EN-us>"];
+        let vocabulary =
+            Vocabulary::new(pieces.iter().map(|piece| (piece.to_string(), PieceKind::UserDefined)).collect());
+        let expected = [
+            None,
+            Some(Signal::EndOfUtterance),
+            Some(Signal::EndOfBackchannel),
+            Some(Signal::Language("en-US".into())),
+        ];
+        for (id, expected) in (0..8).zip(expected.iter().chain(std::iter::repeat(&None))) {
+            assert_eq!(vocabulary.signal(id), expected.as_ref(), "{}", pieces[id as usize]);
+        }
+        assert_eq!(vocabulary.decode(&[0, 1, 3, 6]), "yes<b>");
     }
 }

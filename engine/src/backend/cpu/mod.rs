@@ -8,6 +8,7 @@ mod encoder;
 mod matmul;
 mod ops;
 mod params;
+mod prompt;
 mod rows;
 mod slot;
 mod subsampling;
@@ -62,6 +63,7 @@ struct Scratch {
     rows: Vec<f32>,
     subsampled: Vec<f32>,
     encoder: encoder::Scratch,
+    prompt: prompt::Scratch,
 }
 
 /// A step with its slot's state, taken out of the pool while it runs.
@@ -117,10 +119,10 @@ impl Backend for CpuBackend {
         NAME
     }
 
-    fn open(&mut self, mode: Mode) -> Result<Slot> {
+    fn open(&mut self, mode: Mode, language: usize) -> Result<Slot> {
         check(self.config(), mode)?;
         let positions = self.positions(mode);
-        let state = Some(Box::new(SlotState::new(self.config(), mode, positions)));
+        let state = Some(Box::new(SlotState::new(self.config(), mode, language, positions)));
         let index = match self.slots.iter().position(Option::is_none) {
             Some(free) => {
                 self.slots[free] = state;
@@ -143,7 +145,7 @@ impl Backend for CpuBackend {
     fn reset(&mut self, slot: Slot) {
         let config = &self.shared.model.config;
         if let Some(Some(state)) = self.slots.get_mut(slot.0 as usize) {
-            **state = SlotState::new(config, state.mode(), state.positions());
+            **state = SlotState::new(config, state.mode(), state.language(), state.positions());
         }
     }
 
@@ -236,6 +238,14 @@ impl Shared {
             &mut segments,
             &mut scratch.encoder,
         );
+        let mut encoded = Rows::dense(&scratch.rows, width);
+        if let Some(prompt) = &self.params.prompt {
+            let languages = group
+                .iter()
+                .flat_map(|(job, work)| std::iter::repeat_n(job.state.language(), work.frames.len()));
+            prompt.apply(encoded, languages, &mut scratch.prompt);
+            encoded = Rows::dense(&scratch.prompt.output, width);
+        }
         let mut rows = 0;
         let mut segments: Vec<_> = group
             .iter_mut()
@@ -245,7 +255,6 @@ impl Shared {
                 decoder::Segment { rows: range, state: &mut job.state.decoder, tokens: Vec::new() }
             })
             .collect();
-        let encoded = Rows::dense(&scratch.rows, width);
         decoder::run(&config.decoder, &self.params.decoder, encoded, &mut segments);
         let tokens: Vec<_> = segments.into_iter().map(|segment| segment.tokens).collect();
         for ((job, work), tokens) in group.iter_mut().zip(tokens) {

@@ -2,12 +2,13 @@
 //! The model's tensors by role: matrices stay in the mapped file, vectors and convolution taps are copied.
 
 use crate::error::Result;
-use crate::model::config::{ConvNorm, ModelConfig};
-use crate::model::tensors::{JOINT_OUTPUT, subsampled_bins};
+use crate::model::config::{ConvNorm, ModelConfig, PromptConfig};
+use crate::model::tensors::{JOINT_OUTPUT, PROMPT, subsampled_bins};
 use crate::model::weights::{Stored, TensorData};
 use crate::model::{Model, Weights};
 
 use super::matmul::product;
+use super::prompt::Prompt;
 use super::rows::Rows;
 
 /// `y = x W^T + b`.
@@ -152,6 +153,7 @@ impl Decoder {
 pub struct Params {
     pub subsampling: Subsampling,
     pub layers: Vec<Layer>,
+    pub prompt: Option<Prompt>,
     pub decoder: Decoder,
 }
 
@@ -162,9 +164,20 @@ impl Params {
         Ok(Self {
             subsampling: subsampling(config, weights)?,
             layers: (0..config.encoder.layers).map(|i| layer(config, weights, i)).collect::<Result<_>>()?,
+            prompt: config.prompt.as_ref().map(|prompt| self::prompt(config, prompt, weights)).transpose()?,
             decoder: decoder(config, weights)?,
         })
     }
+}
+
+fn prompt(config: &ModelConfig, prompt: &PromptConfig, weights: &Weights) -> Result<Prompt> {
+    let &PromptConfig { places, hidden, .. } = prompt;
+    let width = config.encoder.width;
+    Ok(Prompt {
+        inner: Linear::load(weights, PROMPT[0], &[hidden, width + places], true)?,
+        outer: Linear::load(weights, PROMPT[1], &[width, hidden], true)?,
+        places,
+    })
 }
 
 fn subsampling(config: &ModelConfig, weights: &Weights) -> Result<Subsampling> {

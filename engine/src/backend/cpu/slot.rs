@@ -17,6 +17,7 @@ use super::window::{Span, WindowAudio};
 /// Everything that a stream carries from step to step.
 pub struct SlotState {
     mode: Mode,
+    language: usize,
     visibility: Visibility,
     sizes: StepSizes,
     steps: u64,
@@ -45,7 +46,7 @@ pub struct Work {
 
 impl SlotState {
     /// `positions` are those of the mode's context (any in offline mode, which makes its own).
-    pub fn new(config: &ModelConfig, mode: Mode, positions: Arc<PositionTables>) -> Self {
+    pub fn new(config: &ModelConfig, mode: Mode, language: usize, positions: Arc<PositionTables>) -> Self {
         let visibility = Visibility::new(&config.encoder, mode);
         let encoder = match mode {
             Mode::Cached { .. } => {
@@ -61,6 +62,7 @@ impl SlotState {
         };
         Self {
             mode,
+            language,
             visibility,
             sizes: mode.step_sizes(&config.encoder),
             steps: 0,
@@ -90,6 +92,11 @@ impl SlotState {
 
     pub fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// Place of its language in the model's prompt.
+    pub fn language(&self) -> usize {
+        self.language
     }
 
     pub fn positions(&self) -> Arc<PositionTables> {

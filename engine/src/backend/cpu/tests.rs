@@ -113,9 +113,14 @@ impl Fixture {
 
     /// Runs `pcm` through one slot and returns the encoder's output and what each step decoded.
     fn run(&self, mode: Mode, pcm: &[f32]) -> (Vec<f32>, Vec<Decoded>) {
+        self.run_in(0, mode, pcm)
+    }
+
+    /// The same with a place of the prompt.
+    fn run_in(&self, language: usize, mode: Mode, pcm: &[f32]) -> (Vec<f32>, Vec<Decoded>) {
         let mut backend = self.backend();
         let positions = backend.positions(mode);
-        let mut state = Box::new(SlotState::new(&self.model.config, mode, positions));
+        let mut state = Box::new(SlotState::new(&self.model.config, mode, language, positions));
         let (mut encoded, mut decoded) = (Vec::new(), Vec::new());
         for (pcm, end) in chunks(&self.model.config, mode, pcm) {
             let step = Step { slot: Slot(0), pcm, end };
@@ -339,7 +344,7 @@ fn streams_do_not_touch_each_other() {
             let mode = Mode::Cached { context };
             let mut steps = chunks(config, mode, &pcm);
             steps.reverse();
-            running.push((backend.open(mode).expect("a slot"), context, steps, Vec::new()));
+            running.push((backend.open(mode, 0).expect("a slot"), context, steps, Vec::new()));
         }
         let steps: Vec<_> = running
             .iter_mut()
@@ -368,7 +373,7 @@ fn a_wrong_step_fails_alone() {
     let fixture = Fixture::load("causal");
     let mut backend = fixture.backend();
     let mode = Mode::Cached { context: 2 };
-    let (good, bad, gone) = (backend.open(mode).unwrap(), backend.open(mode).unwrap(), Slot(77));
+    let (good, bad, gone) = (backend.open(mode, 0).unwrap(), backend.open(mode, 0).unwrap(), Slot(77));
     let wanted = chunk_samples(2, 0);
     let steps = [(bad, wanted - 1), (good, wanted), (gone, wanted), (good, wanted)].map(|(slot, len)| Step {
         slot,
@@ -381,7 +386,7 @@ fn a_wrong_step_fails_alone() {
     assert!(errors[0].as_ref().is_some_and(|e| e.contains("1480 samples was due, 1479 came")), "{errors:?}");
     assert!(errors[2].as_ref().is_some_and(|e| e.contains("slot 77 is not open")), "{errors:?}");
     assert!(errors[3].is_some(), "one slot twice");
-    assert!(backend.open(Mode::Cached { context: 9 }).is_err());
-    let full = Fixture::load("fullatt").backend().open(Mode::Cached { context: 0 });
+    assert!(backend.open(Mode::Cached { context: 9 }, 0).is_err());
+    let full = Fixture::load("fullatt").backend().open(Mode::Cached { context: 0 }, 0);
     assert!(full.is_err_and(|e| e.to_string().contains("not causal")));
 }

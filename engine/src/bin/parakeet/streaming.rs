@@ -16,6 +16,9 @@ pub struct StreamArgs {
     /// Frames of 80 ms that the model looks ahead; a model has a few to choose from, its first is the default
     #[arg(long, value_name = "N")]
     pub look_ahead: Option<u32>,
+    /// Language that is spoken, such as de-DE, or auto; for models that are told [default: auto where the model has it]
+    #[arg(long, value_name = "CODE")]
+    language: Option<String>,
     /// Seconds before a chunk that are heard again with it. With --left, --chunk or --right the model hears windows;
     /// models with full attention always do [default: 10]
     #[arg(long, value_name = "SECONDS", conflicts_with = "offline")]
@@ -37,14 +40,15 @@ pub struct StreamArgs {
 impl StreamArgs {
     /// The options of a stream.
     pub fn options(&self) -> Result<StreamOptions, Failure> {
-        let Self { look_ahead, left, chunk, right, offline, skip_silence } = *self;
+        let Self { look_ahead, left, chunk, right, offline, skip_silence, .. } = *self;
+        let language = self.language.clone();
         let window = match (left, chunk, right) {
             (None, None, None) => None,
             _ => {
                 Some(Window::from_seconds(left.unwrap_or(10.0), chunk.unwrap_or(2.0), right.unwrap_or(2.0))?)
             }
         };
-        Ok(StreamOptions { look_ahead, window, offline, skip_silence, ..StreamOptions::default() })
+        Ok(StreamOptions { look_ahead, language, window, offline, skip_silence, ..StreamOptions::default() })
     }
 
     /// The way that the options name, or all that the model has: its contexts if it streams with caches, else windows.

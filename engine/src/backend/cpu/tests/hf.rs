@@ -24,7 +24,7 @@ fn load(name: &str) -> Fixture {
 #[test]
 fn features_equal_transformers() {
     let pcm = audio();
-    for name in ["tdt", "rnnt", "nemotron"] {
+    for name in ["tdt", "rnnt", "nemotron", "nemotron35"] {
         let fixture = load(name);
         let config = &fixture.model.config.features;
         let mel = LogMel::new(config);
@@ -38,6 +38,31 @@ fn features_equal_transformers() {
         let expected = fixture.tensor("features");
         assert_close(&format!("{name} features"), &frames[..expected.len()], &expected);
     }
+}
+
+#[test]
+fn a_language_prompt_equals_transformers() {
+    let pcm = audio();
+    let fixture = load("nemotron35");
+    let prompt = fixture.model.config.prompt.clone().expect("the model has a prompt");
+    assert_eq!(prompt.place(None).ok(), Some(5), "auto");
+    let (mut compared, mut heard) = (0, std::collections::HashSet::new());
+    for (name, expected) in &fixture.golden.contexts {
+        let (pair, language) = name.split_once(' ').expect("a context and a language");
+        let place = prompt.place(Some(language)).expect("the model has it");
+        let context = fixture.context(pair);
+        for mode in [Mode::Offline { context }, Mode::Cached { context }] {
+            let (encoded, decoded) = fixture.run_in(place, mode, &pcm);
+            let what = format!("nemotron35 {name} {mode:?}");
+            assert_close(&what, &encoded, &fixture.encoded(pair));
+            assert_tokens(&what, &tokens(&decoded), &expected.tokens, &expected.frames, None);
+            compared += expected.tokens.len();
+        }
+        heard.insert(expected.tokens.clone());
+    }
+    println!("{compared} tokens compared");
+    assert!(compared > 500);
+    assert_eq!(heard.len(), fixture.golden.contexts.len(), "every language and context gives other tokens");
 }
 
 #[test]
