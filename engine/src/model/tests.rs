@@ -103,6 +103,23 @@ fn every_tensor_survives_in_both_types() {
 }
 
 #[test]
+fn a_hybrid_gives_its_transducer() {
+    let place = Place::new();
+    let mut nemo = TestNemo::new().with_yaml("EncDecRNNTBPEModel", "EncDecHybridRNNTCTCBPEModel");
+    let plain = nemo.tensors.len();
+    for (name, shape) in [("weight", &[6, 8, 1][..]), ("bias", &[6][..])] {
+        let values = vec![0.5; shape.iter().product()];
+        nemo.tensors.insert(format!("ctc_decoder.decoder_layers.0.{name}"), TestTensor::new(shape, &values));
+    }
+    assert_eq!(nemo.tensors.len(), plain + 2);
+    nemo.write(&place.nemo());
+    convert(&place.nemo(), &place.out(), &ConvertOptions::default(), &mut |_, _| {}).unwrap();
+    let model = Model::load(&place.out()).unwrap();
+    assert!(!model.weights.has("ctc_decoder.decoder_layers.0.weight"));
+    assert!(model.weights.has("joint.enc.weight"));
+}
+
+#[test]
 fn a_gzip_archive_is_read() {
     let place = Place::new();
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
