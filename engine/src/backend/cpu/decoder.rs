@@ -160,8 +160,8 @@ fn certainty(logits: &[f32], largest: f32) -> (f32, f32) {
     let exp_of = |sum_of_powers: f64| ((1.0 - sum_of_powers) / (1.0 - ALPHA)).exp();
     let least = exp_of((logits.len() as f64).powf(1.0 - ALPHA));
     let confidence = (exp_of(sum_of_powers / sum.powf(ALPHA)) - least) / (1.0 - least);
-    // Rounding may lead out of the interval by a hair.
-    (-sum.ln() as f32, (confidence as f32).clamp(0.0, 1.0))
+    // Rounding may lead out of the interval by a hair; logits that aren't finite give 0, as in NeMo.
+    (-sum.ln() as f32, (confidence as f32).clamp(0.0, 1.0).max(0.0))
 }
 
 /// Index of the largest value, the first of equals, and how far it is above the next.
@@ -230,6 +230,13 @@ fn predict(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn logits_that_are_not_finite_have_no_confidence() {
+        for broken in [f32::NAN, f32::INFINITY] {
+            assert_eq!(certainty(&[0.0, broken, 1.0], broken).1, 0.0);
+        }
+    }
 
     #[test]
     fn certainty_is_exact_for_the_largest_vocabulary() {
