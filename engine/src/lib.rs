@@ -44,3 +44,4 @@ pub use error::{Error, Result};
 pub use options::{Overflow, StreamOptions};
 pub use phrases::{TextUnit, Unit, Units};
 pub use stream::{Event, PushError, Stream, Word};
+pub use words::TimedToken;

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::backend::{Decoded, Slot, StepSizes, Token};
+use crate::backend::{Decoded, Slot, StepSizes};
 use crate::error::Error;
 use crate::features::FRAME_SAMPLES;
 use crate::gate::{Gate, Part};
@@ -14,7 +14,7 @@ use crate::model::Vocabulary;
 use crate::model::vocabulary::Signal;
 use crate::options::{Overflow, StreamOptions};
 use crate::queue::Queue;
-use crate::words::{FrameWord, WordBuilder};
+use crate::words::{FrameWord, TimedToken, WordBuilder};
 
 /// Events that may wait to be taken; with more the stream is not stepped until some are.
 const MOST_EVENTS: usize = 256;
@@ -70,16 +70,17 @@ pub struct Word {
     pub text: String,
     /// Sample at which it starts, to an encoder frame.
     pub start: u64,
-    /// Sample at which it ends.
+    /// Sample at which it ends: no later than the next word starts, after an encoder frame at least unless that or the
+    /// end of the audio comes first.
     pub end: u64,
-    /// Least probability of its tokens.
+    /// Least confidence of its tokens.
     pub confidence: f32,
     /// How far the stream had heard when the word was given out: the sample after the last of that chunk.
     pub heard: u64,
     /// It goes on, without a space, a word that a pause had ended: a late piece or mark of punctuation.
     pub joined: bool,
-    /// Its tokens; their frames count from the start of the utterance.
-    pub tokens: Vec<Token>,
+    /// Its tokens; they start and end on the stream's sample clock, their frames count from the start of the utterance.
+    pub tokens: Vec<TimedToken>,
 }
 
 /// Why audio was not taken.
@@ -480,9 +481,10 @@ impl Shared {
 /// `word` on the sample clock of an utterance that starts at `base` and whose audio so far ends at `done`.
 fn word_at(word: FrameWord, base: u64, done: u64) -> Word {
     let FrameWord { text, start, end, confidence, joined, tokens } = word;
-    let at = |frame: u64| base + frame * FRAME_SAMPLES;
-    let start = at(start).min(done);
-    Word { text, start, end: at(end).clamp(start, done.max(start)), confidence, heard: done, joined, tokens }
+    let at = |frame: u64| (base + frame * FRAME_SAMPLES).min(done);
+    let tokens =
+        tokens.into_iter().map(|timed| TimedToken { start: at(timed.start), end: at(timed.end), ..timed });
+    Word { text, start: at(start), end: at(end), confidence, heard: done, joined, tokens: tokens.collect() }
 }
 
 impl Inner {
@@ -543,5 +545,34 @@ impl Inner {
         }
         self.events.push_back(event);
         news.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Token;
+
+    #[test]
+    fn words_end_with_the_audio_and_overlap_nowhere() {
+        let token = Token {
+            id: 0,
+            frame: 3,
+            duration: Some(4),
+            log_prob: 0.0,
+            confidence: 1.0,
+            margin: 1.0,
+            duration_margin: 1.0,
+        };
+        let tokens = vec![TimedToken { token, start: 3, end: 7 }];
+        let place = |start, end| {
+            let text = String::new();
+            let word = FrameWord { text, start, end, confidence: 1.0, joined: false, tokens: tokens.clone() };
+            let word = word_at(word, 1_000, 7_000);
+            (word.start, word.end, word.tokens[0].start, word.tokens[0].end)
+        };
+        assert_eq!(place(1, 4), (2_280, 6_120, 4_840, 7_000));
+        assert_eq!(place(4, 9), (6_120, 7_000, 4_840, 7_000));
+        assert_eq!(place(9, 12), (7_000, 7_000, 4_840, 7_000), "a frame of padding");
     }
 }

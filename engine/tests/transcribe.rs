@@ -98,8 +98,10 @@ fn json_has_every_field_and_times_within_the_audio() {
         let (start, end) = (word["start"].as_f64().unwrap(), word["end"].as_f64().unwrap());
         assert!(last <= start && start < end && end <= seconds, "{word}");
         assert!((0.0..=1.0).contains(&word["confidence"].as_f64().unwrap()), "{word}");
-        last = start;
+        last = end;
     }
+    last = 0.0;
+    let mut marks = 0;
     let mut pieces = String::new();
     for token in json["tokens"].as_array().unwrap() {
         pieces.push_str(token["piece"].as_str().unwrap());
@@ -107,7 +109,20 @@ fn json_has_every_field_and_times_within_the_audio() {
         // The padding of the spectrum can add a frame after the last sample.
         assert!(token["frame"].as_f64().unwrap() * 0.08 < seconds + 0.08, "{token}");
         assert!((0.0..=1.0).contains(&token["confidence"].as_f64().unwrap()), "{token}");
+        let (start, end) = (token["start"].as_f64().unwrap(), token["end"].as_f64().unwrap());
+        assert!(last <= start && start <= end && end <= seconds, "{token}");
+        last = end;
+        if token["piece"] == "." || token["piece"] == "," {
+            marks += 1;
+            assert_eq!(start, end, "{token}");
+        } else {
+            let frame = token["frame"].as_f64().unwrap();
+            let lasts = token["duration"].as_f64().unwrap();
+            assert!((start - (frame * 0.08).min(seconds)).abs() < 1e-6, "{token}");
+            assert!((end - ((frame + lasts) * 0.08).min(seconds)).abs() < 1e-6, "{token}");
+        }
     }
+    assert!(marks > 0);
     let texts: Vec<&str> = words.iter().map(|word| word["text"].as_str().unwrap()).collect();
     assert_eq!(pieces.replace('▁', " ").trim(), texts.join(" "));
     assert_eq!(json["text"], texts.join(" "));

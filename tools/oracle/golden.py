@@ -39,6 +39,9 @@ WINDOWS = [(40, 12, 13), (20, 7, 18), (30, 24, 1), (125, 25, 25)]
 # With masks of their own inside the window, as the unified models have.
 MASKED_WINDOWS = [(20, 10, 15)]
 SAMPLES_PER_FRAME = 8 * 160
+# NeMo's defaults otherwise: entropy, tsallis, alpha 0.33, norm exp; a word has the least of its tokens'.
+CONFIDENCE = {"exclude_blank": True}
+PRESERVED = ["preserve_frame_confidence", "preserve_token_confidence", "preserve_word_confidence"]
 FORMAT = {"ensure_ascii": False, "separators": (",", ":")}
 
 
@@ -53,13 +56,14 @@ class Oracle:
     def __init__(self, path, kind):
         self.kind = kind
         self.model = ASRModel.restore_from(str(path), map_location="cpu").eval()
-        self.decode_with(timestamps=False)
+        self.decode_with()
 
-    def decode_with(self, timestamps):
+    def decode_with(self, timestamps=False, confidence=False):
         config = self.model.cfg.decoding.copy()
         with open_dict(config):
             config.tdt_include_token_duration = self.kind.tdt
             config.compute_timestamps = timestamps
+            config.confidence_cfg = {**CONFIDENCE, **dict.fromkeys(PRESERVED, confidence)}
         self.model.change_decoding_strategy(config, verbose=False)
 
     def features(self, pcm, normalize=True):
@@ -82,14 +86,23 @@ class Oracle:
         return decoding.rnnt_decoder_predictions_tensor(encoded[None], length, return_hypotheses=True)[0]
 
     def decode(self, encoded):
-        """Offline pass: tokens, their frames and durations, text, words."""
+        """Offline pass: tokens, their frames and durations, text, timestamps, confidences."""
         hypothesis = self.hypothesis(encoded)
         decoded = self.emissions(hypothesis.y_sequence, hypothesis.timestamp, hypothesis.token_duration)
-        self.decode_with(timestamps=True)
-        words = self.hypothesis(encoded).timestamp["word"]
-        self.decode_with(timestamps=False)
+        self.decode_with(timestamps=True, confidence=True)
+        detailed = self.hypothesis(encoded)
+        self.decode_with()
+        assert as_list(detailed.y_sequence) == decoded["tokens"], "what is told of the tokens changes them"
+        words, chars = detailed.timestamp["word"], detailed.timestamp["char"]
         decoded["text"] = hypothesis.text
         decoded["words"] = [{k: w[k] for k in ("word", "start_offset", "end_offset")} for w in words]
+        # NeMo has a list of one text for each token.
+        chars = [{**char, "char": "".join(char["char"])} for char in chars]
+        decoded["chars"] = [{k: c[k] for k in ("char", "start_offset", "end_offset")} for c in chars]
+        decoded["confidence"] = {
+            "token": [round(float(c), 7) for c in detailed.token_confidence],
+            "word": [round(float(c), 7) for c in detailed.word_confidence],
+        }
         return decoded
 
     def decode_chunks(self, encoded, frames):

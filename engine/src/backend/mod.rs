@@ -160,14 +160,24 @@ pub struct Token {
     pub id: u32,
     /// Encoder frame (80 ms) since the utterance began.
     pub frame: u64,
-    /// Predicted duration in encoder frames, 0 allowed; RNN-T always 0.
-    pub duration: u32,
+    /// Predicted duration in encoder frames, 0 allowed; RNN-T predicts none.
+    pub duration: Option<u32>,
     /// Natural log of the token's probability among all tokens and blank.
     pub log_prob: f32,
+    /// How far the probabilities of all tokens and blank are from being equal: 0 if they are, 1 if one is certain (NeMo's
+    /// default measure: exponentially normalised Tsallis entropy, alpha 0.33).
+    pub confidence: f32,
     /// Logit of the token minus the runner-up's.
     pub margin: f32,
     /// Logit of the duration minus the runner-up's; infinite for RNN-T.
     pub duration_margin: f32,
+}
+
+impl Token {
+    /// Encoder frame at which it ends: after its duration, of RNN-T the next one (NeMo `_compute_offsets`).
+    pub fn end(&self) -> u64 {
+        self.frame + u64::from(self.duration.unwrap_or(1))
+    }
 }
 
 /// What one step decoded.

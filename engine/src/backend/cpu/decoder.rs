@@ -117,31 +117,51 @@ fn advance(
     let (duration, duration_margin) = match &config.kind {
         Transducer::Tdt { durations: values } => {
             let (index, margin) = arg_max(durations);
-            (values[index], margin)
+            (Some(values[index]), margin)
         }
-        Transducer::Rnnt => (u32::from(blank), f32::INFINITY),
+        Transducer::Rnnt => (None, f32::INFINITY),
     };
+    let jump = duration.unwrap_or(0) as usize;
     if blank {
-        cursor.frame += duration.max(1) as usize;
+        cursor.frame += jump.max(1);
         return None;
     }
     let frame = cursor.frame;
     cursor.emitted = if cursor.last == Some(frame) { cursor.emitted + 1 } else { 1 };
     cursor.last = Some(frame);
-    cursor.frame += duration as usize;
+    cursor.frame += jump;
     if cursor.frame < length && cursor.frame == frame && cursor.emitted >= config.max_symbols {
         cursor.frame += 1;
     }
-    let largest = labels[label];
-    let sum: f32 = labels.iter().map(|&l| (l - largest).exp()).sum();
+    let (log_prob, confidence) = certainty(labels, labels[label]);
     Some(Token {
         id: label as u32,
         frame: frames_before + frame as u64,
         duration,
-        log_prob: -sum.ln(),
+        log_prob,
+        confidence,
         margin,
         duration_margin,
     })
+}
+
+/// Natural log of the probability of the largest of these logits, and NeMo's confidence in it: Tsallis entropy of the
+/// softmax, alpha 0.33, exponentially normalised (`asr_confidence_utils.py`, `entropy_tsallis_exp`).
+fn certainty(logits: &[f32], largest: f32) -> (f32, f32) {
+    const ALPHA: f64 = 0.33;
+    // Thousands of small terms would be lost beside the largest in single precision.
+    let (mut sum, mut sum_of_powers) = (0.0, 0.0);
+    for logit in logits {
+        let below = logit - largest;
+        sum += f64::from(below.exp());
+        sum_of_powers += f64::from((ALPHA as f32 * below).exp());
+    }
+    // Minus the entropy, which is greatest where all are equally probable.
+    let exp_of = |sum_of_powers: f64| ((1.0 - sum_of_powers) / (1.0 - ALPHA)).exp();
+    let least = exp_of((logits.len() as f64).powf(1.0 - ALPHA));
+    let confidence = (exp_of(sum_of_powers / sum.powf(ALPHA)) - least) / (1.0 - least);
+    // Rounding may lead out of the interval by a hair; logits that aren't finite give 0, as in NeMo.
+    (-sum.ln() as f32, (confidence as f32).clamp(0.0, 1.0).max(0.0))
 }
 
 /// Index of the largest value, the first of equals, and how far it is above the next.
@@ -204,5 +224,43 @@ fn predict(
         let state = &mut *segments[segment].state;
         state.predicted.clear();
         state.predicted.extend_from_slice(row);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logits_that_are_not_finite_have_no_confidence() {
+        for broken in [f32::NAN, f32::INFINITY] {
+            assert_eq!(certainty(&[0.0, broken, 1.0], broken).1, 0.0);
+        }
+    }
+
+    #[test]
+    fn certainty_is_exact_for_the_largest_vocabulary() {
+        for count in [2_usize, 129, 1_025, 13_001] {
+            let mut logits = vec![3.0; count];
+            let (log_prob, confidence) = certainty(&logits, 3.0);
+            assert!(
+                (log_prob + (count as f32).ln()).abs() < 1e-5 && confidence < 1e-6,
+                "{count}: {confidence}"
+            );
+            logits[..count - 1].fill(-1_000.0);
+            assert_eq!(certainty(&logits, 3.0), (0.0, 1.0), "{count}");
+            for below in [1.0_f64, 5.0, 20.0, 50.0] {
+                logits[..count - 1].fill((3.0 - below) as f32);
+                // Of one probability and `others` equal ones.
+                let others = (count - 1) as f64;
+                let sum = 1.0 + others * (-below).exp();
+                let powers = (1.0 + others * (-0.33 * below).exp()) / sum.powf(0.33);
+                let least = ((1.0 - (count as f64).powf(0.67)) / 0.67).exp();
+                let expected = (((1.0 - powers) / 0.67).exp() - least) / (1.0 - least);
+                let (log_prob, confidence) = certainty(&logits, 3.0);
+                assert!((f64::from(log_prob) + sum.ln()).abs() < 1e-6, "{count}, {below}: {log_prob}");
+                assert!((f64::from(confidence) - expected).abs() < 1e-6, "{count}, {below}: {confidence}");
+            }
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! The CPU backend against what NeMo computes (`tools/oracle` made the fixtures from random-weight checkpoints).
 
 mod hf;
+mod words;
 
 use std::path::{Path, PathBuf};
 
@@ -163,7 +164,7 @@ fn assert_tokens(what: &str, got: &[Token], ids: &[u32], frames: &[u64], duratio
     assert_eq!(got.iter().map(|t| t.id).collect::<Vec<_>>(), ids, "{what}: tokens");
     assert_eq!(got.iter().map(|t| t.frame).collect::<Vec<_>>(), frames, "{what}: frames");
     if let Some(durations) = durations {
-        assert_eq!(got.iter().map(|t| t.duration).collect::<Vec<_>>(), durations, "{what}: durations");
+        assert_eq!(got.iter().filter_map(|t| t.duration).collect::<Vec<_>>(), durations, "{what}: durations");
     }
 }
 

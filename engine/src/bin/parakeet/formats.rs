@@ -2,7 +2,7 @@
 //! The forms a transcript can have: plain text, JSON, SubRip and WebVTT.
 
 use clap::ValueEnum;
-use parakeet_engine::Word;
+use parakeet_engine::{TimedToken, Word};
 use serde::Serialize;
 
 use crate::captions::{Caption, Captions};
@@ -63,7 +63,10 @@ struct JsonToken {
     id: u32,
     piece: String,
     frame: u64,
+    /// 0 for RNN-T, which predicts none.
     duration: u32,
+    start: f64,
+    end: f64,
     confidence: f32,
 }
 
@@ -140,12 +143,14 @@ impl Json {
                 confidence: word.confidence,
             });
         }
-        self.tokens.extend(word.tokens.iter().map(|token| JsonToken {
+        self.tokens.extend(word.tokens.iter().map(|&TimedToken { token, start, end }| JsonToken {
             id: token.id,
             piece: piece(token.id),
             frame: token.frame,
-            duration: token.duration,
-            confidence: token.log_prob.exp(),
+            duration: token.duration.unwrap_or(0),
+            start: seconds(start),
+            end: seconds(end),
+            confidence: token.confidence,
         }));
     }
 
@@ -171,6 +176,8 @@ fn clock(samples: u64, point: char) -> String {
 
 #[cfg(test)]
 mod tests {
+    use parakeet_engine::Token;
+
     use super::*;
 
     fn word(text: &str, start: u64, end: u64) -> Word {
@@ -226,7 +233,20 @@ mod tests {
 
     #[test]
     fn json_is_one_object() {
-        let text = write(Format::Json, &[word("Say", 0, 1_280), word("\"hi\"", 1_280, 4_000)]);
+        let token = |id, frame, duration| Token {
+            id,
+            frame,
+            duration,
+            log_prob: -0.5,
+            confidence: 0.75,
+            margin: 1.0,
+            duration_margin: 1.0,
+        };
+        let timed = |token, start, end| TimedToken { token, start, end };
+        let say = Word { tokens: vec![timed(token(7, 0, Some(2)), 0, 2_560)], ..word("Say", 0, 1_280) };
+        let hi =
+            Word { tokens: vec![timed(token(8, 3, None), 3_840, 4_000)], ..word("\"hi\"", 1_280, 4_000) };
+        let text = write(Format::Json, &[say, hi]);
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
         let expected = serde_json::json!({
             "text": "Say \"hi\"",
@@ -234,7 +254,10 @@ mod tests {
                 {"text": "Say", "start": 0.0, "end": 0.08, "confidence": 0.5},
                 {"text": "\"hi\"", "start": 0.08, "end": 0.25, "confidence": 0.5},
             ],
-            "tokens": [],
+            "tokens": [
+                {"id": 7, "piece": "7", "frame": 0, "duration": 2, "start": 0.0, "end": 0.16, "confidence": 0.75},
+                {"id": 8, "piece": "8", "frame": 3, "duration": 0, "start": 0.24, "end": 0.25, "confidence": 0.75},
+            ],
             "audio_seconds": 1.25,
             "model": "m",
             "look_ahead": 6,
