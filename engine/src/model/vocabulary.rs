@@ -286,7 +286,7 @@ mod tests {
             byte(0xC3),
             byte(0xA9),
             byte(0xE2),
-            ("<EOU>".into(), PieceKind::UserDefined),
+            ("<sep>".into(), PieceKind::UserDefined),
             normal("a\nb\\n\tc\r"),
             normal("!"),
             normal("byte"),
@@ -307,7 +307,7 @@ mod tests {
         assert_eq!(read.unwrap(), vocabulary);
         assert!(text.starts_with("<unk>\tunknown\n\u{2581}he\nllo\n"), "{text}");
         assert!(text.contains("\n<s>\tcontrol\n<0xC3>\tbyte\n"), "{text}");
-        assert!(text.contains("\n<EOU>\tuser\na\\nb\\\\n\\tc\\r\n!\nbyte\n"), "{text}");
+        assert!(text.contains("\n<sep>\tuser\na\\nb\\\\n\\tc\\r\n!\nbyte\n"), "{text}");
     }
 
     #[test]
@@ -339,7 +339,7 @@ mod tests {
         assert_eq!(decode(&[7, 1, 7, 2]), "hello");
         assert_eq!(decode(&[8, 9, 1]), "\u{e9} he");
         assert_eq!(decode(&[10, 8, 2, 9]), "\u{fffd}\u{fffd}llo\u{fffd}");
-        assert_eq!(decode(&[11, 12]), "<EOU>a\nb\\n\tc\r");
+        assert_eq!(decode(&[11, 12]), "<sep>a\nb\\n\tc\r");
         assert_eq!(decode(&[1, 15, u32::MAX]), "he");
     }
 
