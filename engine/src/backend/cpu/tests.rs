@@ -284,6 +284,38 @@ fn windows_equal_nemos_buffered_script_chunk_by_chunk() {
 }
 
 #[test]
+fn seams_neither_double_nor_lose_a_frame() {
+    let pcm = audio();
+    let fixture = Fixture::load("fullatt");
+    let (mut state, mut windows, mut tokens) = (7_u32, 0, 0);
+    let mut below = |limit: u32| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        ((state >> 8) % limit) as usize
+    };
+    for _ in 0..200 {
+        let window = Window { left: below(40), chunk: 1 + below(30), right: below(20) };
+        let pcm = &pcm[..HOP + below((pcm.len() - HOP) as u32)];
+        let (_, decoded) = fixture.run(Mode::Buffered { context: 0, window }, pcm);
+        let (mut done, mut last) = (0, None);
+        for step in &decoded {
+            for token in &step.tokens {
+                let inside = done..done + step.frames as u64;
+                assert!(inside.contains(&token.frame), "{window:?}: {token:?} outside {inside:?}");
+                assert!(last <= Some(token.frame), "{window:?}: {token:?} after frame {last:?}");
+                last = Some(token.frame);
+            }
+            done += step.frames as u64;
+            tokens += step.tokens.len();
+        }
+        let all = Geometry::new(&fixture.model.config).frames(pcm.len() / HOP);
+        assert_eq!(done, all as u64, "{window:?}, {} samples", pcm.len());
+        windows += decoded.len();
+    }
+    println!("{windows} windows, {tokens} tokens");
+    assert!(windows > 500 && tokens > 1_000);
+}
+
+#[test]
 fn every_tail_equals_nemo_offline() {
     let pcm = audio();
     let fixture = Fixture::load("causal");

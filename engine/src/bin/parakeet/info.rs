@@ -36,6 +36,8 @@ struct Report {
     heads: usize,
     parameters: usize,
     vocabulary: usize,
+    /// What the model can be told that it hears; empty if it isn't told.
+    languages: Vec<String>,
     mel_bins: usize,
     normalized_features: bool,
     convolution_norm: &'static str,
@@ -125,6 +127,7 @@ fn report(description: &Description, stream_bytes: impl Fn(&StreamOptions) -> Op
         heads: encoder.heads,
         parameters: *parameters,
         vocabulary: decoder.vocabulary,
+        languages: config.prompt.iter().flat_map(|prompt| prompt.languages.keys().cloned()).collect(),
         mel_bins: features.mel_bins,
         normalized_features: features.normalize == Normalize::PerFeature,
         convolution_norm: match encoder.conv_norm {
@@ -158,6 +161,9 @@ fn print(report: &Report, out: &mut impl Write) -> std::io::Result<()> {
     writeln!(out, "  encoder     {layers} layers x {width}, {heads} heads, {convolution_norm} norm")?;
     writeln!(out, "  parameters  {}", grouped(report.parameters))?;
     writeln!(out, "  vocabulary  {} pieces", report.vocabulary)?;
+    if !report.languages.is_empty() {
+        writeln!(out, "  languages   {}", report.languages.join(", "))?;
+    }
     let normalized = if report.normalized_features { ", normalised over what is heard" } else { "" };
     writeln!(out, "  features    {mel_bins} mel bins{normalized}")?;
     let weights = megabytes(report.weight_bytes as usize);

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MPL-2.0
+//! A model with full attention in the element: windows, their latency, and the same words as the engine gives.
+
+mod common;
+
+use common::*;
+use gst::prelude::*;
+use parakeet_engine::{
+    Engine, EngineOptions, Event, StreamOptions, Window,
+    model::{ConvertOptions, convert},
+};
+use std::{env, fs, path::PathBuf};
+
+/// A model with random weights, converted; gone with this.
+struct Converted(PathBuf);
+
+impl Converted {
+    fn new(name: &str) -> Self {
+        let out = env::temp_dir().join(format!("gstparakeet-windows-{}-{name}", std::process::id()));
+        let nemo = concat!(env!("CARGO_MANIFEST_DIR"), "/engine/tests/data/oracle/fullatt/model.nemo");
+        convert(nemo.as_ref(), &out, &ConvertOptions::default(), &mut |_, _| {}).unwrap();
+        Converted(out)
+    }
+
+    fn element(&self) -> gst::Element {
+        init();
+        gst::ElementFactory::make("parakeettdt").property("model", self.0.to_str().unwrap()).build().unwrap()
+    }
+}
+
+impl Drop for Converted {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn windows_give_the_engines_words() {
+    let model = Converted::new("words");
+    let pcm = speech("0870");
+    let mut heard = Vec::new();
+    for (left, chunk, right) in [(10_000_u32, 2_000_u32, 2_000_u32), (2_000, 480, 320)] {
+        let engine = Engine::open(&model.0, &EngineOptions::default()).unwrap();
+        let [l, c, r] = [left, chunk, right].map(|ms| f64::from(ms) / 1e3);
+        let window = Some(Window::from_seconds(l, c, r).unwrap());
+        let options = StreamOptions { window, skip_silence: true, ..StreamOptions::default() };
+        let stream = engine.stream(&options).unwrap();
+        let floats: Vec<f32> = pcm.iter().map(|sample| f32::from(*sample) / 32_768.0).collect();
+        stream.push(&floats).unwrap();
+        stream.finish();
+        let mut expected = Vec::new();
+        loop {
+            match stream.next().unwrap() {
+                Event::Word(word) if !word.text.trim().is_empty() => {
+                    expected.push(word.text.trim().to_owned())
+                }
+                Event::Finished { .. } => break,
+                _ => {}
+            }
+        }
+        assert!(!expected.is_empty());
+        let element = model.element();
+        element.set_property("left-context", left);
+        element.set_property("chunk", chunk);
+        element.set_property("right-context", right);
+        let mut bench = Bench::with(element, false);
+        let end = bench.push(&pcm, gst::ClockTime::ZERO, 20 * MS);
+        let outs = bench.drain();
+        assert_eq!(words(&outs), expected, "{left}-{chunk}-{right}");
+        assert_eq!(assert_contiguous(&outs), Some((gst::ClockTime::ZERO, end)));
+        bench.assert_no_errors();
+        heard.push(expected);
+    }
+    assert_ne!(heard[0], heard[1], "other windows, other words");
+}
+
+#[test]
+fn latency_is_the_chunk_and_its_right_context() {
+    let model = Converted::new("latency");
+    let element = model.element();
+    element.set_property("chunk", 1_000_u32);
+    element.set_property("right-context", 500_u32);
+    element.set_property("latency", 100_u32);
+    let bench = Bench::with(element, true);
+    bench.wait_for_model();
+    let mut query = gst::query::Latency::new();
+    assert!(bench.element.static_pad("src").unwrap().query(&mut query));
+    // 12 and 6 whole frames of 80 ms.
+    let (live, least, _) = query.result();
+    assert_eq!((live, least), (true, gst::ClockTime::from_mseconds(18 * 80 + 100)));
+}
+
+#[test]
+fn a_look_ahead_is_refused_with_a_reason() {
+    let model = Converted::new("refused");
+    let element = model.element();
+    element.set_property("look-ahead", 3_u32);
+    let mut bench = Bench::with(element, false);
+    bench.wait_for_model();
+    let flow = bench.harness.push(buffer(&[0; 1_600], Some(gst::ClockTime::ZERO)));
+    assert_eq!(flow, Err(gst::FlowError::Error));
+    let message = bench.message(gst::MessageType::Error);
+    let gst::MessageView::Error(error) = message.view() else { unreachable!() };
+    assert!(error.error().to_string().contains("chunk and right context set its latency"), "{error:?}");
+}
