@@ -1,109 +1,21 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Streams of the embedded model through the public interface, against what NeMo decodes (`tests/data/expected.json`).
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+mod common;
+
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use common::*;
 use parakeet_engine::{
-    BackendChoice, Engine, EngineOptions, Event, Overflow, PushError, Stream, StreamOptions, Token, Window,
-    Word,
+    BackendChoice, Engine, EngineOptions, Event, Overflow, PushError, Stream, StreamOptions, Window, Word,
 };
-use serde::Deserialize;
 
-const SPEECH: &str = "/usr/share/pocketsphinx/test/data/librivox";
 /// More than the events that may wait, so a stream with so many is not stepped.
 const MANY: usize = 300;
-
-#[derive(Deserialize)]
-struct Expected {
-    files: BTreeMap<String, File>,
-}
-
-#[derive(Deserialize)]
-struct File {
-    contexts: BTreeMap<String, Transcript>,
-}
-
-#[derive(Deserialize)]
-struct Transcript {
-    text: String,
-    tokens: Vec<u32>,
-    start: Vec<u64>,
-    duration: Vec<u32>,
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-fn engine() -> Arc<Engine> {
-    let options = EngineOptions { threads: 2, ..Default::default() };
-    Engine::open(&root().join("models/parakeet-tdt-mini"), &options).expect("the embedded model loads")
-}
-
-fn expected() -> Expected {
-    let file = std::fs::read(root().join("tests/data/expected.json")).expect("it is in the tree");
-    serde_json::from_slice(&file).expect("it is sound")
-}
-
-fn wav(path: &Path) -> Vec<f32> {
-    let mut reader = hound::WavReader::open(path)
-        .unwrap_or_else(|e| panic!("{}: {e}; tools/setup installs it", path.display()));
-    reader.samples::<i16>().map(|s| f32::from(s.expect("a whole file")) / 32_768.0).collect()
-}
-
-fn speech() -> Vec<f32> {
-    wav(&root().join("tests/data/speech.wav"))
-}
-
-fn look_ahead(context: &str) -> u32 {
-    context.split_once(',').and_then(|(_, right)| right.parse().ok()).expect("left,right")
-}
-
-/// Everything up to and with the next `Finished`.
-fn utterance(stream: &Stream) -> (Vec<Word>, Vec<Event>) {
-    let (mut words, mut others) = (Vec::new(), Vec::new());
-    loop {
-        match stream.next().expect("the stream goes on") {
-            Event::Word(word) => words.push(word),
-            Event::Failed(error) => panic!("{error}"),
-            event => {
-                let last = matches!(event, Event::Finished { .. });
-                others.push(event);
-                if last {
-                    return (words, others);
-                }
-            }
-        }
-    }
-}
-
-fn text(words: &[Word]) -> String {
-    words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join(" ")
-}
-
-fn transcribe(stream: &Stream, pcm: &[f32], piece: usize) -> Vec<Word> {
-    for piece in pcm.chunks(piece) {
-        stream.push(piece).expect("the stream takes audio");
-    }
-    stream.finish();
-    utterance(stream).0
-}
-
-fn assert_same(what: &str, words: &[Word], expected: &Transcript) -> usize {
-    let tokens: Vec<Token> = words.iter().flat_map(|word| &word.tokens).map(|timed| timed.token).collect();
-    assert_eq!(tokens.iter().map(|t| t.id).collect::<Vec<_>>(), expected.tokens, "{what}");
-    assert_eq!(tokens.iter().map(|t| t.frame).collect::<Vec<_>>(), expected.start, "{what}");
-    assert_eq!(tokens.iter().filter_map(|t| t.duration).collect::<Vec<_>>(), expected.duration, "{what}");
-    assert_eq!(text(words), expected.text, "{what}");
-    assert!(words.windows(2).all(|pair| pair[0].end <= pair[1].start), "{what}: words overlap");
-    assert!(words.iter().all(|word| word.confidence > 0.0 && word.confidence <= 1.0), "{what}");
-    tokens.len()
-}
 
 #[test]
 fn real_speech_equals_nemo_in_every_context_and_piece_size() {
@@ -332,19 +244,6 @@ fn broken_samples_count_as_silence() {
 }
 
 #[test]
-fn ten_minutes_of_silence_say_nothing_and_speech_after_them_is_heard() {
-    let engine = engine();
-    let stream = engine.stream(&StreamOptions::default()).expect("a stream");
-    let second = vec![0.0; 16_000];
-    for _ in 0..600 {
-        stream.push(&second).expect("the stream takes audio");
-    }
-    let words = transcribe(&stream, &speech(), 16_000);
-    assert!(words.len() > 5, "speech after silence has words: {words:?}");
-    assert!(words.iter().all(|word| word.start >= 600 * 16_000), "silence has none: {words:?}");
-}
-
-#[test]
 fn interrupt_wakes_the_reader_once() {
     let engine = engine();
     let stream = Arc::new(engine.stream(&StreamOptions::default()).expect("a stream"));
@@ -404,63 +303,6 @@ fn errors_name_the_thing_and_the_remedy() {
 }
 
 #[test]
-fn ten_hours_of_silence_keep_time_and_memory() {
-    const SECONDS: u64 = 36_000;
-    // Small enough to hear ten hours in a test; its weights are random, so silence has words.
-    let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/oracle/causal/model.nemo");
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let dir = dir.path().join("model");
-    parakeet_engine::model::convert(&checkpoint, &dir, &Default::default(), &mut |_, _| {})
-        .expect("it converts");
-    // A long duration for every token keeps the words few.
-    let config = std::fs::read_to_string(dir.join("config.json")).expect("it was written");
-    let mut config: serde_json::Value = serde_json::from_str(&config).expect("it is sound");
-    config["decoder"]["kind"]["tdt"]["durations"] = serde_json::json!([4, 4, 4, 4, 4]);
-    std::fs::write(dir.join("config.json"), config.to_string()).expect("the directory is ours");
-    let engine = Engine::open(&dir, &EngineOptions { threads: 1, ..Default::default() }).expect("it loads");
-    let stream = Arc::new(engine.stream(&StreamOptions::default()).expect("a stream"));
-    let writer = {
-        let stream = stream.clone();
-        thread::spawn(move || {
-            let minute = vec![0.0; 60 * 16_000];
-            for _ in 0..SECONDS / 60 {
-                stream.push(&minute).expect("the stream takes audio");
-            }
-            stream.finish();
-        })
-    };
-    let (mut horizon, mut before) = (0, None);
-    loop {
-        match stream.next().expect("the stream goes on") {
-            Event::Progress { sample } => {
-                assert!(sample >= horizon);
-                horizon = sample;
-                if horizon > 600 * 16_000 {
-                    before.get_or_insert_with(resident_bytes);
-                }
-            }
-            Event::Word(word) => assert!(word.start <= word.end && word.end <= SECONDS * 16_000),
-            Event::Finished { sample } => {
-                assert_eq!(sample, SECONDS * 16_000);
-                break;
-            }
-            event => panic!("{event:?}"),
-        }
-    }
-    writer.join().expect("no panic");
-    let (before, after) = (before.expect("ten minutes went by"), resident_bytes());
-    println!("resident after ten minutes {before}, after ten hours {after} bytes");
-    // Other tests run in this process meanwhile; an hour of PCM alone would be 230 MB.
-    assert!(after < before + 100_000_000, "memory grew from {before} to {after} bytes");
-}
-
-fn resident_bytes() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").expect("this is Linux");
-    let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("a number");
-    pages * 4096
-}
-
-#[test]
 fn one_pass_windows_and_skipped_silence_give_the_same_words() {
     let engine = engine();
     // The model is causal, and a window that holds everything shows it all that it sees: the chunk and right context are
@@ -485,74 +327,6 @@ fn one_pass_windows_and_skipped_silence_give_the_same_words() {
     }
     println!("{compared} tokens compared");
     assert!(compared >= 1_200);
-}
-
-#[test]
-fn speech_in_silence_is_heard_as_if_it_were_alone() {
-    let engine = engine();
-    let options = StreamOptions { skip_silence: true, ..Default::default() };
-    let stream = engine.stream(&options).expect("a stream");
-    let speech = speech();
-    // A room at -60 dBFS, digital silence, the same sentence thrice.
-    let mut state = 1_u32;
-    let mut room = |seconds: usize| -> Vec<f32> {
-        let next = |_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            ((state >> 8) as f32 / (1 << 23) as f32 - 1.0) * 1.7e-3
-        };
-        (0..seconds * 16_000).map(next).collect()
-    };
-    let silences = [vec![0.0; 60 * 16_000], room(40), vec![0.0; 16_000 * 4]];
-    let (mut pcm, mut starts) = (Vec::new(), Vec::new());
-    for silence in &silences {
-        pcm.extend_from_slice(silence);
-        starts.push(pcm.len() as u64);
-        pcm.extend_from_slice(&speech);
-    }
-    pcm.extend(room(20));
-    for piece in pcm.chunks(1_000) {
-        stream.push(piece).expect("the stream takes audio");
-    }
-    stream.finish();
-    let (words, events) = utterance(&stream);
-    assert!(
-        matches!(events[..], [.., Event::Finished { sample }] if sample == pcm.len() as u64),
-        "{events:?}"
-    );
-    // Each time the words are those of the stretch that begins 0.5 s or a little more before what the gate noticed.
-    let plain = engine.stream(&StreamOptions::default()).expect("a stream");
-    let mut rest = &words[..];
-    for start in starts {
-        let end = start as usize + speech.len() + 16_000;
-        let stretches = (0..=9).map(|frames| (start as usize / 1_280 - frames) * 1_280);
-        let same = |from: &usize| {
-            let alone = transcribe(&plain, &pcm[*from..end.min(pcm.len())], 4_000);
-            plain.reset();
-            let same = |(word, twin): (&Word, &Word)| {
-                word.text == twin.text && word.start == *from as u64 + twin.start
-            };
-            (rest.len() >= alone.len() && rest.iter().zip(&alone).all(same)).then_some(alone.len())
-        };
-        let found = stretches.filter_map(|from| same(&from)).next();
-        let count = found.unwrap_or_else(|| panic!("speech at {start}: {}", text(rest)));
-        assert!(count > 10);
-        rest = &rest[count..];
-    }
-    assert!(rest.is_empty(), "{}", text(rest));
-}
-
-#[test]
-fn hours_of_silence_are_skipped_and_time_goes_on() {
-    let engine = engine();
-    let options = StreamOptions { skip_silence: true, ..Default::default() };
-    let stream = engine.stream(&options).expect("a stream");
-    let second = vec![0.0; 16_000];
-    for _ in 0..3 * 3_600 {
-        stream.push(&second).expect("the stream takes audio");
-    }
-    let words = transcribe(&stream, &speech(), 16_000);
-    assert!(text(&words).starts_with("Had he married a more amiable woman"), "{}", text(&words));
-    assert!(words.iter().all(|word| word.start >= 3 * 3_600 * 16_000), "{words:?}");
 }
 
 #[test]
