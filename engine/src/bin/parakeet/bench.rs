@@ -222,7 +222,7 @@ fn most_live(
     let audio = pcm.len() as f64 / RATE;
     let alone = race(engine, &options, 1, pcm)?;
     let together = ((2.0 * audio / alone) as usize).clamp(2, 16);
-    let mut count = (together as f64 * audio / race(engine, &options, together, pcm)?) as usize;
+    let mut count = ((together as f64 * audio / race(engine, &options, together, pcm)?) as usize).max(1);
     while count > 0 {
         let seen = live(engine, way, count, pcm, seconds)?;
         if seen.end_lag.p95 <= way.chunk_seconds {
