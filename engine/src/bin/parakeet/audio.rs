@@ -290,6 +290,19 @@ impl Mixer {
     }
 }
 
+/// All audio of the file `path`; it is an error if there is none.
+pub fn read_whole(path: &Path) -> Result<Vec<f32>, Failure> {
+    let mut pcm = Vec::new();
+    AudioFile::open(path)?.read(&mut |piece| {
+        pcm.extend_from_slice(piece);
+        ControlFlow::Continue(())
+    })?;
+    if pcm.is_empty() {
+        return Err(Failure::audio(path, "holds no audio"));
+    }
+    Ok(pcm)
+}
+
 /// Gives raw 16 kHz mono S16LE audio from `input` to `out` as it arrives. The result says whether the last byte was
 /// half a sample.
 pub fn read_raw(mut input: impl Read, out: &mut dyn FnMut(&[f32]) -> ControlFlow<()>) -> io::Result<bool> {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 //! `parakeet bench`: what a model costs on this machine, measured end to end.
 
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -10,7 +9,7 @@ use std::time::{Duration, Instant};
 use parakeet_engine::{Engine, EngineOptions, Event, Stream, StreamOptions};
 use serde::Serialize;
 
-use crate::audio::AudioFile;
+use crate::audio;
 use crate::failure::Failure;
 use crate::streaming::{StreamArgs, Way};
 use crate::transcribe::default_model;
@@ -108,14 +107,7 @@ pub struct Percentiles {
 
 /// Measures and prints.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let mut speech = Vec::new();
-    AudioFile::open(&args.file)?.read(&mut |pcm| {
-        speech.extend_from_slice(pcm);
-        ControlFlow::Continue(())
-    })?;
-    if speech.is_empty() {
-        return Err(Failure::audio(&args.file, "holds no audio"));
-    }
+    let speech = audio::read_whole(&args.file)?;
     let samples = args.seconds as usize * RATE as usize;
     let pcm: Arc<[f32]> = speech.iter().copied().cycle().take(samples).collect();
 

@@ -9,14 +9,13 @@ mod normalise;
 mod plot;
 mod report;
 
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use parakeet_engine::{Engine, EngineOptions, StreamOptions};
 
-use crate::audio::AudioFile;
+use crate::audio;
 use crate::failure::Failure;
 use crate::streaming::{StreamArgs, Way};
 use crate::transcribe::default_model;
@@ -116,14 +115,7 @@ fn hear(
     utterance: &Utterance,
     noise: Option<(f64, u64)>,
 ) -> Result<(usize, Heard), Failure> {
-    let mut pcm = Vec::new();
-    AudioFile::open(&utterance.path)?.read(&mut |piece| {
-        pcm.extend_from_slice(piece);
-        ControlFlow::Continue(())
-    })?;
-    if pcm.is_empty() {
-        return Err(Failure::audio(&utterance.path, "holds no audio"));
-    }
+    let mut pcm = audio::read_whole(&utterance.path)?;
     if let Some((decibels, seed)) = noise {
         noise::add(&mut pcm, decibels, seed);
     }
