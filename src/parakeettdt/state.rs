@@ -231,11 +231,11 @@ impl Run {
         match event {
             Event::Word(word) => {
                 let units = self.units.word(word);
-                units.iter().flat_map(|unit| self.unit(unit)).collect()
+                self.place(units)
             }
             Event::EndOfUtterance { sample, backchannel } => {
                 let unit = self.units.finish();
-                let mut actions: Vec<_> = unit.iter().flat_map(|unit| self.unit(unit)).collect();
+                let mut actions = self.place(unit);
                 let at = self.timeline.start(self.offset + sample);
                 actions.push(Action::EndOfUtterance { at, backchannel });
                 actions
@@ -243,7 +243,7 @@ impl Run {
             Event::Partial(word) => vec![Action::Partial(self.partial(word))],
             Event::Progress { sample } => {
                 let unit = self.units.progress(sample);
-                let mut actions: Vec<_> = unit.iter().flat_map(|unit| self.unit(unit)).collect();
+                let mut actions = self.place(unit);
                 let sample = self.units.pending_start().map_or(sample, |start| start.min(sample));
                 self.progress = self.progress.max(self.offset + sample);
                 actions.extend(self.advance(false));
@@ -251,7 +251,7 @@ impl Run {
             }
             Event::Finished { sample } => {
                 let unit = self.units.finish();
-                let mut actions: Vec<_> = unit.iter().flat_map(|unit| self.unit(unit)).collect();
+                let mut actions = self.place(unit);
                 actions.extend(self.finished(self.offset + sample));
                 actions
             }
@@ -301,6 +301,10 @@ impl Run {
         let mut text: Vec<String> = units.word(word).into_iter().map(|unit| unit.text).collect();
         text.extend(units.finish().map(|unit| unit.text));
         Partial { text: text.join(" "), start: self.timeline.start(self.offset + start) }
+    }
+
+    fn place(&mut self, units: impl IntoIterator<Item = Unit>) -> Vec<Action> {
+        units.into_iter().flat_map(|unit| self.unit(&unit)).collect()
     }
 
     fn unit(&mut self, unit: &Unit) -> Vec<Action> {

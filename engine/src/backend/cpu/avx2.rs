@@ -127,24 +127,12 @@ mod x86 {
                 ) {
                     for start in (0..x.count).step_by(BLOCK) {
                         let rows = start..(start + BLOCK).min(x.count);
-                        block(x, rows, w, w_stride, &mut y[start * y_stride..], outputs, y_stride);
-                    }
-                }
-
-                #[target_feature(enable = "avx2,fma,f16c")]
-                fn block(
-                    x: Rows<'_>,
-                    rows: Range<usize>,
-                    w: &[$type],
-                    w_stride: usize,
-                    y: &mut [f32],
-                    outputs: usize,
-                    y_stride: usize,
-                ) {
-                    if rows.len() <= 2 {
-                        lanes::<4>(x, rows, w, w_stride, y, outputs, y_stride);
-                    } else {
-                        lanes::<3>(x, rows, w, w_stride, y, outputs, y_stride);
+                        let y = &mut y[start * y_stride..];
+                        if rows.len() <= 2 {
+                            lanes::<4>(x, rows, w, w_stride, y, outputs, y_stride);
+                        } else {
+                            lanes::<3>(x, rows, w, w_stride, y, outputs, y_stride);
+                        }
                     }
                 }
 

@@ -115,14 +115,19 @@ impl EncoderState {
         state
     }
 
-    /// The memory of layer `index`.
-    fn layer(&mut self, index: usize) -> &mut LayerState {
-        if !self.whole {
-            return &mut self.layers[index];
+    /// Where the memory of layer `layer` is.
+    fn index(&self, layer: usize) -> usize {
+        if self.whole { 0 } else { layer }
+    }
+
+    /// The convolution's tail of layer `layer`; one pass has none to begin with.
+    fn tail(&mut self, layer: usize) -> &mut [f32] {
+        let index = self.index(layer);
+        let tail = &mut self.layers[index].tail;
+        if self.whole {
+            tail.fill(0.0);
         }
-        let layer = &mut self.layers[0];
-        layer.tail.fill(0.0);
-        layer
+        tail
     }
 
     /// Bytes that [`EncoderState::new`] allocates.
@@ -205,11 +210,12 @@ fn self_attention(
         let range = segment.rows.start * width..segment.rows.end * width;
         // A chunk is as long as a ring block, so it never wraps.
         let first_row = segment.first % segment.state.ring.len();
-        let cache = &mut segment.state.layer(index).cache;
+        let state = &mut *segment.state;
+        let memory = state.index(index);
+        let cache = &mut state.layers[memory].cache;
         cache.store(first_row, &key[range.clone()], &value[range.clone()], width);
-        let state = &*segment.state;
         let queries = Queries {
-            cache: &state.layers[if state.whole { 0 } else { index }].cache,
+            cache,
             positions: &state.positions.0[index],
             queries: &query[range.clone()],
             first: segment.first as i64,
@@ -238,7 +244,7 @@ fn convolution(
     context.clear();
     for segment in segments.iter_mut() {
         let inputs = &narrow[segment.rows.start * width..segment.rows.end * width];
-        depthwise(config, &layer.depthwise, inputs, &mut segment.state.layer(index).tail, normed, context);
+        depthwise(config, &layer.depthwise, inputs, segment.state.tail(index), normed, context);
     }
     match config.conv_norm {
         ConvNorm::LayerNorm => layer_norm(context, &layer.conv_norm),
