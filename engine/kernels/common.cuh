@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MPL-2.0
+// What all kernels share. It is put before each of them when they are compiled for a model and a card, together with
+// the model's sizes as macros:
+//   REAL             0 single, 1 half, 2 bfloat16: the type of weights, activations and caches
+//   WIDTH HEADS HEAD width of the encoder, heads, width of a head (WIDTH / HEADS)
+//   LAYERS           layers of the encoder
+//   LEFT             rows of a slot's K and V rings, the largest left context of the model
+//   CACHE8           1 where the rings hold 8-bit integers
+//   TAPS TAIL        taps of the depthwise convolution, and how many of them look back
+//   BINS             mel bins
+//   SLOTS            slots of a block of memory
+//   KV_BYTES         bytes of one ring pair (K and V, with scales) of one slot, layer and head
+//   TAIL_AT STATE_AT where in a block the convolution tails and the rest of the state begin, in bytes
+//   STATE_BYTES      bytes of a slot's rest
+// No header is included: a machine with a driver and NVRTC has none.
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+#if REAL == 0
+typedef float real;
+__device__ __forceinline__ float widen(real x) { return x; }
+__device__ __forceinline__ real narrow(float x) { return x; }
+#elif REAL == 1
+struct __align__(2) real { u16 bits; };
+__device__ __forceinline__ float widen(real x) {
+    float y;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits));
+    return y;
+}
+// Saturates rather than overflow to infinity.
+__device__ __forceinline__ real narrow(float x) {
+    real y;
+    x = fminf(fmaxf(x, -65504.0f), 65504.0f);
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+    return y;
+}
+#else
+struct __align__(2) real { u16 bits; };
+__device__ __forceinline__ float widen(real x) { return __uint_as_float((u32)x.bits << 16); }
+__device__ __forceinline__ real narrow(float x) {
+    real y;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+    return y;
+}
+#endif
+
+// One stream's part of a step. The host writes these; times and places count from the start of the utterance.
+struct Item {
+    int slot;
+    int fresh;       // 1 in the first step of an utterance: the slot holds nothing yet
+    int language;    // place in the model's prompt
+    int row;         // first row of the batch
+    int frames;      // encoder frames, one row each
+    int first;       // index of the first
+    // Frame f sees the frames from f / chunk * chunk - left up to f / chunk * chunk + chunk + right, of those that are there.
+    int left, chunk, right;
+    int ring;        // rows of the rings in use: frame f lies in row f % ring; 0 where nothing outlasts the step
+    int decode;      // first row to decode, counted from `row`
+    int decoded;     // how many rows are decoded
+    int pcm;         // where its samples begin in the batch's
+    int samples;     // how many there are
+    int pcm_first;   // index of the first
+    int mel;         // where its mel frames begin in the batch's
+    int mel_first;   // index of the first
+    int mel_old;     // how many of them the slot kept
+    int mel_new;     // how many are new
+    int mel_keep;    // how many of the last are kept for the next step
+    int mel_total;   // mel frames of the utterance, or the largest int while it goes on
+    int position;    // where its rows of the second level of subsampling begin in the batch's
+    int position_first;  // index of the first
+    int positions;   // how many there are
+};
+
+// How much there is in a step; what the host enqueued covers at least as much.
+struct Counts {
+    int items;
+    int rows;
+    int mels;        // new mel frames
+    int positions;   // of the second level of subsampling
+};
+
+__device__ __forceinline__ u8* block_of(const u64* blocks, int slot) { return (u8*)blocks[slot / SLOTS]; }
+
+// Ring pair of a slot, layer and head.
+__device__ __forceinline__ u8* ring_of(const u64* blocks, int slot, int layer, int head) {
+    return block_of(blocks, slot) + ((u64)(layer * SLOTS + slot % SLOTS) * HEADS + head) * KV_BYTES;
+}
+
+// Convolution tail of a slot and layer, [TAIL][WIDTH]: frame f lies in row f % TAIL.
+__device__ __forceinline__ real* tail_of(const u64* blocks, int slot, int layer) {
+    return (real*)(block_of(blocks, slot) + TAIL_AT) + (u64)(layer * SLOTS + slot % SLOTS) * (TAIL * WIDTH);
+}
+
+__device__ __forceinline__ u8* state_of(const u64* blocks, int slot) {
+    return block_of(blocks, slot) + STATE_AT + (u64)(slot % SLOTS) * STATE_BYTES;
+}
+
+__device__ __forceinline__ float sum_of_warp(float x) {
+    for (int lane = 16; lane > 0; lane /= 2) x += __shfl_xor_sync(0xffffffffu, x, lane);
+    return x;
+}
