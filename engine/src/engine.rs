@@ -2,58 +2,15 @@
 //! One model on one device, shared by everybody in the process who asks for the same.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
-use crate::backend::Backend;
-use crate::backend::cpu::CpuBackend;
+use crate::backend::{self, Backend, EngineOptions};
 use crate::batcher::{Batcher, SharedBackend};
 use crate::error::{Error, Result};
 use crate::model::{Model, ModelConfig, Vocabulary};
 use crate::options::StreamOptions;
 use crate::stream::{Shared, Stream};
-
-/// Which backend runs the model.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum BackendChoice {
-    /// The best that works on this machine.
-    #[default]
-    Auto,
-    /// The processor's cores.
-    Cpu,
-}
-
-impl fmt::Display for BackendChoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Auto => "auto",
-            Self::Cpu => "cpu",
-        })
-    }
-}
-
-impl FromStr for BackendChoice {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        [Self::Auto, Self::Cpu].into_iter().find(|choice| choice.to_string() == name).ok_or_else(|| {
-            let reason = format!("there is no backend {name:?}; there are auto and cpu");
-            Error::Option { option: "backend", reason }
-        })
-    }
-}
-
-/// How an engine is run.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct EngineOptions {
-    /// Which backend.
-    pub backend: BackendChoice,
-    /// Threads of the CPU backend, all cores if 0.
-    pub threads: usize,
-}
 
 /// A loaded model and the thread that runs its streams.
 pub struct Engine {
@@ -94,11 +51,8 @@ impl Engine {
 
     fn load(dir: &Path, options: &EngineOptions) -> Result<Self> {
         let model = Arc::new(Model::load(dir)?);
-        let backend: Box<dyn Backend> = match options.backend {
-            BackendChoice::Auto | BackendChoice::Cpu => {
-                Box::new(CpuBackend::new(model.clone(), options.threads)?)
-            }
-        };
+        let mut backends = backend::open(&model, options)?;
+        let backend = backends.remove(0);
         let name = backend.name();
         let backend = Arc::new(Mutex::new(backend));
         let batcher = Batcher::start(backend.clone())

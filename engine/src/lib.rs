@@ -38,8 +38,8 @@ mod queue;
 mod stream;
 mod words;
 
-pub use backend::{Token, Window};
-pub use engine::{BackendChoice, Engine, EngineOptions};
+pub use backend::{BackendChoice, CachePrecision, Device, EngineOptions, Precision, Token, Window};
+pub use engine::Engine;
 pub use error::{Error, Result};
 pub use options::{Overflow, StreamOptions};
 pub use phrases::{TextUnit, Unit, Units};

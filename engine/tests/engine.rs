@@ -279,7 +279,7 @@ fn streams_come_and_go_in_any_state() {
 #[test]
 fn one_engine_for_all_who_ask_for_the_same() {
     let dir = root().join("models/parakeet-tdt-mini");
-    let options = EngineOptions { backend: BackendChoice::Cpu, threads: 1 };
+    let options = EngineOptions { backend: BackendChoice::Cpu, threads: 1, ..Default::default() };
     let first = Engine::open(&dir, &options).expect("the embedded model loads");
     let again = Engine::open(&dir.join("../parakeet-tdt-mini"), &options).expect("the embedded model loads");
     assert!(Arc::ptr_eq(&first, &again));

@@ -3,11 +3,17 @@
 //!
 //! Audio goes in, tokens come out; tensors never leave a backend. Nothing above this trait knows a device.
 
+mod choice;
 pub mod cpu;
+
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::features::{FRAME_SAMPLES, HOP, WINDOW_AHEAD};
+use crate::model::Model;
 use crate::model::config::EncoderConfig;
+
+pub use choice::{BackendChoice, CachePrecision, Device, EngineOptions, Precision};
 
 /// Handle of one stream's state inside a backend (features, K and V rings, convolution tails, predictor state).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -189,10 +195,56 @@ pub struct Decoded {
     pub frames: usize,
 }
 
+/// How much a step should hold at most: it bounds how long a newly complete chunk waits for the step under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Streams.
+    pub streams: usize,
+    /// Encoder frames (rows) of all streams together; one stream may have more.
+    pub frames: usize,
+}
+
+/// Where the time of a step went, in seconds on the device.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Timings {
+    /// Audio and the description of the step to the device.
+    pub copies: f64,
+    /// Log-mel features and subsampling.
+    pub features: f64,
+    /// The encoder's layers.
+    pub layers: f64,
+    /// Predictor and joint, and what they said back to the host.
+    pub decode: f64,
+}
+
+/// What a device can do at best, measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Peaks {
+    /// Floating-point operations a second of a large matrix product in the backend's precision.
+    pub operations: f64,
+    /// Bytes read and written a second by a large copy.
+    pub bytes: f64,
+}
+
+/// Memory of a device in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Not in use by anybody.
+    pub free: usize,
+    /// In all.
+    pub total: usize,
+}
+
 /// Encoder and decoder of one model on one device.
 pub trait Backend: Send {
     /// `cpu`, `cuda` or `tensorrt`.
     fn name(&self) -> &'static str;
+
+    /// The device for people, such as `NVIDIA H100 80GB HBM3 (0)`.
+    fn device(&self) -> String;
+
+    /// How much a step should hold.
+    fn limits(&self) -> Limits;
 
     /// Takes a fresh slot. `language` is a place of the model's prompt, ignored where it has none. Fails if the mode does
     /// not fit the model or memory is out.
@@ -209,6 +261,37 @@ pub trait Backend: Send {
 
     /// Bytes of state that one slot of this mode holds.
     fn slot_bytes(&self, mode: Mode) -> usize;
+
+    /// Memory of the device, where it has its own.
+    fn memory(&self) -> Option<Memory> {
+        None
+    }
+
+    /// Whether later steps are timed part by part, which may slow them down. A backend that can't ignores it.
+    fn measure(&mut self, _on: bool) {}
+
+    /// Where the last step's time went, if it was measured.
+    fn timings(&self) -> Option<Timings> {
+        None
+    }
+
+    /// Measures what the device can do at best, where the backend knows how.
+    fn peaks(&mut self) -> Result<Option<Peaks>> {
+        Ok(None)
+    }
+}
+
+/// The model on every device that `options` name, one backend each. Fails if there is none, saying what is missing.
+pub fn open(model: &Arc<Model>, options: &EngineOptions) -> Result<Vec<Box<dyn Backend>>> {
+    match options.backend {
+        BackendChoice::Auto | BackendChoice::Cpu => {
+            Ok(vec![Box::new(cpu::CpuBackend::new(model.clone(), options.threads)?)])
+        }
+        BackendChoice::Cuda => {
+            let reason = "not in this build".into();
+            Err(Error::Backend { backend: "cuda", reason })
+        }
+    }
 }
 
 /// Samples that chunk `index` of a cache-aware stream adds when a chunk has `frames` encoder frames.

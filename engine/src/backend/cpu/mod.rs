@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use crate::backend::{Backend, Decoded, Mode, Slot, Step};
+use crate::backend::{Backend, Decoded, Limits, Mode, Slot, Step};
 use crate::error::{Error, Result};
 use crate::features::LogMel;
 use crate::model::{Model, ModelConfig};
@@ -35,6 +35,9 @@ use slot::{SlotState, Work, ring_rows};
 use subsampling::Geometry;
 
 const NAME: &str = "cpu";
+
+/// Most streams of a step: bounds the time that a newly complete chunk waits for the step under way.
+const MOST_STREAMS: usize = 64;
 
 /// Most rows that one thread runs through the layers together: their widest activation stays in its cache.
 const GROUP_ROWS: usize = 64;
@@ -117,6 +120,14 @@ impl CpuBackend {
 impl Backend for CpuBackend {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn device(&self) -> String {
+        format!("{} threads", self.pool.current_num_threads())
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { streams: MOST_STREAMS, frames: usize::MAX }
     }
 
     fn open(&mut self, mode: Mode, language: usize) -> Result<Slot> {
