@@ -7,7 +7,7 @@
 //   LEFT             rows of a slot's K and V rings, the largest left context of the model
 //   CACHE8           1 where the rings hold 8-bit integers
 //   TAPS TAIL        taps of the depthwise convolution, and how many of them look back
-//   BINS             mel bins
+//   BINS KEPT        mel bins, and how many mel frames a slot keeps at most
 //   SLOTS            slots of a block of memory
 //   KV_BYTES         bytes of one ring pair (K and V, with scales) of one slot, layer and head
 //   TAIL_AT STATE_AT where in a block the convolution tails and the rest of the state begin, in bytes
@@ -55,7 +55,7 @@ struct Item {
     int row;         // first row of the batch
     int frames;      // encoder frames, one row each
     int first;       // index of the first
-    // Frame f sees the frames from f / chunk * chunk - left up to f / chunk * chunk + chunk + right, of those that are there.
+    // Frame f sees those from f / chunk * chunk - left up to f / chunk * chunk + chunk + right that there are.
     int left, chunk, right;
     int ring;        // rows of the rings in use: frame f lies in row f % ring; 0 where nothing outlasts the step
     int decode;      // first row to decode, counted from `row`
@@ -80,6 +80,13 @@ struct Counts {
     int rows;
     int mels;        // new mel frames
     int positions;   // of the second level of subsampling
+    int tiles;       // of up to 16 rows of one item
+};
+
+// A piece of a step: the `index`th mel frame, position or row of an item, or its tile that begins with that row.
+struct Place {
+    int item;
+    int index;
 };
 
 __device__ __forceinline__ u8* block_of(const u64* blocks, int slot) { return (u8*)blocks[slot / SLOTS]; }
@@ -102,3 +109,14 @@ __device__ __forceinline__ float sum_of_warp(float x) {
     for (int lane = 16; lane > 0; lane /= 2) x += __shfl_xor_sync(0xffffffffu, x, lane);
     return x;
 }
+
+__device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + __expf(-x)); }
+
+// N neighbouring values, as one access where they make up 4, 8 or 16 bytes.
+template <int N> struct __align__(N * sizeof(real) < 16 ? N * sizeof(real) : 16) Pack { real values[N]; };
+
+template <int N> struct __align__(N < 4 ? 4 * N : 16) Floats { float values[N]; };
+
+template <int N> __device__ __forceinline__ Floats<N> load_floats(const float* from) { return *(const Floats<N>*)from; }
+template <int N> __device__ __forceinline__ Pack<N> load(const real* from) { return *(const Pack<N>*)from; }
+template <int N> __device__ __forceinline__ void store(real* to, const Pack<N>& pack) { *(Pack<N>*)to = pack; }

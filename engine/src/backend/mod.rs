@@ -5,6 +5,7 @@
 
 mod choice;
 pub mod cpu;
+mod geometry;
 
 use std::sync::Arc;
 

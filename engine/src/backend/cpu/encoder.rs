@@ -5,53 +5,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::backend::Mode;
-use crate::model::config::{AttentionStyle, ConvNorm, EncoderConfig};
+use crate::backend::geometry::Visibility;
+use crate::model::config::{ConvNorm, EncoderConfig};
 
 use super::attention::{self, KeyValues, Positions, Queries, attend, sinusoids};
 use super::avx2::multiply_add;
 use super::ops::{add_scaled, glu, layer_norm, layer_norm_into, scale_and_shift, silu};
 use super::params::{Layer, Linear, Norm, Taps};
 use super::rows::Rows;
-
-/// Which frames a frame sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Visibility {
-    left: i64,
-    /// Frames that see the same; 1 for attention that slides.
-    chunk: i64,
-    /// Beyond the chunk.
-    right: i64,
-}
-
-impl Visibility {
-    /// Of the mode's context. In a window that a model was trained for, the window itself is the context.
-    pub fn new(config: &EncoderConfig, mode: Mode) -> Self {
-        const UNLIMITED: i64 = i32::MAX as i64;
-        let [left, right] = config.contexts[mode.context()].map(i64::from);
-        let or_unlimited = |frames: i64| if frames < 0 { UNLIMITED } else { frames };
-        match (config.attention, mode) {
-            (AttentionStyle::Regular, _) => {
-                Self { left: or_unlimited(left), chunk: 1, right: or_unlimited(right) }
-            }
-            (AttentionStyle::ChunkedLimited, _) => {
-                let chunk = right + 1;
-                // NeMo counts the left context in whole chunks.
-                Self { left: or_unlimited(left) / chunk * chunk, chunk, right: 0 }
-            }
-            (AttentionStyle::ChunkedLimitedWithRc, Mode::Buffered { window, .. }) => {
-                Self { left: window.left as i64, chunk: window.chunk as i64, right: window.right as i64 }
-            }
-            (AttentionStyle::ChunkedLimitedWithRc, _) => Self { left: UNLIMITED, chunk: 1, right: UNLIMITED },
-        }
-    }
-
-    /// Frames visible to `frame`, without regard to where the stream starts and ends.
-    pub fn of(self, frame: i64) -> Range<i64> {
-        let start = frame / self.chunk * self.chunk;
-        start - self.left..start + self.chunk + self.right
-    }
-}
 
 /// Projected positions of all layers.
 pub struct PositionTables(Vec<Positions>);
@@ -278,32 +239,6 @@ fn depthwise(
         let window = window[frame * width..].chunks_exact(width);
         for (taps, values) in taps.taps.chunks_exact(width).zip(window) {
             multiply_add(sums, taps, values);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn chunks_see_themselves_and_the_left_context() {
-        // The example of NeMo's mask for [4, 1]: rows 0-1 see 0-1, 2-3 see 0-3, 4-5 see 0-5, 6-7 see 2-7.
-        let visibility = Visibility { left: 4, chunk: 2, right: 0 };
-        let expected = [(0, 0..2), (1, 0..2), (2, 0..4), (5, 0..6), (6, 2..8), (7, 2..8)];
-        for (frame, frames) in expected {
-            let seen = visibility.of(frame);
-            assert_eq!(seen.start.max(0)..seen.end, frames, "frame {frame}");
-        }
-    }
-
-    #[test]
-    fn chunks_with_right_context_see_it() {
-        // NeMo's chunked_limited_with_rc [4, 2, 1]: a row of chunk k sees 2 k - 4 up to 2 k + 2.
-        let visibility = Visibility { left: 4, chunk: 2, right: 1 };
-        for (frame, frames) in [(0, 0..3), (1, 0..3), (2, 0..5), (5, 0..7), (6, 2..9), (7, 2..9)] {
-            let seen = visibility.of(frame);
-            assert_eq!(seen.start.max(0)..seen.end, frames, "frame {frame}");
         }
     }
 }

@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
+use crate::backend::geometry::{Geometry, check, ring_rows};
 use crate::backend::{Backend, Decoded, Limits, Mode, Slot, Step};
 use crate::error::{Error, Result};
 use crate::features::LogMel;
@@ -31,8 +32,7 @@ use decoder::DecoderState;
 use encoder::PositionTables;
 use params::Params;
 use rows::Rows;
-use slot::{SlotState, Work, ring_rows};
-use subsampling::Geometry;
+use slot::{SlotState, Work};
 
 const NAME: &str = "cpu";
 
@@ -131,7 +131,7 @@ impl Backend for CpuBackend {
     }
 
     fn open(&mut self, mode: Mode, language: usize) -> Result<Slot> {
-        check(self.config(), mode)?;
+        check(self.config(), mode, NAME)?;
         let positions = self.positions(mode);
         let state = Some(Box::new(SlotState::new(self.config(), mode, language, positions)));
         let index = match self.slots.iter().position(Option::is_none) {
@@ -304,22 +304,6 @@ impl Shared {
             scratch.rows.extend_from_slice(&scratch.subsampled);
             state.advance(self.geometry, config.features.mel_bins, work.frames.end);
         }
-    }
-}
-
-/// Whether the model can be run in this mode.
-fn check(config: &ModelConfig, mode: Mode) -> Result<()> {
-    let context = mode.context();
-    if context >= config.encoder.contexts.len() {
-        return Err(failed(format!("the model has no context {context}")));
-    }
-    match mode {
-        Mode::Cached { .. } if !config.is_cache_aware(context) => Err(Error::Unsupported(format!(
-            "{} is not causal, so it cannot be streamed chunk by chunk with caches",
-            config.name
-        ))),
-        Mode::Buffered { window, .. } => window.check(),
-        Mode::Cached { .. } | Mode::Offline { .. } => Ok(()),
     }
 }
 

@@ -4,15 +4,15 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::backend::geometry::{Geometry, Span, Visibility, ring_rows};
 use crate::backend::{Mode, Step, StepSizes};
 use crate::features::{LogMel, LogMelState, normalize_per_feature};
 use crate::model::ModelConfig;
 use crate::model::config::{EncoderConfig, Normalize};
 
 use super::decoder::DecoderState;
-use super::encoder::{EncoderState, PositionTables, Visibility};
-use super::subsampling::Geometry;
-use super::window::{Span, WindowAudio};
+use super::encoder::{EncoderState, PositionTables};
+use super::window::WindowAudio;
 
 /// Everything that a stream carries from step to step.
 pub struct SlotState {
@@ -118,7 +118,7 @@ impl SlotState {
             window.push(mel, step.pcm);
             window.features(mel, &mut self.mel);
             (self.ended, self.steps) = (step.end, self.steps + 1);
-            let Span { frames, decode } = window.advance(geometry, step.end);
+            let Span { frames, decode } = window.pcm.advance(geometry, step.end);
             return Ok(Work { frames: 0..frames, decode, mel_total: Some(self.mel.len() / mel.bins()) });
         }
         mel.push(&mut self.mel_state, step.pcm, &mut self.mel);
@@ -167,18 +167,5 @@ impl SlotState {
             self.mel.drain(..(first - self.mel_first) * bins);
             self.mel_first = first;
         }
-    }
-}
-
-/// Frames that the ring of a slot holds: the left context and the chunk, or a whole window; offline it is sized when
-/// the frames are known.
-pub fn ring_rows(config: &ModelConfig, mode: Mode) -> usize {
-    match mode {
-        Mode::Buffered { window, .. } => window.frames() + usize::from(config.encoder.causal_subsampling),
-        Mode::Cached { context } => {
-            let [left, right] = config.encoder.contexts[context];
-            left as usize + right as usize + 1
-        }
-        Mode::Offline { .. } => 1,
     }
 }

@@ -6,21 +6,13 @@
 
 use std::ops::Range;
 
-use crate::model::ModelConfig;
+use crate::backend::geometry::Geometry;
 use crate::model::tensors::subsampled_bins;
 
 use super::avx2::{multiply_add, multiply_add_one};
 use super::ops::relu;
 use super::params::{Subsampling, Taps};
 use super::rows::Rows;
-
-/// Geometry of the three convolutions.
-#[derive(Clone, Copy, Debug)]
-pub struct Geometry {
-    mel_bins: usize,
-    channels: usize,
-    causal: bool,
-}
 
 /// Values `[position][bin][channel]` from position `first` on.
 struct Level {
@@ -30,44 +22,6 @@ struct Level {
 }
 
 impl Geometry {
-    pub fn new(config: &ModelConfig) -> Self {
-        let encoder = &config.encoder;
-        Self::with(config.features.mel_bins, encoder.subsampling_channels, encoder.causal_subsampling)
-    }
-
-    pub fn with(mel_bins: usize, channels: usize, causal: bool) -> Self {
-        Self { mel_bins, channels, causal }
-    }
-
-    fn left_padding(self) -> usize {
-        if self.causal { 2 } else { 1 }
-    }
-
-    fn halve(self, length: usize) -> usize {
-        if self.causal { length / 2 + 1 } else { length.saturating_sub(1) / 2 + 1 }
-    }
-
-    /// Encoder frames of `mel` mel frames.
-    pub fn frames(self, mel: usize) -> usize {
-        if mel == 0 { 0 } else { (0..3).fold(mel, |length, _| self.halve(length)) }
-    }
-
-    /// Encoder frames of a causal model that no later mel frame can change, when `mel` are there: frame `j` ends with
-    /// mel frame `8 j`.
-    pub fn complete_frames(self, mel: usize) -> usize {
-        mel.div_ceil(8)
-    }
-
-    /// First mel frame that encoder frame `frame` sees.
-    pub fn first_mel(self, frame: usize) -> usize {
-        (0..3).fold(frame, |position, _| self.inputs(position..position + 1).start)
-    }
-
-    fn inputs(self, outputs: Range<usize>) -> Range<usize> {
-        let left = self.left_padding();
-        (2 * outputs.start).saturating_sub(left)..(2 * (outputs.end - 1) + 3).saturating_sub(left)
-    }
-
     /// Rows of the encoder's input for `frames`. `mel` holds frames from index `first_mel` on; `mel_total` is the
     /// number of mel frames of the whole stream, if it has ended.
     pub fn run(
@@ -147,35 +101,5 @@ impl Geometry {
             }
         }
         Level { first: positions.start, bins, data }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lengths_equal_nemo() {
-        // non-causal 700 -> 88, 1100 -> 138; causal 700 -> 89, 105 -> 14, 121 -> 16, 1 -> 1.
-        let geometry = |causal| Geometry { mel_bins: 80, channels: 8, causal };
-        let causal = [(700, 89), (105, 14), (121, 16), (1, 1), (0, 0)];
-        let symmetric = [(700, 88), (1100, 138), (0, 0)];
-        for (mel, frames) in causal {
-            assert_eq!(geometry(true).frames(mel), frames, "causal, {mel}");
-        }
-        for (mel, frames) in symmetric {
-            assert_eq!(geometry(false).frames(mel), frames, "symmetric, {mel}");
-        }
-    }
-
-    #[test]
-    fn receptive_field_of_causal_frames() {
-        let geometry = Geometry { mel_bins: 80, channels: 8, causal: true };
-        assert_eq!(geometry.first_mel(0), 0);
-        assert_eq!(geometry.first_mel(5), 40 - 14);
-        assert_eq!(geometry.complete_frames(0), 0);
-        assert_eq!(geometry.complete_frames(1), 1);
-        assert_eq!(geometry.complete_frames(8), 1);
-        assert_eq!(geometry.complete_frames(9), 2);
     }
 }

@@ -4,49 +4,27 @@
 use std::ops::Range;
 
 use crate::backend::Window;
-use crate::features::{FRAME_SAMPLES, HOP, LogMel, LogMelState, WINDOW, WINDOW_AHEAD};
-
-use super::subsampling::Geometry;
+use crate::backend::geometry::WindowPcm;
+use crate::features::{HOP, LogMel, LogMelState, WINDOW, WINDOW_AHEAD};
 
 /// Mel frames at a window's start that hear it: the signal begins there, with no sample before it.
 const HEAD: usize = WINDOW.div_ceil(2).div_ceil(HOP);
 /// Mel frames that the last ones of a window are computed with, so that they hear all that they see.
 const RUN_UP: usize = 2;
 
-/// The last samples of a stream, as many as a window holds.
+/// The last samples of a stream, as many as a window holds, and their features.
 pub struct WindowAudio {
-    window: Window,
-    pcm: Vec<f32>,
-    /// Sample index of the first of `pcm` in the stream.
-    start: usize,
+    pub pcm: WindowPcm,
     /// The stream as one signal: its mel frames, from index `mel_first` on.
     stream: LogMelState,
     mel: Vec<f32>,
     mel_first: usize,
-    /// Encoder frames decoded by earlier windows.
-    decoded: usize,
-}
-
-/// What a window is to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Span {
-    /// Encoder frames of the window.
-    pub frames: usize,
-    /// Those of them that are decoded.
-    pub decode: Range<usize>,
 }
 
 impl WindowAudio {
     pub fn new(window: Window) -> Self {
-        Self {
-            window,
-            pcm: Vec::new(),
-            start: 0,
-            stream: LogMelState::default(),
-            mel: Vec::new(),
-            mel_first: 0,
-            decoded: 0,
-        }
+        let pcm = WindowPcm::new(window);
+        Self { pcm, stream: LogMelState::default(), mel: Vec::new(), mel_first: 0 }
     }
 
     /// Bytes that a full window holds: its samples, its mel frames and the same normalised.
@@ -56,49 +34,32 @@ impl WindowAudio {
 
     /// Takes the samples of the next step and lets go of those that no window holds any more.
     pub fn push(&mut self, mel: &LogMel, pcm: &[f32]) {
-        self.pcm.extend_from_slice(pcm);
+        self.pcm.push(pcm);
         mel.push(&mut self.stream, pcm, &mut self.mel);
-        let surplus = self.pcm.len().saturating_sub(self.window.samples());
-        self.pcm.drain(..surplus);
-        self.start += surplus;
-        let gone = self.start.div_ceil(HOP).min(self.stream.frames());
+        let gone = self.pcm.start().div_ceil(HOP).min(self.stream.frames());
         if gone > self.mel_first {
             self.mel.drain(..(gone - self.mel_first) * mel.bins());
             self.mel_first = gone;
         }
     }
 
-    /// The frames of the window and which of them are decoded now: the chunk, or at the stream's `end` all that is left.
-    ///
-    /// The last window is as long as the others and so may begin between two frames (NeMo's rule): its first frame
-    /// to decode is then the one that holds the end of those decoded before.
-    pub fn advance(&mut self, geometry: Geometry, end: bool) -> Span {
-        let frame = FRAME_SAMPLES as usize;
-        let frames = geometry.frames(self.pcm.len() / HOP);
-        let left = (self.decoded * frame).saturating_sub(self.start) / frame;
-        let all = geometry.frames((self.start + self.pcm.len()) / HOP);
-        let count = if end { all.saturating_sub(self.decoded) } else { self.window.chunk };
-        let decode = left.min(frames)..(left + count).min(frames);
-        self.decoded += decode.len();
-        Span { frames, decode }
-    }
-
     /// Mel frames of the window as a signal of its own, to `out`.
     pub fn features(&self, mel: &LogMel, out: &mut Vec<f32>) {
         out.clear();
-        let total = self.pcm.len() / HOP;
-        let known = (self.stream.frames() * HOP).saturating_sub(self.start) / HOP;
+        let (pcm, start) = (self.pcm.samples(), self.pcm.start());
+        let total = pcm.len() / HOP;
+        let known = (self.stream.frames() * HOP).saturating_sub(start) / HOP;
         let known = known.min(total);
-        if !self.start.is_multiple_of(HOP) || known <= HEAD + RUN_UP {
-            signal(mel, &self.pcm, 0..total, out);
+        if !start.is_multiple_of(HOP) || known <= HEAD + RUN_UP {
+            signal(mel, pcm, 0..total, out);
             return;
         }
-        let head = if self.start == 0 { 0 } else { HEAD };
-        signal(mel, &self.pcm[..HEAD * HOP + WINDOW_AHEAD], 0..head, out);
-        let first = self.start / HOP + head - self.mel_first;
+        let head = if start == 0 { 0 } else { HEAD };
+        signal(mel, &pcm[..HEAD * HOP + WINDOW_AHEAD], 0..head, out);
+        let first = start / HOP + head - self.mel_first;
         out.extend_from_slice(&self.mel[first * mel.bins()..][..(known - head) * mel.bins()]);
         let run_up = known - RUN_UP;
-        signal(mel, &self.pcm[run_up * HOP..], RUN_UP..total - run_up, out);
+        signal(mel, &pcm[run_up * HOP..], RUN_UP..total - run_up, out);
     }
 }
 
@@ -116,6 +77,8 @@ fn signal(mel: &LogMel, pcm: &[f32], frames: Range<usize>, out: &mut Vec<f32>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::geometry::Geometry;
+    use crate::features::FRAME_SAMPLES;
     use crate::model::config::{FeaturesConfig, Normalize};
     use proptest::prelude::*;
 
@@ -153,7 +116,7 @@ mod tests {
                 let start = next.saturating_sub(window.samples());
                 signal(&mel, &pcm[start..next], 0..(next - start) / HOP, &mut alone);
                 prop_assert!(features == alone, "window {index}");
-                let span = audio.advance(geometry, end);
+                let span = audio.pcm.advance(geometry, end);
                 prop_assert_eq!(span.frames, geometry.frames((next - start) / HOP));
                 prop_assert!(span.decode.end <= span.frames);
                 if !end {

@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: MPL-2.0
+// Greedy TDT and RNN-T decoding by label looping over all items of a step (arXiv:2304.06795, arXiv:2406.06220; NeMo's
+// greedy_batch). RNN-T is TDT with duration 0 for a token and 1 for a blank. One iteration: joint, `decide`, predictor
+// for the items that emitted, `look`. Items that are through take part in the products, but nothing is kept of it.
+//   PRED PRED_LAYERS width of the predictor, LSTM layers
+//   JOINT            width of the joint
+//   VOCABULARY       pieces, without blank
+//   DURATIONS        number of durations, 0 for RNN-T
+//   DURATION_VALUES  their values in braces
+//   LOGITS           row length of the logits, at least VOCABULARY + 1 + DURATIONS
+//   MAX_SYMBOLS      most symbols at one frame
+
+#define BLANK VOCABULARY
+
+// Where an item stands.
+struct Cursor {
+    int frame;    // of its decoded rows
+    int last;     // frame of the last token, -1 before the first
+    int emitted;  // tokens there
+    int label;    // emitted in this iteration, or -1
+    int active;
+};
+
+struct Token {
+    int item;
+    int id;
+    int frame;
+    int duration;
+    float log_prob;
+    float confidence;
+    float margin;
+    float duration_margin;
+};
+
+// What the host reads: the tokens follow.
+struct Results {
+    int tokens;  // may exceed the capacity: those beyond it were not kept, and their items wait
+    int active;  // items that are not through
+};
+
+// A slot's decoder state, after its mel frames.
+struct Memory {
+    float hidden[PRED_LAYERS][PRED];
+    float cell[PRED_LAYERS][PRED];
+    float predicted[JOINT];
+    int jump;
+};
+
+__device__ __forceinline__ Memory* memory_of(const u64* blocks, int slot) {
+    return (Memory*)(state_of(blocks, slot) + KEPT * BINS * sizeof(float));
+}
+
+// Readies the joint's input of an item: ReLU(encoder + predictor).
+__device__ __forceinline__ void join(
+    const Item& item, const Cursor& cursor, const float* encoded, const float* predicted, real* joint
+) {
+    const float* row = encoded + (u64)(item.row + item.decode + cursor.frame) * JOINT;
+    for (int i = threadIdx.x; i < JOINT; i += blockDim.x) joint[i] = narrow(fmaxf(row[i] + predicted[i], 0.0f));
+}
+
+// Brings the items' state into the batch: `hidden` [items][PRED_LAYERS * PRED], `cell` the same, `predicted`
+// [items][JOINT]. A fresh item takes the state after a first blank, `start`. One item a block.
+extern "C" __global__ void decode_begin(
+    const Item* items, const Counts* counts, const u64* blocks, const Memory* start, const float* encoded,
+    Cursor* cursors, real* hidden, float* cell, float* predicted, real* joint, Results* results
+) {
+    if (blockIdx.x >= counts->items) return;
+    __shared__ Cursor cursor;
+    const Item& item = items[blockIdx.x];
+    const Memory* memory = item.fresh ? start : memory_of(blocks, item.slot);
+    if (threadIdx.x == 0) {
+        int jump = item.fresh ? 0 : memory->jump;
+        cursor = Cursor{jump, -1, 0, -1, jump < item.decoded};
+        cursors[blockIdx.x] = cursor;
+        if (cursor.active) atomicAdd(&results->active, 1);
+    }
+    __syncthreads();
+    const float* h = &memory->hidden[0][0];
+    const float* c = &memory->cell[0][0];
+    for (int i = threadIdx.x; i < PRED_LAYERS * PRED; i += blockDim.x) {
+        hidden[(u64)blockIdx.x * PRED_LAYERS * PRED + i] = narrow(h[i]);
+        cell[(u64)blockIdx.x * PRED_LAYERS * PRED + i] = c[i];
+    }
+    for (int i = threadIdx.x; i < JOINT; i += blockDim.x) predicted[(u64)blockIdx.x * JOINT + i] = memory->predicted[i];
+    if (cursor.active) join(item, cursor, encoded, memory->predicted, joint + (u64)blockIdx.x * JOINT);
+}
+
+// The largest value, the first of equals, and the second largest.
+struct Best {
+    float value;
+    int index;
+    float second;
+};
+
+__device__ __forceinline__ Best better(const Best& a, const Best& b) {
+    bool first = a.value > b.value || (a.value == b.value && a.index < b.index);
+    const Best& winner = first ? a : b;
+    const Best& loser = first ? b : a;
+    return Best{winner.value, winner.index, fmaxf(winner.second, loser.value)};
+}
+
+__device__ __forceinline__ Best best_of_warp(Best best) {
+    for (int lane = 16; lane > 0; lane /= 2) {
+        Best other;
+        other.value = __shfl_xor_sync(0xffffffffu, best.value, lane);
+        other.index = __shfl_xor_sync(0xffffffffu, best.index, lane);
+        other.second = __shfl_xor_sync(0xffffffffu, best.second, lane);
+        best = better(best, other);
+    }
+    return best;
+}
+
+__device__ __forceinline__ Best best_of(const float* values, int count, int from, int step) {
+    Best best{-__int_as_float(0x7f800000), 0x7fffffff, -__int_as_float(0x7f800000)};
+    for (int i = from; i < count; i += step) best = better(best, Best{values[i], i, -__int_as_float(0x7f800000)});
+    return best_of_warp(best);
+}
+
+// One decision of each active item from its logits: a token or a blank, and where it goes from there. One item a block of
+// 256 threads.
+extern "C" __global__ void __launch_bounds__(256) decide(
+    const Item* items, const Counts* counts, const float* logits, Cursor* cursors, Results* results, Token* tokens,
+    int capacity
+) {
+    if (blockIdx.x >= counts->items) return;
+    __shared__ Best bests[8];
+    __shared__ double sums[8], powers[8];
+    __shared__ int kept;
+    Cursor& cursor = cursors[blockIdx.x];
+    if (!cursor.active) {
+        if (threadIdx.x == 0) cursor.label = -1;
+        return;
+    }
+    int warp = threadIdx.x / 32;
+    const float* row = logits + (u64)blockIdx.x * LOGITS;
+    Best best = best_of(row, VOCABULARY + 1, threadIdx.x, blockDim.x);
+    if (threadIdx.x % 32 == 0) bests[warp] = best;
+    __syncthreads();
+    best = bests[0];
+    for (int i = 1; i < 8; i++) best = better(best, bests[i]);
+    // Logits that aren't numbers compare with nothing: they count as a blank, so that the stream goes on.
+    int label = best.index > BLANK ? BLANK : best.index;
+    int duration = 0;
+    float duration_margin = __int_as_float(0x7f800000);
+#if DURATIONS > 0
+    const int values[DURATIONS] = DURATION_VALUES;
+    Best longest = best_of(row + BLANK + 1, DURATIONS, threadIdx.x % 32, 32);
+    int place = longest.index >= DURATIONS ? 0 : longest.index;
+    duration = values[place];
+    duration_margin = longest.value - longest.second;
+#endif
+    int decoded = items[blockIdx.x].decoded;
+    if (label == BLANK) {
+        if (threadIdx.x == 0) {
+            cursor.frame += max(duration, 1);
+            cursor.label = -1;
+            cursor.active = cursor.frame < decoded;
+            if (!cursor.active) atomicSub(&results->active, 1);
+        }
+        return;
+    }
+    // Thousands of small terms would be lost beside the largest in single precision.
+    double sum = 0.0, power = 0.0;
+    for (int i = threadIdx.x; i <= BLANK; i += blockDim.x) {
+        float below = row[i] - best.value;
+        sum += (double)expf(below);
+        power += (double)expf(0.33f * below);
+    }
+    for (int lane = 16; lane > 0; lane /= 2) {
+        sum += __shfl_xor_sync(0xffffffffu, sum, lane);
+        power += __shfl_xor_sync(0xffffffffu, power, lane);
+    }
+    if (threadIdx.x % 32 == 0) {
+        sums[warp] = sum;
+        powers[warp] = power;
+    }
+    if (threadIdx.x == 0) kept = atomicAdd(&results->tokens, 1);
+    __syncthreads();
+    if (threadIdx.x != 0) return;
+    if (kept >= capacity) {
+        // Decided again once the host has made room.
+        cursor.label = -1;
+        return;
+    }
+    sum = power = 0.0;
+    for (int i = 0; i < 8; i++) {
+        sum += sums[i];
+        power += powers[i];
+    }
+    // NeMo's confidence: Tsallis entropy of the softmax, alpha 0.33, exponentially normalised.
+    double least = exp((1.0 - pow(VOCABULARY + 1.0, 0.67)) / 0.67);
+    double confidence = (exp((1.0 - power / pow(sum, 0.33)) / 0.67) - least) / (1.0 - least);
+    int frame = cursor.frame;
+    tokens[kept] = Token{
+        (int)blockIdx.x, label, frame, duration, (float)-log(sum), fminf(fmaxf((float)confidence, 0.0f), 1.0f),
+        best.value - best.second, duration_margin,
+    };
+    cursor.emitted = cursor.last == frame ? cursor.emitted + 1 : 1;
+    cursor.last = frame;
+    cursor.frame += duration;
+    if (cursor.frame < decoded && cursor.frame == frame && cursor.emitted >= MAX_SYMBOLS) cursor.frame += 1;
+    cursor.label = label;
+    cursor.active = cursor.frame < decoded;
+    if (!cursor.active) atomicSub(&results->active, 1);
+}
+
+// The LSTM cell of layer `layer` for the items that emitted: `gates` [items][4 * PRED] (i, f, g, o) of the product, to
+// which the first layer adds `table` [VOCABULARY + 1][4 * PRED] and the others `table` [4 * PRED]. One item a block.
+extern "C" __global__ void lstm_cell(
+    const Counts* counts, const Cursor* cursors, const float* gates, const float* table, int layer, real* hidden,
+    float* cell
+) {
+    if (blockIdx.x >= counts->items) return;
+    int label = cursors[blockIdx.x].label;
+    if (label < 0) return;
+    const float* product = gates + (u64)blockIdx.x * 4 * PRED;
+    const float* input = table + (layer == 0 ? (u64)label * 4 * PRED : 0);
+    u64 state = ((u64)blockIdx.x * PRED_LAYERS + layer) * PRED;
+    for (int i = threadIdx.x; i < PRED; i += blockDim.x) {
+        float in = product[i] + input[i];
+        float forget = product[PRED + i] + input[PRED + i];
+        float candidate = product[2 * PRED + i] + input[2 * PRED + i];
+        float out = product[3 * PRED + i] + input[3 * PRED + i];
+        float value = cell[state + i] / (1.0f + expf(-forget)) + tanhf(candidate) / (1.0f + expf(-in));
+        cell[state + i] = value;
+        hidden[state + i] = narrow(tanhf(value) / (1.0f + expf(-out)));
+    }
+}
+
+// Takes the predictor's new output where an item emitted and readies the joint for the next iteration. `fresh`
+// [items][JOINT]. One item a block.
+extern "C" __global__ void look(
+    const Item* items, const Counts* counts, const Cursor* cursors, const float* encoded, const float* fresh,
+    float* predicted, real* joint
+) {
+    if (blockIdx.x >= counts->items) return;
+    const Cursor cursor = cursors[blockIdx.x];
+    u64 at = (u64)blockIdx.x * JOINT;
+    if (cursor.label >= 0) {
+        for (int i = threadIdx.x; i < JOINT; i += blockDim.x) predicted[at + i] = fresh[at + i];
+    }
+    // Each thread reads what it wrote itself.
+    if (cursor.active) join(items[blockIdx.x], cursor, encoded, predicted + at, joint + at);
+}
+
+// Gives the items' state back to their slots. One item a block.
+extern "C" __global__ void decode_end(
+    const Item* items, const Counts* counts, const u64* blocks, const Cursor* cursors, const real* hidden,
+    const float* cell, const float* predicted
+) {
+    if (blockIdx.x >= counts->items) return;
+    const Item& item = items[blockIdx.x];
+    Memory* memory = memory_of(blocks, item.slot);
+    float* h = &memory->hidden[0][0];
+    float* c = &memory->cell[0][0];
+    for (int i = threadIdx.x; i < PRED_LAYERS * PRED; i += blockDim.x) {
+        h[i] = widen(hidden[(u64)blockIdx.x * PRED_LAYERS * PRED + i]);
+        c[i] = cell[(u64)blockIdx.x * PRED_LAYERS * PRED + i];
+    }
+    for (int i = threadIdx.x; i < JOINT; i += blockDim.x) memory->predicted[i] = predicted[(u64)blockIdx.x * JOINT + i];
+    if (threadIdx.x == 0) memory->jump = cursors[blockIdx.x].frame - item.decoded;
+}
+
+// Puts the state of one item, as `lstm_cell` left it, where fresh items find it. One block.
+extern "C" __global__ void keep_start(const real* hidden, const float* cell, const float* predicted, Memory* start) {
+    for (int i = threadIdx.x; i < PRED_LAYERS * PRED; i += blockDim.x) {
+        (&start->hidden[0][0])[i] = widen(hidden[i]);
+        (&start->cell[0][0])[i] = cell[i];
+    }
+    for (int i = threadIdx.x; i < JOINT; i += blockDim.x) start->predicted[i] = predicted[i];
+    if (threadIdx.x == 0) start->jump = 0;
+}

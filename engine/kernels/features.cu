@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: MPL-2.0
+// Log-mel features, NeMo's FilterbankFeatures: frame t is centred on sample 160 t and sees 200 samples on either side,
+// zeros outside the signal. In double precision up to the power spectrum, as the CPU backend computes it.
+
+#define HOP 160
+#define WINDOW 400
+#define FFT 512
+#define PREEMPHASIS 0.97f
+
+// Sample `at` of an item's signal with pre-emphasis, 0 outside the signal.
+__device__ __forceinline__ float emphasised(const Item& item, const float* pcm, int at) {
+    int index = at - item.pcm_first;
+    if (at < 0 || index < 0 || index >= item.samples) return 0.0f;
+    float x = pcm[item.pcm + index];
+    // A signal's first sample has none before it.
+    if (at == 0 || index == 0) return x;
+    return __fsub_rn(x, __fmul_rn(PREEMPHASIS, pcm[item.pcm + index - 1]));
+}
+
+// One frame a block of 128 threads. `hann` [WINDOW]; `roots` [FFT / 2] exp(-2 pi i k / FFT); `filters` [BINS] first bin
+// and number of weights of each triangle, its weights from `offsets` on in `weights`. `out` [frames][BINS].
+extern "C" __global__ void __launch_bounds__(128) mel_frames(
+    const Item* items, const Counts* counts, const Place* places, const float* pcm, const double* hann,
+    const double2* roots, const int2* filters, const int* offsets, const float* weights, float* out
+) {
+    if (blockIdx.x >= counts->mels) return;
+    __shared__ double2 data[FFT];
+    __shared__ float power[FFT / 2 + 1];
+    Place place = places[blockIdx.x];
+    const Item& item = items[place.item];
+    int frame = item.mel_first + item.mel_old + place.index;
+    for (int n = threadIdx.x; n < FFT; n += 128) {
+        int m = n - (FFT - WINDOW) / 2;
+        double value = 0.0;
+        if (m >= 0 && m < WINDOW) value = (double)emphasised(item, pcm, frame * HOP - WINDOW / 2 + m) * hann[m];
+        data[__brev(n) >> 23] = make_double2(value, 0.0);
+    }
+    __syncthreads();
+    for (int half = 1; half < FFT; half *= 2) {
+        for (int pair = threadIdx.x; pair < FFT / 2; pair += 128) {
+            int k = pair % half;
+            int low = (pair - k) * 2 + k;
+            double2 root = roots[k * (FFT / 2 / half)];
+            double2 a = data[low], b = data[low + half];
+            double2 turned = make_double2(b.x * root.x - b.y * root.y, b.x * root.y + b.y * root.x);
+            data[low] = make_double2(a.x + turned.x, a.y + turned.y);
+            data[low + half] = make_double2(a.x - turned.x, a.y - turned.y);
+        }
+        __syncthreads();
+    }
+    for (int k = threadIdx.x; k <= FFT / 2; k += 128) power[k] = (float)(data[k].x * data[k].x + data[k].y * data[k].y);
+    __syncthreads();
+    for (int bin = threadIdx.x; bin < BINS; bin += 128) {
+        int2 filter = filters[bin];
+        const float* weight = weights + offsets[bin];
+        float energy = 0.0f;
+        for (int i = 0; i < filter.y; i++) energy = __fadd_rn(energy, __fmul_rn(weight[i], power[filter.x + i]));
+        // NeMo's log_zero_guard_value, 2^-24.
+        out[(u64)(item.mel + item.mel_old + place.index) * BINS + bin] = logf(energy + 5.9604644775390625e-8f);
+    }
+}
+
+// Puts the frames that a slot kept before an item's new ones, then keeps its last ones. One item a block.
+extern "C" __global__ void mel_history(const Item* items, const Counts* counts, const u64* blocks, float* mel) {
+    if (blockIdx.x >= counts->items) return;
+    const Item& item = items[blockIdx.x];
+    float* kept = (float*)state_of(blocks, item.slot);
+    float* frames = mel + (u64)item.mel * BINS;
+    for (int i = threadIdx.x; i < item.mel_old * BINS; i += blockDim.x) frames[i] = kept[i];
+    __syncthreads();
+    const float* last = frames + (item.mel_old + item.mel_new - item.mel_keep) * BINS;
+    for (int i = threadIdx.x; i < item.mel_keep * BINS; i += blockDim.x) kept[i] = last[i];
+}
+
+// NeMo's per_feature: subtracts each bin's mean and divides by its deviation (N - 1) plus 1e-5, over all frames of an
+// item. One item a block.
+extern "C" __global__ void mel_normalize(const Item* items, const Counts* counts, float* mel) {
+    if (blockIdx.x >= counts->items) return;
+    const Item& item = items[blockIdx.x];
+    float* frames = mel + (u64)item.mel * BINS;
+    int count = item.mel_old + item.mel_new;
+    for (int bin = threadIdx.x; bin < BINS; bin += blockDim.x) {
+        double sum = 0.0;
+        for (int t = 0; t < count; t++) sum += (double)frames[t * BINS + bin];
+        double mean = sum / (double)count;
+        double square = 0.0;
+        for (int t = 0; t < count; t++) {
+            double distance = (double)frames[t * BINS + bin] - mean;
+            square += distance * distance;
+        }
+        // One frame has no deviation: NeMo turns the resulting NaN into 0.
+        double deviation = (count > 1 ? sqrt(square / (double)(count - 1)) : 0.0) + 1e-5;
+        for (int t = 0; t < count; t++) {
+            frames[t * BINS + bin] = (float)(((double)frames[t * BINS + bin] - mean) / deviation);
+        }
+    }
+}

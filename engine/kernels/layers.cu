@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: MPL-2.0
+// What a Conformer layer does beside products and attention (arXiv:2005.08100; NeMo ConformerLayer), row by row.
+//   FF               width of the feed-forward modules' inner layer
+//   AHEAD            taps of the depthwise convolution that look ahead
+//   CONV_NORM        1 where a LayerNorm follows the depthwise convolution; a BatchNorm is folded into its taps
+//   LANE             values of a row that a thread of `layer_norm` takes at a time
+//   TILE             rows of a tile
+//   PER              neighbouring channels that a thread of `convolution` takes
+
+#define EPSILON 1e-5f
+#define SHARE (WIDTH / 32)
+
+// Rows of `WIDTH` values, one a warp; a lane holds LANE neighbours of every 32 * LANE.
+struct Row {
+    float values[SHARE];
+
+    __device__ __forceinline__ void read(const real* from, int lane) {
+#pragma unroll
+        for (int i = 0; i < SHARE / LANE; i++) {
+            Pack<LANE> pack = load<LANE>(from + (i * 32 + lane) * LANE);
+#pragma unroll
+            for (int j = 0; j < LANE; j++) values[i * LANE + j] = widen(pack.values[j]);
+        }
+    }
+
+    __device__ __forceinline__ void write(real* to, int lane) const {
+#pragma unroll
+        for (int i = 0; i < SHARE / LANE; i++) {
+            Pack<LANE> pack;
+#pragma unroll
+            for (int j = 0; j < LANE; j++) pack.values[j] = narrow(values[i * LANE + j]);
+            store<LANE>(to + (i * 32 + lane) * LANE, pack);
+        }
+    }
+
+    __device__ __forceinline__ void normalise(const float* weight, const float* bias, int lane) {
+        float sum = 0.0f;
+#pragma unroll
+        for (int i = 0; i < SHARE; i++) sum += values[i];
+        float mean = sum_of_warp(sum) / WIDTH;
+        float square = 0.0f;
+#pragma unroll
+        for (int i = 0; i < SHARE; i++) square += (values[i] - mean) * (values[i] - mean);
+        float scale = rsqrtf(sum_of_warp(square) / WIDTH + EPSILON);
+#pragma unroll
+        for (int i = 0; i < SHARE / LANE; i++) {
+            Floats<LANE> w = load_floats<LANE>(weight + (i * 32 + lane) * LANE);
+            Floats<LANE> b = load_floats<LANE>(bias + (i * 32 + lane) * LANE);
+#pragma unroll
+            for (int j = 0; j < LANE; j++) {
+                float& value = values[i * LANE + j];
+                value = (value - mean) * scale * w.values[j] + b.values[j];
+            }
+        }
+    }
+};
+
+// y = LayerNorm(x). A row a warp.
+extern "C" __global__ void __launch_bounds__(128) layer_norm(
+    const Counts* counts, const real* x, const float* weight, const float* bias, real* y
+) {
+    int row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
+    if (row >= counts->rows) return;
+    Row values;
+    values.read(x + (u64)row * WIDTH, lane);
+    values.normalise(weight, bias, lane);
+    values.write(y + (u64)row * WIDTH, lane);
+}
+
+// x = LayerNorm(x) with the first norm, y = LayerNorm(x) with the second. A row a warp.
+extern "C" __global__ void __launch_bounds__(128) layer_norm_twice(
+    const Counts* counts, real* x, const float* weight1, const float* bias1, const float* weight2,
+    const float* bias2, real* y
+) {
+    int row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
+    if (row >= counts->rows) return;
+    Row values;
+    values.read(x + (u64)row * WIDTH, lane);
+    values.normalise(weight1, bias1, lane);
+    values.write(x + (u64)row * WIDTH, lane);
+    values.normalise(weight2, bias2, lane);
+    values.write(y + (u64)row * WIDTH, lane);
+}
+
+// x = x sigmoid(x) over rows of FF values.
+extern "C" __global__ void __launch_bounds__(256) silu(const Counts* counts, real* x) {
+    u64 total = (u64)counts->rows * FF / LANE;
+    for (u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x; i < total; i += (u64)gridDim.x * blockDim.x) {
+        Pack<LANE> pack = load<LANE>(x + i * LANE);
+#pragma unroll
+        for (int j = 0; j < LANE; j++) {
+            float value = widen(pack.values[j]);
+            pack.values[j] = narrow(value * sigmoid(value));
+        }
+        store<LANE>(x + i * LANE, pack);
+    }
+}
+
+__device__ __forceinline__ float sum_of_block(float x, float* shared) {
+    x = sum_of_warp(x);
+    if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = x;
+    __syncthreads();
+    float sum = 0.0f;
+    for (int warp = 0; warp < blockDim.x / 32; warp++) sum += shared[warp];
+    __syncthreads();
+    return sum;
+}
+
+// The gated linear unit of row `at` at `channel`: in [rows][2 * WIDTH], a | b -> a sigmoid(b).
+__device__ __forceinline__ void gated(const real* in, u64 at, int channel, float (&out)[PER]) {
+    Pack<PER> a = load<PER>(in + at * 2 * WIDTH + channel);
+    Pack<PER> b = load<PER>(in + at * 2 * WIDTH + WIDTH + channel);
+#pragma unroll
+    // Rounded as if it had been stored, since a later step reads it from the tail.
+    for (int i = 0; i < PER; i++) out[i] = widen(narrow(widen(a.values[i]) * sigmoid(widen(b.values[i]))));
+}
+
+// Gated linear unit, depthwise convolution with what the slot kept before and zeros after, norm and SiLU; then keeps the
+// last TAIL inputs. A block computes a tile of one item over the whole width, a thread PER channels. `in`
+// [rows][2 * WIDTH], `taps` [TAPS][WIDTH], `out` [rows][WIDTH].
+extern "C" __global__ void __launch_bounds__(WIDTH / PER) convolution(
+    const Item* items, const Counts* counts, const Place* tiles, const u64* blocks, int layer, const real* in,
+    const float* taps, const float* bias, const float* norm_weight, const float* norm_bias, real* out
+) {
+    if (blockIdx.x >= counts->tiles) return;
+    __shared__ float sums[32];
+    Place tile = tiles[blockIdx.x];
+    const Item& item = items[tile.item];
+    int channel = threadIdx.x * PER;
+    real* tail = tail_of(blocks, item.slot, layer);
+    float weights[TAPS][PER], window[TAPS][PER], start[PER];
+#pragma unroll
+    for (int i = 0; i < PER; i++) start[i] = bias[channel + i];
+#pragma unroll
+    for (int tap = 0; tap < TAPS; tap++) {
+#pragma unroll
+        for (int i = 0; i < PER; i++) {
+            weights[tap][i] = taps[tap * WIDTH + channel + i];
+            window[tap][i] = 0.0f;
+        }
+    }
+    int end = min(tile.index + TILE, item.frames);
+    // Row i of the item comes into the window last; the row that it completes is AHEAD before it.
+    for (int i = tile.index - TAIL; i < end + AHEAD; i++) {
+#pragma unroll
+        for (int tap = 0; tap + 1 < TAPS; tap++) {
+#pragma unroll
+            for (int j = 0; j < PER; j++) window[tap][j] = window[tap + 1][j];
+        }
+        int frame = item.first + i;
+        if (i >= 0 && i < item.frames) {
+            gated(in, item.row + i, channel, window[TAPS - 1]);
+        } else if (i < 0 && frame >= 0 && item.ring > 0) {
+#if TAIL > 0
+            Pack<PER> pack = load<PER>(tail + (frame % TAIL) * WIDTH + channel);
+#pragma unroll
+            for (int j = 0; j < PER; j++) window[TAPS - 1][j] = widen(pack.values[j]);
+#endif
+        } else {
+#pragma unroll
+            for (int j = 0; j < PER; j++) window[TAPS - 1][j] = 0.0f;
+        }
+        int row = i - AHEAD;
+        if (row < tile.index) continue;
+        float sum[PER];
+#pragma unroll
+        for (int j = 0; j < PER; j++) sum[j] = start[j];
+#pragma unroll
+        for (int tap = 0; tap < TAPS; tap++) {
+#pragma unroll
+            for (int j = 0; j < PER; j++) sum[j] += weights[tap][j] * window[tap][j];
+        }
+#if CONV_NORM
+        float part = 0.0f;
+#pragma unroll
+        for (int j = 0; j < PER; j++) part += sum[j];
+        float mean = sum_of_block(part, sums) / WIDTH;
+        part = 0.0f;
+#pragma unroll
+        for (int j = 0; j < PER; j++) part += (sum[j] - mean) * (sum[j] - mean);
+        float scale = rsqrtf(sum_of_block(part, sums) / WIDTH + EPSILON);
+#pragma unroll
+        for (int j = 0; j < PER; j++) {
+            sum[j] = (sum[j] - mean) * scale * norm_weight[channel + j] + norm_bias[channel + j];
+        }
+#endif
+        Pack<PER> pack;
+#pragma unroll
+        for (int j = 0; j < PER; j++) pack.values[j] = narrow(sum[j] * sigmoid(sum[j]));
+        store<PER>(out + (u64)(item.row + row) * WIDTH + channel, pack);
+    }
+#if TAIL > 0
+    // A slot's step is one tile, so nobody else reads its tail.
+    if (item.ring == 0) return;
+    for (int i = max(item.frames - TAIL, 0); i < item.frames; i++) {
+        float value[PER];
+        gated(in, item.row + i, channel, value);
+        Pack<PER> pack;
+#pragma unroll
+        for (int j = 0; j < PER; j++) pack.values[j] = narrow(value[j]);
+        store<PER>(tail + ((item.first + i) % TAIL) * WIDTH + channel, pack);
+    }
+#endif
+}
+
+// x = ReLU(x + weight[language of the row's stream]) over rows of `width` values; `weight` [places][width].
+extern "C" __global__ void prompt(
+    const Item* items, const Counts* counts, const Place* places, const float* weight, int width, real* x
+) {
+    if (blockIdx.x >= counts->rows) return;
+    const float* column = weight + (u64)items[places[blockIdx.x].item].language * width;
+    real* row = x + (u64)blockIdx.x * width;
+    for (int i = threadIdx.x; i < width; i += blockDim.x) row[i] = narrow(fmaxf(widen(row[i]) + column[i], 0.0f));
+}

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MPL-2.0
+// The convolutions of the 8x `dw_striding` subsampling (NeMo ConvSubsampling): kernel 3 and stride 2 on time and bins.
+// Positions before a stream's first and from its last on are zeros at every level, not the ReLU of a bias.
+//   PAD              positions of padding before, 2 where causal, else 1
+//   CHANNELS         channels
+//   BINS1 BINS2 BINS3  bins of the three levels
+//   PARTS            blocks that share the bins of a position
+
+// Length of the next level.
+__device__ __forceinline__ int halve(int length) { return PAD == 2 ? length / 2 + 1 : (length - 1) / 2 + 1; }
+
+// First level, ReLU and depthwise part of the second. A block computes a part of the bins of one position, a thread one
+// channel at a time. `taps1`, `taps2` [9][CHANNELS]; `mel` [frames][BINS]; `out` [positions][BINS2][CHANNELS].
+extern "C" __global__ void __launch_bounds__(256) subsample_first(
+    const Item* items, const Counts* counts, const Place* places, const float* mel, const float* taps1,
+    const float* bias1, const float* taps2, const float* bias2, real* out
+) {
+    if (blockIdx.x >= counts->positions) return;
+    __shared__ float window[7][BINS];
+    Place place = places[blockIdx.x];
+    const Item& item = items[place.item];
+    int position = item.position_first + place.index;
+    int first = 2 * position - PAD;
+    int length1 = item.mel_total == 0x7fffffff ? 0x7fffffff : halve(item.mel_total);
+    for (int i = threadIdx.x; i < 7 * BINS; i += blockDim.x) {
+        int frame = 2 * first - PAD + i / BINS;
+        bool there = frame >= 0 && frame < item.mel_total;
+        window[i / BINS][i % BINS] = there ? mel[(u64)(item.mel + frame - item.mel_first) * BINS + i % BINS] : 0.0f;
+    }
+    __syncthreads();
+    int from = BINS2 * blockIdx.y / PARTS, to = BINS2 * (blockIdx.y + 1) / PARTS;
+    for (int channel = threadIdx.x; channel < CHANNELS; channel += blockDim.x) {
+        float inner[9], outer[9];
+#pragma unroll
+        for (int tap = 0; tap < 9; tap++) {
+            inner[tap] = taps1[tap * CHANNELS + channel];
+            outer[tap] = taps2[tap * CHANNELS + channel];
+        }
+        float b1 = bias1[channel], b2 = bias2[channel];
+        // The three columns of the first level under the kernel; two of them are new for each bin.
+        float columns[3][3];
+        auto column = [&](int bin, float (&values)[3]) {
+#pragma unroll
+            for (int row = 0; row < 3; row++) {
+                int at = first + row;
+                float sum = 0.0f;
+                if (at >= 0 && at < length1 && bin >= 0 && bin < BINS1) {
+                    sum = b1;
+#pragma unroll
+                    for (int tap = 0; tap < 9; tap++) {
+                        int mel_bin = 2 * bin - PAD + tap % 3;
+                        if (mel_bin >= 0 && mel_bin < BINS) sum += inner[tap] * window[2 * row + tap / 3][mel_bin];
+                    }
+                    sum = fmaxf(sum, 0.0f);
+                }
+                values[row] = sum;
+            }
+        };
+        column(2 * from - PAD, columns[2]);
+        for (int bin = from; bin < to; bin++) {
+#pragma unroll
+            for (int row = 0; row < 3; row++) columns[0][row] = columns[2][row];
+            column(2 * bin - PAD + 1, columns[1]);
+            column(2 * bin - PAD + 2, columns[2]);
+            float sum = b2;
+#pragma unroll
+            for (int tap = 0; tap < 9; tap++) sum += outer[tap] * columns[tap % 3][tap / 3];
+            out[((u64)blockIdx.x * BINS2 + bin) * CHANNELS + channel] = narrow(sum);
+        }
+    }
+}
+
+// Depthwise part of the third level. A block computes a part of the bins of one row. `in` [positions][BINS2][CHANNELS],
+// `out` [rows][BINS3][CHANNELS].
+extern "C" __global__ void __launch_bounds__(256) subsample_second(
+    const Item* items, const Counts* counts, const Place* places, const real* in, const float* taps,
+    const float* bias, real* out
+) {
+    if (blockIdx.x >= counts->rows) return;
+    Place place = places[blockIdx.x];
+    const Item& item = items[place.item];
+    int first = 2 * (item.first + place.index) - PAD;
+    int length = item.mel_total == 0x7fffffff ? 0x7fffffff : halve(halve(item.mel_total));
+    int from = BINS3 * blockIdx.y / PARTS, to = BINS3 * (blockIdx.y + 1) / PARTS;
+    for (int channel = threadIdx.x; channel < CHANNELS; channel += blockDim.x) {
+        float weights[9];
+#pragma unroll
+        for (int tap = 0; tap < 9; tap++) weights[tap] = taps[tap * CHANNELS + channel];
+        float b = bias[channel];
+        for (int bin = from; bin < to; bin++) {
+            float sum = b;
+#pragma unroll
+            for (int tap = 0; tap < 9; tap++) {
+                int at = first + tap / 3, column = 2 * bin - PAD + tap % 3;
+                if (at < 0 || at >= length || column < 0 || column >= BINS2) continue;
+                u64 row = (u64)(item.position + at - item.position_first) * BINS2 + column;
+                sum += weights[tap] * widen(in[row * CHANNELS + channel]);
+            }
+            out[((u64)blockIdx.x * BINS3 + bin) * CHANNELS + channel] = narrow(sum);
+        }
+    }
+}

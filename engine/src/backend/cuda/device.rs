@@ -1,0 +1,368 @@
+// SPDX-License-Identifier: MPL-2.0
+//! A card with its memory, its stream of work and its kernels: the safe layer over the driver.
+//!
+//! Kernels are trusted to stay inside the memory that they are given, as the sources in `engine/kernels` do.
+#![allow(unsafe_code)]
+
+use std::ffi::{CString, c_void};
+use std::sync::Arc;
+
+use cudarc::driver::{CudaContext, CudaEvent, CudaGraph, CudaStream, DriverError, result, sys};
+
+use super::failed;
+use crate::backend::Memory;
+use crate::error::{Error, Result};
+
+/// Turns a driver's error into one that says what failed.
+fn driver(what: &str) -> impl Fn(DriverError) -> Error + '_ {
+    move |e| {
+        let reason = e.error_string().map_or_else(|_| format!("{e:?}"), |text| text.to_string_lossy().into_owned());
+        failed(format!("{what}: {reason}"))
+    }
+}
+
+/// One card and the stream that everything runs on.
+pub struct Device {
+    context: Arc<CudaContext>,
+    stream: Arc<CudaStream>,
+    index: usize,
+    name: String,
+    /// Compute capability, major and minor.
+    pub capability: (i32, i32),
+    /// Streaming multiprocessors.
+    pub processors: usize,
+    /// Bytes of shared memory that a block may ask for.
+    pub shared_memory: usize,
+}
+
+impl Device {
+    /// How many cards the driver shows. Fails without a driver, saying so.
+    pub fn count() -> Result<usize> {
+        // SAFETY: only tries to open the library.
+        if !unsafe { sys::is_culib_present() } {
+            let library = if cfg!(windows) { "nvcuda.dll" } else { "libcuda.so.1" };
+            return Err(failed(format!("there is no NVIDIA driver on this machine ({library})")));
+        }
+        let count = result::init().and_then(|()| result::device::get_count());
+        count.map(|count| count as usize).map_err(driver("the NVIDIA driver shows no card"))
+    }
+
+    /// Opens card `index`.
+    pub fn open(index: usize) -> Result<Arc<Self>> {
+        let count = Self::count()?;
+        if index >= count {
+            return Err(failed(format!("there is no card {index}; the driver shows {count}, counted from 0")));
+        }
+        let fail = driver("cannot open the card");
+        let context = CudaContext::new(index).map_err(&fail)?;
+        // SAFETY: everything runs on one stream, so there is nothing to order by events.
+        unsafe { context.disable_event_tracking() };
+        let attribute = |which| context.attribute(which).map_err(&fail);
+        use sys::CUdevice_attribute_enum as Attribute;
+        Ok(Arc::new(Self {
+            stream: context.new_stream().map_err(&fail)?,
+            index,
+            name: context.name().map_err(&fail)?,
+            capability: context.compute_capability().map_err(&fail)?,
+            processors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize,
+            shared_memory: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as usize,
+            context,
+        }))
+    }
+
+    /// Its name and number.
+    pub fn describe(&self) -> String {
+        format!("{} ({})", self.name, self.index)
+    }
+
+    /// Makes the card the calling thread's current one.
+    pub fn bind(&self) -> Result<()> {
+        self.context.bind_to_thread().map_err(driver("cannot use the card"))
+    }
+
+    /// Free and total memory.
+    pub fn memory(&self) -> Option<Memory> {
+        self.context.mem_get_info().ok().map(|(free, total)| Memory { free, total })
+    }
+
+    /// The driver's handle of the stream.
+    pub fn stream(&self) -> *mut c_void {
+        self.stream.cu_stream().cast()
+    }
+
+    /// Waits until everything enqueued is done.
+    pub fn wait(&self) -> Result<()> {
+        self.stream.synchronize().map_err(driver("a kernel failed"))
+    }
+
+    /// Memory that holds anything.
+    pub fn buffer(self: &Arc<Self>, bytes: usize) -> Result<Buffer> {
+        self.bind()?;
+        // SAFETY: nobody reads the memory before a kernel or a copy wrote it.
+        let address = unsafe { result::malloc_sync(bytes.max(1)) };
+        let address = address.map_err(|e| {
+            let free = self.memory().map_or(0, |memory| memory.free);
+            let megabytes = |bytes: usize| bytes as f64 / 1e6;
+            let what = format!("no {:.1} MB of memory on the card ({:.1} MB are free)", megabytes(bytes), megabytes(free));
+            driver(&what)(e)
+        })?;
+        Ok(Buffer { device: self.clone(), address, bytes })
+    }
+
+    /// Memory that holds zeros.
+    pub fn zeros(self: &Arc<Self>, bytes: usize) -> Result<Buffer> {
+        let buffer = self.buffer(bytes)?;
+        self.clear(buffer.address, bytes)?;
+        Ok(buffer)
+    }
+
+    /// Memory that holds `values`, once this returns.
+    pub fn upload<T: bytemuck::NoUninit>(self: &Arc<Self>, values: &[T]) -> Result<Buffer> {
+        let bytes: &[u8] = bytemuck::cast_slice(values);
+        let buffer = self.buffer(bytes.len())?;
+        // SAFETY: the buffer was made as large as the values, and the copy is over when the call returns.
+        unsafe { result::memcpy_htod_sync(buffer.address, bytes) }.map_err(driver("cannot copy to the card"))?;
+        Ok(buffer)
+    }
+
+    /// Enqueues zeroing of `bytes` bytes from `address` on.
+    pub fn clear(&self, address: u64, bytes: usize) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        // SAFETY: callers pass ranges of their own buffers.
+        unsafe { result::memset_d8_async(address, 0, bytes, self.stream.cu_stream()) }.map_err(driver("cannot clear memory"))
+    }
+
+    /// Enqueues a copy of the first `bytes` bytes of `from` to `address`; `from` must stay as it is until [`Device::wait`].
+    pub fn send(&self, from: &Pinned, bytes: usize, address: u64) -> Result<()> {
+        // SAFETY: `Pinned` outlives the step that sends it, and callers pass ranges of their own buffers.
+        unsafe { result::memcpy_htod_async(address, &from.bytes()[..bytes], self.stream.cu_stream()) }
+            .map_err(driver("cannot copy to the card"))
+    }
+
+    /// Copies `to.len()` bytes from `address`, after everything enqueued.
+    pub fn fetch(&self, address: u64, to: &mut Pinned, bytes: usize) -> Result<()> {
+        // SAFETY: waiting below ends the copy before anybody reads `to`; callers pass ranges of their own buffers.
+        unsafe { result::memcpy_dtoh_async(&mut to.bytes_mut()[..bytes], address, self.stream.cu_stream()) }
+            .map_err(driver("cannot copy from the card"))?;
+        self.wait()
+    }
+
+    /// Enqueues a copy inside the card's memory.
+    pub fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()> {
+        // SAFETY: callers pass ranges of their own buffers.
+        unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream.cu_stream()) }.map_err(driver("cannot copy on the card"))
+    }
+
+    /// Host memory that copies quickly, of zeros.
+    pub fn pinned(self: &Arc<Self>, bytes: usize) -> Result<Pinned> {
+        self.bind()?;
+        // SAFETY: freed by `Pinned`, and filled before anybody reads it.
+        let memory = unsafe { result::malloc_host(bytes.max(1), 0) }.map_err(driver("no memory to copy through"))?;
+        // SAFETY: just allocated with this size.
+        unsafe { memory.cast::<u8>().write_bytes(0, bytes) };
+        Ok(Pinned { _device: self.clone(), memory: memory.cast(), bytes })
+    }
+
+    /// Loads machine code.
+    pub fn module(self: &Arc<Self>, code: &[u8]) -> Result<Module> {
+        self.bind()?;
+        // SAFETY: `code` is what NVRTC made for this card.
+        let module = unsafe { result::module::load_data(code.as_ptr().cast()) };
+        Ok(Module { device: self.clone(), module: module.map_err(driver("the card refuses a kernel"))? })
+    }
+
+    /// Enqueues a kernel over `grid` blocks of `block` threads.
+    pub fn launch(&self, kernel: &Kernel, grid: [usize; 2], block: usize, arguments: &[Argument]) -> Result<()> {
+        if grid.contains(&0) {
+            return Ok(());
+        }
+        let mut pointers: Vec<*mut c_void> = arguments.iter().map(Argument::pointer).collect();
+        let grid = (grid[0] as u32, grid[1] as u32, 1);
+        let stream = self.stream.cu_stream();
+        // SAFETY: callers pass the arguments of the kernel's signature in their order; the pointers live as long as the
+        // call.
+        unsafe { result::launch_kernel(kernel.function, grid, (block as u32, 1, 1), kernel.shared as u32, stream, &mut pointers) }
+            .map_err(driver(&kernel.name))
+    }
+
+    /// Captures what `enqueue` enqueues instead of running it.
+    pub fn capture(&self, enqueue: impl FnOnce() -> Result<()>) -> Result<Graph> {
+        let fail = driver("cannot record a step");
+        self.stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).map_err(&fail)?;
+        let enqueued = enqueue();
+        // Capturing must end whatever happened, or the stream stays unusable.
+        let graph = self.stream.end_capture(sys::CUgraphInstantiate_flags(0)).map_err(&fail);
+        enqueued?;
+        let graph = graph?.ok_or_else(|| failed("a step records nothing".into()))?;
+        graph.upload().map_err(&fail)?;
+        Ok(Graph(graph))
+    }
+
+    /// Enqueues a mark in time.
+    pub fn mark(&self) -> Result<Mark> {
+        let event = self.stream.record_event(Some(sys::CUevent_flags::CU_EVENT_DEFAULT));
+        event.map(Mark).map_err(driver("cannot take the time"))
+    }
+}
+
+/// A recorded series of kernels.
+pub struct Graph(CudaGraph);
+
+// SAFETY: the backend that owns it uses it alone.
+unsafe impl Send for Graph {}
+
+impl Graph {
+    /// Enqueues the whole series.
+    pub fn launch(&self) -> Result<()> {
+        self.0.launch().map_err(driver("cannot replay a step"))
+    }
+}
+
+/// A moment in the stream of work.
+pub struct Mark(CudaEvent);
+
+impl Mark {
+    /// Seconds up to a later mark; waits for it.
+    pub fn until(&self, later: &Self) -> Result<f64> {
+        self.0.elapsed_ms(&later.0).map(|ms| f64::from(ms) / 1e3).map_err(driver("cannot take the time"))
+    }
+}
+
+/// Memory on a card.
+pub struct Buffer {
+    device: Arc<Device>,
+    /// Address of its first byte on the card.
+    pub address: u64,
+    /// How many there are.
+    pub bytes: usize,
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // A kernel may still use it; freeing waits for the card.
+        if self.device.bind().is_ok() {
+            // SAFETY: allocated by `Device::buffer`, freed once.
+            let _ = unsafe { result::free_sync(self.address) };
+        }
+    }
+}
+
+/// Host memory that the card copies without help.
+pub struct Pinned {
+    _device: Arc<Device>,
+    memory: *mut u8,
+    bytes: usize,
+}
+
+// SAFETY: plain memory with one owner.
+unsafe impl Send for Pinned {}
+
+impl Pinned {
+    /// How many bytes there are.
+    pub fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: allocated with this size and initialised; nobody writes to it while it is borrowed.
+        unsafe { std::slice::from_raw_parts(self.memory, self.bytes) }
+    }
+
+    /// Its bytes, to be written.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.memory, self.bytes) }
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // SAFETY: allocated by `Device::pinned`, freed once.
+        let _ = unsafe { result::free_host(self.memory.cast()) };
+    }
+}
+
+/// Loaded machine code.
+pub struct Module {
+    device: Arc<Device>,
+    module: sys::CUmodule,
+}
+
+// SAFETY: a module's handle belongs to no thread.
+unsafe impl Send for Module {}
+
+impl Module {
+    /// The kernel `name` with `shared` bytes of shared memory that a block asks for beyond what is declared.
+    pub fn kernel(self: &Arc<Self>, name: &str, shared: usize) -> Result<Kernel> {
+        self.device.bind()?;
+        let fail = driver(name);
+        let title = CString::new(name).map_err(|_| failed(format!("{name:?} is no name")))?;
+        // SAFETY: the module is loaded for as long as the kernel lives.
+        let function = unsafe { result::module::get_function(self.module, title) }.map_err(&fail)?;
+        if shared > 48 << 10 {
+            let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            // SAFETY: the function was just found.
+            unsafe { result::function::set_function_attribute(function, attribute, shared as i32) }.map_err(&fail)?;
+        }
+        Ok(Kernel { _module: self.clone(), function, shared, name: name.to_owned() })
+    }
+}
+
+impl Drop for Module {
+    fn drop(&mut self) {
+        if self.device.bind().is_ok() {
+            // SAFETY: loaded by `Device::module`, unloaded once; its kernels hold on to it.
+            let _ = unsafe { result::module::unload(self.module) };
+        }
+    }
+}
+
+/// A kernel that can be launched.
+pub struct Kernel {
+    _module: Arc<Module>,
+    function: sys::CUfunction,
+    shared: usize,
+    name: String,
+}
+
+// SAFETY: a function's handle belongs to no thread.
+unsafe impl Send for Kernel {}
+
+/// An argument of a kernel.
+#[derive(Clone, Copy, Debug)]
+pub enum Argument {
+    /// An address on the card.
+    Address(u64),
+    /// An `int`.
+    Int(i32),
+}
+
+impl Argument {
+    fn pointer(&self) -> *mut c_void {
+        match self {
+            Self::Address(address) => (&raw const *address).cast_mut().cast(),
+            Self::Int(value) => (&raw const *value).cast_mut().cast(),
+        }
+    }
+}
+
+impl From<&Buffer> for Argument {
+    fn from(buffer: &Buffer) -> Self {
+        Self::Address(buffer.address)
+    }
+}
+
+impl From<u64> for Argument {
+    fn from(address: u64) -> Self {
+        Self::Address(address)
+    }
+}
+
+impl From<usize> for Argument {
+    fn from(value: usize) -> Self {
+        Self::Int(value as i32)
+    }
+}

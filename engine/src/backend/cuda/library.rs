@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: MPL-2.0
+//! NVRTC and cuBLASLt, opened at run time: whichever of CUDA 12 and 13 is installed.
+//!
+//! cudarc opens libraries by the names of the version that it was built for, and panics where one is missing; these two
+//! differ between installations, so the few functions that are called are looked up here. Statuses and handles are plain
+//! numbers and pointers: a newer library may have values that an enumeration doesn't know.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ptr::null_mut;
+use std::sync::OnceLock;
+
+use libloading::Library;
+
+use super::failed;
+use crate::error::Result;
+
+/// Where a toolkit that isn't on the loader's path usually is.
+const TOOLKIT: &str = "/usr/local/cuda/lib64/";
+
+/// Names of `library` from the newest known version to any, each as the loader finds it and in [`TOOLKIT`].
+fn names(library: &str) -> Vec<String> {
+    if cfg!(windows) {
+        let numbers: &[&str] = if library == "nvrtc" { &["130_0", "120_0"] } else { &["13", "12"] };
+        return numbers.iter().map(|number| format!("{library}64_{number}.dll")).collect();
+    }
+    let plain = [".so.13", ".so.12", ".so"].map(|ending| format!("lib{library}{ending}"));
+    plain.iter().cloned().chain(plain.iter().map(|name| format!("{TOOLKIT}{name}"))).collect()
+}
+
+fn open(library: &str) -> Result<Library, String> {
+    let names = names(library);
+    // SAFETY: loading runs the initialisers of NVIDIA's libraries, which ask nothing of the caller.
+    let found = names.iter().find_map(|name| unsafe { Library::new(name) }.ok());
+    found.ok_or_else(|| format!("{} of CUDA 12 or 13 is not installed ({})", names[0], names.join(", ")))
+}
+
+/// Declares a library's functions and looks them all up at once.
+macro_rules! library {
+    ($(#[$doc:meta])* $type:ident, $name:literal, $($function:ident ($symbol:literal): fn($($argument:ty),*) -> $result:ty;)+) => {
+        $(#[$doc])*
+        pub struct $type {
+            $($function: unsafe extern "C" fn($($argument),*) -> $result,)+
+            _library: Library,
+        }
+
+        impl $type {
+            /// The library, opened by the first who asks.
+            pub fn get() -> Result<&'static Self> {
+                static OPENED: OnceLock<Result<$type, String>> = OnceLock::new();
+                OPENED.get_or_init(Self::open).as_ref().map_err(|reason| failed(reason.clone()))
+            }
+
+            fn open() -> Result<Self, String> {
+                let library = open($name)?;
+                // SAFETY: the types are those of the library's documentation.
+                unsafe {
+                    $(let $function = *library
+                        .get::<unsafe extern "C" fn($($argument),*) -> $result>($symbol.as_bytes())
+                        .map_err(|_| format!("{} lacks {}: it is too old", $name, $symbol))?;)+
+                    Ok(Self { $($function,)+ _library: library })
+                }
+            }
+        }
+    };
+}
+
+library! {
+    /// The run-time compiler (<https://docs.nvidia.com/cuda/nvrtc>).
+    Nvrtc, "nvrtc",
+    version("nvrtcVersion"): fn(*mut c_int, *mut c_int) -> c_int;
+    create("nvrtcCreateProgram"): fn(*mut *mut c_void, *const c_char, *const c_char, c_int, *const *const c_char, *const *const c_char) -> c_int;
+    compile("nvrtcCompileProgram"): fn(*mut c_void, c_int, *const *const c_char) -> c_int;
+    cubin_size("nvrtcGetCUBINSize"): fn(*mut c_void, *mut usize) -> c_int;
+    cubin("nvrtcGetCUBIN"): fn(*mut c_void, *mut c_char) -> c_int;
+    log_size("nvrtcGetProgramLogSize"): fn(*mut c_void, *mut usize) -> c_int;
+    log("nvrtcGetProgramLog"): fn(*mut c_void, *mut c_char) -> c_int;
+    destroy("nvrtcDestroyProgram"): fn(*mut *mut c_void) -> c_int;
+    describe("nvrtcGetErrorString"): fn(c_int) -> *const c_char;
+}
+
+library! {
+    /// Matrix products (<https://docs.nvidia.com/cuda/cublas/#using-the-cublaslt-api>).
+    CublasLt, "cublasLt",
+    version("cublasLtGetVersion"): fn() -> usize;
+    create("cublasLtCreate"): fn(*mut *mut c_void) -> c_int;
+    destroy("cublasLtDestroy"): fn(*mut c_void) -> c_int;
+    description_create("cublasLtMatmulDescCreate"): fn(*mut *mut c_void, c_int, c_int) -> c_int;
+    description_destroy("cublasLtMatmulDescDestroy"): fn(*mut c_void) -> c_int;
+    description_set("cublasLtMatmulDescSetAttribute"): fn(*mut c_void, c_int, *const c_void, usize) -> c_int;
+    layout_create("cublasLtMatrixLayoutCreate"): fn(*mut *mut c_void, c_int, u64, u64, i64) -> c_int;
+    layout_destroy("cublasLtMatrixLayoutDestroy"): fn(*mut c_void) -> c_int;
+    preference_create("cublasLtMatmulPreferenceCreate"): fn(*mut *mut c_void) -> c_int;
+    preference_destroy("cublasLtMatmulPreferenceDestroy"): fn(*mut c_void) -> c_int;
+    preference_set("cublasLtMatmulPreferenceSetAttribute"): fn(*mut c_void, c_int, *const c_void, usize) -> c_int;
+    heuristic("cublasLtMatmulAlgoGetHeuristic"): fn(*mut c_void, *mut c_void, *mut c_void, *mut c_void, *mut c_void, *mut c_void, *mut c_void, c_int, *mut Found, *mut c_int) -> c_int;
+    matmul("cublasLtMatmul"): fn(*mut c_void, *mut c_void, *const c_void, *const c_void, *mut c_void, *const c_void, *mut c_void, *const c_void, *const c_void, *mut c_void, *mut c_void, *mut c_void, *const Algorithm, *mut c_void, usize, *mut c_void) -> c_int;
+}
+
+impl Nvrtc {
+    /// Major and minor version.
+    pub fn version(&self) -> (i32, i32) {
+        let (mut major, mut minor) = (0, 0);
+        // SAFETY: both pointers are to live integers.
+        unsafe { (self.version)(&mut major, &mut minor) };
+        (major, minor)
+    }
+
+    /// Machine code of `source`, called `name` in messages. Fails with the compiler's log.
+    pub fn compile(&self, source: &str, name: &str, options: &[String]) -> Result<Vec<u8>> {
+        let text = |text: &str| CString::new(text).map_err(|_| failed(format!("{name} has a zero byte")));
+        let (source, title) = (text(source)?, text(name)?);
+        let options = options.iter().map(|option| text(option)).collect::<Result<Vec<_>>>()?;
+        let options: Vec<_> = options.iter().map(|option| option.as_ptr()).collect();
+        let mut program = null_mut();
+        let check = |status: c_int, what: &str| {
+            if status == 0 {
+                return Ok(());
+            }
+            // SAFETY: NVRTC gives a static string for any status.
+            let reason = unsafe { CStr::from_ptr((self.describe)(status)) };
+            Err(failed(format!("NVRTC cannot {what} {name}: {}", reason.to_string_lossy())))
+        };
+        // SAFETY: the strings outlive the call; there are no headers.
+        let status = unsafe {
+            (self.create)(&mut program, source.as_ptr(), title.as_ptr(), 0, null_mut(), null_mut())
+        };
+        check(status, "take")?;
+        // SAFETY: `program` lives until it is destroyed below, buffers have the sizes that NVRTC gave.
+        let result = unsafe {
+            let status = (self.compile)(program, options.len() as c_int, options.as_ptr());
+            if status != 0 {
+                let mut size = 0;
+                (self.log_size)(program, &mut size);
+                let mut log = vec![0_u8; size + 1];
+                (self.log)(program, log.as_mut_ptr().cast());
+                let log = String::from_utf8_lossy(&log);
+                Err(failed(format!("NVRTC cannot compile {name}: {}", log.trim_end_matches('\0').trim())))
+            } else {
+                let mut size = 0;
+                check((self.cubin_size)(program, &mut size), "give").and_then(|()| {
+                    let mut cubin = vec![0_u8; size];
+                    check((self.cubin)(program, cubin.as_mut_ptr().cast()), "give").map(|()| cubin)
+                })
+            }
+        };
+        // SAFETY: made above, destroyed once.
+        unsafe { (self.destroy)(&mut program) };
+        result
+    }
+}
+
+/// `cublasLtMatmulAlgo_t`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Algorithm([u64; 8]);
+
+/// `cublasLtMatmulHeuristicResult_t`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Found {
+    algorithm: Algorithm,
+    workspace: usize,
+    state: c_int,
+    waves: f32,
+    reserved: [c_int; 4],
+}
+
+/// `cudaDataType_t`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Type {
+    F32 = 0,
+    F16 = 2,
+    Bf16 = 14,
+}
+
+/// What `y = epilogue(alpha x w^T + beta y + bias)` looks like in memory: `x` is `[rows, inputs]` with `x_stride` values a
+/// row, `w` `[outputs, inputs]`, `y` `[rows, outputs]` with `y_stride`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Product {
+    pub rows: usize,
+    pub outputs: usize,
+    pub inputs: usize,
+    pub x_stride: usize,
+    pub y_stride: usize,
+    /// Of `x`, `w` and the bias.
+    pub operands: Type,
+    /// Of `y`.
+    pub result: Type,
+    /// A bias is added, one value an output.
+    pub bias: bool,
+    /// Negative results become 0.
+    pub relu: bool,
+    /// `y` is added to.
+    pub add: bool,
+}
+
+/// A product that cuBLASLt is ready to run.
+pub struct Plan {
+    library: &'static CublasLt,
+    handle: *mut c_void,
+    description: *mut c_void,
+    layouts: [*mut c_void; 3],
+    /// What the heuristic proposes, best first.
+    found: Vec<Found>,
+    /// Which of them is used.
+    pub choice: usize,
+}
+
+/// The library's context on one device. It must be used by one thread at a time.
+pub struct Handle {
+    library: &'static CublasLt,
+    handle: *mut c_void,
+}
+
+// SAFETY: a cuBLASLt handle belongs to no thread; whoever owns it uses it alone.
+unsafe impl Send for Handle {}
+// SAFETY: as for `Handle`; descriptors and layouts are plain memory.
+unsafe impl Send for Plan {}
+
+const COMPUTE_F32: c_int = 68;
+const SCALE_F32: c_int = 0;
+const DESCRIPTION_TRANSPOSE_A: c_int = 3;
+const DESCRIPTION_EPILOGUE: c_int = 7;
+const DESCRIPTION_BIAS: c_int = 8;
+const DESCRIPTION_BIAS_TYPE: c_int = 26;
+const PREFERENCE_WORKSPACE: c_int = 1;
+const PREFERENCE_REDUCTION: c_int = 3;
+const EPILOGUE_PLAIN: c_int = 1;
+const EPILOGUE_RELU: c_int = 2;
+const EPILOGUE_BIAS: c_int = 4;
+const EPILOGUE_RELU_BIAS: c_int = 6;
+
+fn check(status: c_int, what: &str) -> Result<()> {
+    if status == 0 { Ok(()) } else { Err(failed(format!("cuBLASLt cannot {what}: status {status}"))) }
+}
+
+impl Handle {
+    /// On the current context.
+    pub fn new() -> Result<Self> {
+        let library = CublasLt::get()?;
+        let mut handle = null_mut();
+        // SAFETY: writes the handle.
+        check(unsafe { (library.create)(&mut handle) }, "start")?;
+        Ok(Self { library, handle })
+    }
+
+    /// The library's version, such as 130200.
+    pub fn version(&self) -> usize {
+        // SAFETY: asks nothing.
+        unsafe { (self.library.version)() }
+    }
+
+    /// Asks for up to `most` algorithms within a workspace of `workspace` bytes; without `split` only those that add up
+    /// each value in one place, so that a result doesn't depend on how the work was cut.
+    pub fn plan(&self, product: &Product, workspace: usize, split: bool, most: usize) -> Result<Plan> {
+        let library = self.library;
+        let mut plan = Plan {
+            library,
+            handle: self.handle,
+            description: null_mut(),
+            layouts: [null_mut(); 3],
+            found: vec![Found::default(); most],
+            choice: 0,
+        };
+        let (rows, outputs, inputs) = (product.rows as u64, product.outputs as u64, product.inputs as u64);
+        let epilogue = match (product.bias, product.relu) {
+            (false, false) => EPILOGUE_PLAIN,
+            (false, true) => EPILOGUE_RELU,
+            (true, false) => EPILOGUE_BIAS,
+            (true, true) => EPILOGUE_RELU_BIAS,
+        };
+        let (transpose, reduction, mut count) = (1_i32, if split { 7_u32 } else { 0 }, 0);
+        let operands = product.operands as c_int;
+        // Row-major operands are their transposes to the library: it computes y^T = w x^T.
+        // SAFETY: each call writes or reads live values of the size given; what it makes is destroyed with the plan, and
+        // the preference here.
+        unsafe {
+            check((library.description_create)(&mut plan.description, COMPUTE_F32, SCALE_F32), "describe")?;
+            let set = |attribute, value: *const c_void, size| {
+                check((library.description_set)(plan.description, attribute, value, size), "describe a product")
+            };
+            set(DESCRIPTION_TRANSPOSE_A, (&raw const transpose).cast(), 4)?;
+            set(DESCRIPTION_EPILOGUE, (&raw const epilogue).cast(), 4)?;
+            if product.bias {
+                set(DESCRIPTION_BIAS_TYPE, (&raw const operands).cast(), 4)?;
+            }
+            let shapes = [
+                (product.operands, inputs, outputs, product.inputs),
+                (product.operands, inputs, rows, product.x_stride),
+                (product.result, outputs, rows, product.y_stride),
+            ];
+            for (layout, (kind, height, width, stride)) in plan.layouts.iter_mut().zip(shapes) {
+                let status = (library.layout_create)(layout, kind as c_int, height, width, stride as i64);
+                check(status, "lay out a matrix")?;
+            }
+            let mut preference = null_mut();
+            check((library.preference_create)(&mut preference), "prefer")?;
+            let prefer = |attribute, value: *const c_void, size| {
+                (library.preference_set)(preference, attribute, value, size);
+            };
+            prefer(PREFERENCE_WORKSPACE, (&raw const workspace).cast(), 8);
+            prefer(PREFERENCE_REDUCTION, (&raw const reduction).cast(), 4);
+            let [a, b, c] = plan.layouts;
+            let status = (library.heuristic)(
+                self.handle,
+                plan.description,
+                a,
+                b,
+                c,
+                c,
+                preference,
+                most as c_int,
+                plan.found.as_mut_ptr(),
+                &mut count,
+            );
+            (library.preference_destroy)(preference);
+            check(status, &format!("find a way for {product:?}"))?;
+        }
+        plan.found.truncate(count as usize);
+        plan.found.retain(|found| found.state == 0);
+        if plan.found.is_empty() {
+            return Err(failed(format!("cuBLASLt has no way for {product:?}")));
+        }
+        Ok(plan)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`, destroyed once; plans that outlive it only free their own memory.
+        unsafe { (self.library.destroy)(self.handle) };
+    }
+}
+
+/// Device addresses of a product's operands.
+#[derive(Clone, Copy, Debug)]
+pub struct Operands {
+    pub x: u64,
+    pub w: u64,
+    /// Ignored by a plan without bias.
+    pub bias: u64,
+    pub y: u64,
+}
+
+impl Plan {
+    /// Algorithms to choose from.
+    pub fn choices(&self) -> usize {
+        self.found.len()
+    }
+
+    /// Enqueues `y = epilogue(alpha x w^T + beta y + bias)` on `stream`. The operands must have the plan's sizes.
+    pub fn run(&self, operands: Operands, [alpha, beta]: [f32; 2], workspace: (u64, usize), stream: *mut c_void) -> Result<()> {
+        let Operands { x, w, bias, y } = operands;
+        let found = self.found.get(self.choice).ok_or_else(|| failed("no such algorithm".into()))?;
+        let [a, b, c] = self.layouts;
+        // SAFETY: descriptor, layouts and algorithm are the plan's own; the addresses are of device memory that the
+        // caller sized for the plan; `stream` belongs to the handle's context.
+        let status = unsafe {
+            (self.library.description_set)(self.description, DESCRIPTION_BIAS, (&raw const bias).cast(), 8);
+            (self.library.matmul)(
+                self.handle,
+                self.description,
+                (&raw const alpha).cast(),
+                w as *const c_void,
+                a,
+                x as *const c_void,
+                b,
+                (&raw const beta).cast(),
+                y as *const c_void,
+                c,
+                y as *mut c_void,
+                c,
+                &raw const found.algorithm,
+                workspace.0 as *mut c_void,
+                workspace.1,
+                stream,
+            )
+        };
+        check(status, "multiply")
+    }
+}
+
+impl Drop for Plan {
+    fn drop(&mut self) {
+        // SAFETY: made by `Handle::plan`, destroyed once; null where that failed half way, which these ignore.
+        unsafe {
+            for layout in self.layouts.into_iter().filter(|layout| !layout.is_null()) {
+                (self.library.layout_destroy)(layout);
+            }
+            if !self.description.is_null() {
+                (self.library.description_destroy)(self.description);
+            }
+        }
+    }
+}
