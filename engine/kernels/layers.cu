@@ -212,3 +212,21 @@ extern "C" __global__ void prompt(
     real* row = x + (u64)blockIdx.x * width;
     for (int i = threadIdx.x; i < width; i += blockDim.x) row[i] = narrow(fmaxf(widen(row[i]) + column[i], 0.0f));
 }
+
+// The rows of one layer's projected positions by head, and what the two biases of attention differ in: with u added to the
+// query, q P + (v - u) P is what a query with v would give. `projected` [positions][WIDTH], `difference` [WIDTH], `table`
+// [HEADS][positions][HEAD], `constant` [HEADS][positions]. One position and head a block of one warp.
+extern "C" __global__ void __launch_bounds__(32) position_table(
+    const float* projected, const float* difference, real* table, float* constant
+) {
+    const float* row = projected + (u64)blockIdx.x * WIDTH + blockIdx.y * HEAD;
+    u64 at = (u64)blockIdx.y * gridDim.x + blockIdx.x;
+    float sum = 0.0f;
+    for (int i = threadIdx.x; i < HEAD; i += 32) {
+        real value = narrow(row[i]);
+        table[at * HEAD + i] = value;
+        sum += widen(value) * difference[blockIdx.y * HEAD + i];
+    }
+    sum = sum_of_warp(sum);
+    if (threadIdx.x == 0) constant[at] = sum;
+}

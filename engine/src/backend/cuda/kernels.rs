@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The kernels of `engine/kernels`, compiled for a model's sizes and the card at hand, and kept on disk.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+
+use sha2::{Digest, Sha256};
+
+use super::device::{Device, Kernel};
+use super::failed;
+use super::library::Nvrtc;
+use super::shape::Shape;
+use crate::error::Result;
+
+const COMMON: &str = include_str!("../../../kernels/common.cuh");
+
+/// Each file is compiled by itself, side by side with the others.
+const SOURCES: [(&str, &str); 5] = [
+    ("features.cu", include_str!("../../../kernels/features.cu")),
+    ("subsampling.cu", include_str!("../../../kernels/subsampling.cu")),
+    ("layers.cu", include_str!("../../../kernels/layers.cu")),
+    ("attention.cu", include_str!("../../../kernels/attention.cu")),
+    ("decode.cu", include_str!("../../../kernels/decode.cu")),
+];
+
+/// Everything that is launched, named as in the sources.
+pub struct Kernels {
+    pub mel_frames: Kernel,
+    pub mel_history: Kernel,
+    pub mel_normalize: Kernel,
+    pub subsample_first: Kernel,
+    pub subsample_second: Kernel,
+    pub layer_norm: Kernel,
+    pub layer_norm_twice: Kernel,
+    pub silu: Kernel,
+    pub convolution: Kernel,
+    pub prompt: Kernel,
+    pub position_table: Kernel,
+    pub attention_simple: Kernel,
+    pub decode_begin: Kernel,
+    pub decide: Kernel,
+    pub lstm_cell: Kernel,
+    pub look: Kernel,
+    pub decode_end: Kernel,
+    pub keep_start: Kernel,
+}
+
+impl Kernels {
+    /// Compiles what isn't on disk yet. Fails without NVRTC or where the card refuses the code.
+    pub fn load(device: &Arc<Device>, shape: &Shape) -> Result<Self> {
+        let (major, minor) = device.capability;
+        let mut options = vec![format!("--gpu-architecture=sm_{major}{minor}"), "--std=c++17".to_owned()];
+        options.extend(shape.macros());
+        let code: Vec<Result<Vec<u8>>> = thread::scope(|scope| {
+            let options = &options;
+            let compile = |(name, source)| scope.spawn(move || code(name, source, options));
+            let compiling: Vec<_> = SOURCES.into_iter().map(compile).collect();
+            let end = |work: thread::ScopedJoinHandle<'_, Result<Vec<u8>>>| {
+                work.join().unwrap_or_else(|_| Err(failed("the compiler's thread panicked".into())))
+            };
+            compiling.into_iter().map(end).collect()
+        });
+        let mut modules = Vec::new();
+        for code in code {
+            modules.push(Arc::new(device.module(&code?)?));
+        }
+        let [features, subsampling, layers, attention, decode] =
+            <[_; 5]>::try_from(modules).map_err(|_| failed("a kernel is missing".into()))?;
+        Ok(Self {
+            mel_frames: features.kernel("mel_frames", 0)?,
+            mel_history: features.kernel("mel_history", 0)?,
+            mel_normalize: features.kernel("mel_normalize", 0)?,
+            subsample_first: subsampling.kernel("subsample_first", 0)?,
+            subsample_second: subsampling.kernel("subsample_second", 0)?,
+            layer_norm: layers.kernel("layer_norm", 0)?,
+            layer_norm_twice: layers.kernel("layer_norm_twice", 0)?,
+            silu: layers.kernel("silu", 0)?,
+            convolution: layers.kernel("convolution", 0)?,
+            prompt: layers.kernel("prompt", 0)?,
+            position_table: layers.kernel("position_table", 0)?,
+            attention_simple: attention.kernel("attention_simple", 0)?,
+            decode_begin: decode.kernel("decode_begin", 0)?,
+            decide: decode.kernel("decide", 0)?,
+            lstm_cell: decode.kernel("lstm_cell", 0)?,
+            look: decode.kernel("look", 0)?,
+            decode_end: decode.kernel("decode_end", 0)?,
+            keep_start: decode.kernel("keep_start", 0)?,
+        })
+    }
+}
+
+/// Machine code of one file, from disk if it was compiled before.
+fn code(name: &str, source: &str, options: &[String]) -> Result<Vec<u8>> {
+    let compiler = Nvrtc::get()?;
+    let source = format!("{COMMON}\n#line 1 \"{name}\"\n{source}");
+    let place = place(name, &source, options, compiler.version());
+    if let Some(code) = place.as_ref().and_then(|place| std::fs::read(place).ok()) {
+        return Ok(code);
+    }
+    let code = compiler.compile(&source, name, options)?;
+    if let Some(place) = place {
+        // A cache that can't be written costs a second at the next start, no more.
+        let _ = keep(&place, &code);
+    }
+    Ok(code)
+}
+
+/// Where the code is kept, named by all that it depends on.
+fn place(name: &str, source: &str, options: &[String], version: (i32, i32)) -> Option<PathBuf> {
+    let mut hash = Sha256::new();
+    for part in [source, &format!("{version:?}")].into_iter().chain(options.iter().map(String::as_str)) {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    let digest: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    Some(dirs::cache_dir()?.join("gst-plugin-parakeet").join("kernels").join(format!("{name}-{digest}.cubin")))
+}
+
+/// Writes beside the place and renames, so that nobody reads half a file.
+fn keep(place: &std::path::Path, code: &[u8]) -> std::io::Result<()> {
+    let dir = place.parent().unwrap_or(place);
+    std::fs::create_dir_all(dir)?;
+    let mut file = tempfile::NamedTempFile::new_in(dir)?;
+    std::io::Write::write_all(&mut file, code)?;
+    file.persist(place).map(|_| ()).map_err(|e| e.error)
+}

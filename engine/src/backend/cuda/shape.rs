@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Sizes of a model as the kernels see them, and how a slot's memory lies on the card.
+
+use crate::backend::geometry::Geometry;
+use crate::backend::{CachePrecision, EngineOptions, Precision};
+use crate::error::{Error, Result};
+use crate::model::ModelConfig;
+use crate::model::config::{ConvNorm, EncoderConfig};
+
+use super::library::Type;
+
+/// Slots of a block: memory is taken in pieces of this many streams.
+pub const SLOTS: usize = 32;
+
+/// Everything that the kernels are compiled for.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    pub precision: Precision,
+    /// Keys and values are kept in 8 bits.
+    pub cache8: bool,
+    pub encoder: EncoderConfig,
+    pub bins: usize,
+    pub geometry: Geometry,
+    /// Rows of the rings: the largest left context that is streamed with caches, 0 if none is.
+    pub left: usize,
+    /// Most frames of a chunk that is streamed with caches.
+    pub chunk: usize,
+    /// Rows that `convolution` computes one after the other.
+    pub tile: usize,
+    pub predictor: usize,
+    pub predictor_layers: usize,
+    pub joint: usize,
+    pub vocabulary: usize,
+    pub durations: Vec<u32>,
+    pub max_symbols: usize,
+    /// Values of a row that a thread takes at a time.
+    lane: usize,
+    /// Channels that a thread of `convolution` takes.
+    per: usize,
+}
+
+impl Shape {
+    /// Of a model. Fails where the kernels can't compute it.
+    pub fn new(config: &ModelConfig, options: &EngineOptions) -> Result<Self> {
+        let ModelConfig { encoder, decoder, .. } = config;
+        let unsupported = |reason: String| Err(Error::Unsupported(format!("{reason}; use the backend cpu")));
+        let width = encoder.width;
+        if !width.is_multiple_of(32) || width > 4_096 {
+            return unsupported(format!("cuda runs encoders of a width up to 4096 in steps of 32, not {width}"));
+        }
+        let cached: Vec<[i32; 2]> = (0..encoder.contexts.len())
+            .filter(|&context| config.is_cache_aware(context))
+            .map(|context| encoder.contexts[context])
+            .collect();
+        let left = cached.iter().map(|[left, _]| *left as usize).max().unwrap_or(0);
+        let chunk = cached.iter().map(|[_, right]| *right as usize + 1).max().unwrap_or(0);
+        let cache8 = options.cache == CachePrecision::Int8;
+        if cache8 && options.precision == Precision::F32 {
+            let reason = "int8 goes with the precisions f16 and bf16".into();
+            return Err(Error::Option { option: "cache", reason });
+        }
+        let most = if options.precision == Precision::F32 { 4 } else { 8 };
+        let divides = |lane: &usize| (width / 32).is_multiple_of(*lane) && encoder.ff_width.is_multiple_of(*lane);
+        let lane = [8, 4, 2].into_iter().filter(|&lane| lane <= most).find(divides).unwrap_or(1);
+        let per = match width {
+            _ if width >= 1_024 && width.is_multiple_of(128) => 4,
+            _ if width.is_multiple_of(64) => 2,
+            _ => 1,
+        };
+        Ok(Self {
+            precision: options.precision,
+            cache8,
+            encoder: encoder.clone(),
+            bins: config.features.mel_bins,
+            geometry: Geometry::new(config),
+            left,
+            chunk,
+            tile: chunk.max(16),
+            predictor: decoder.predictor_width,
+            predictor_layers: decoder.predictor_layers,
+            joint: decoder.joint_width,
+            vocabulary: decoder.vocabulary,
+            durations: decoder.durations().to_vec(),
+            max_symbols: decoder.max_symbols,
+            lane,
+            per,
+        })
+    }
+
+    /// Width of a head.
+    pub fn head(&self) -> usize {
+        self.encoder.width / self.encoder.heads
+    }
+
+    /// Bytes of a value.
+    pub fn size(&self) -> usize {
+        if self.precision == Precision::F32 { 4 } else { 2 }
+    }
+
+    /// The library's name for the type of values.
+    pub fn real(&self) -> Type {
+        match self.precision {
+            Precision::F32 => Type::F32,
+            Precision::F16 => Type::F16,
+            Precision::Bf16 => Type::Bf16,
+        }
+    }
+
+    /// Bins of the three levels of subsampling.
+    pub fn levels(&self) -> [usize; 3] {
+        let one = self.geometry.halve(self.bins);
+        let two = self.geometry.halve(one);
+        [one, two, self.geometry.halve(two)]
+    }
+
+    /// Values of a row of logits.
+    pub fn logits(&self) -> usize {
+        (self.vocabulary + 1 + self.durations.len()).next_multiple_of(16)
+    }
+
+    /// Mel frames that a slot keeps from step to step at most: what three causal convolutions look back.
+    pub fn kept(&self) -> usize {
+        if self.left > 0 { 14 } else { 0 }
+    }
+
+    /// Bytes of K and V of one slot, layer and head; in 8 bits each row has a scale of 4 bytes.
+    pub fn ring_bytes(&self) -> usize {
+        let row = if self.cache8 { self.head() + 4 } else { self.head() * self.size() };
+        (2 * self.left * row).next_multiple_of(16)
+    }
+
+    fn rings_bytes(&self) -> usize {
+        self.encoder.layers * self.encoder.heads * self.ring_bytes()
+    }
+
+    /// Frames of convolution input that a slot keeps in each layer.
+    fn tail(&self) -> usize {
+        self.encoder.conv_context[0]
+    }
+
+    fn tails_bytes(&self) -> usize {
+        let kept = if self.left > 0 { self.tail() } else { 0 };
+        self.encoder.layers * kept * self.encoder.width * self.size()
+    }
+
+    /// Bytes of `Memory` in `decode.cu`.
+    pub fn memory_bytes(&self) -> usize {
+        (2 * self.predictor_layers * self.predictor + self.joint + 1) * 4
+    }
+
+    fn state_bytes(&self) -> usize {
+        (self.kept() * self.bins * 4 + self.memory_bytes()).next_multiple_of(16)
+    }
+
+    /// Bytes of one slot.
+    pub fn slot_bytes(&self) -> usize {
+        self.rings_bytes() + self.tails_bytes() + self.state_bytes()
+    }
+
+    /// Bytes of a block of [`SLOTS`] slots.
+    pub fn block_bytes(&self) -> usize {
+        SLOTS * self.slot_bytes()
+    }
+
+    /// Parts that the bins of a position are cut into, so that few streams fill a card too.
+    pub const PARTS: usize = 4;
+
+    /// Threads of a block of `convolution`.
+    pub fn convolution_threads(&self) -> usize {
+        self.encoder.width / self.per
+    }
+
+    /// The macros of `common.cuh` and of the kernels, as options of the compiler.
+    pub fn macros(&self) -> Vec<String> {
+        let Self { encoder, geometry, .. } = self;
+        let [bins1, bins2, bins3] = self.levels();
+        let real = match self.precision {
+            Precision::F32 => 0,
+            Precision::F16 => 1,
+            Precision::Bf16 => 2,
+        };
+        let numbers = [
+            ("REAL", real),
+            ("WIDTH", encoder.width),
+            ("HEADS", encoder.heads),
+            ("HEAD", self.head()),
+            ("LAYERS", encoder.layers),
+            ("LEFT", self.left),
+            ("CACHE8", usize::from(self.cache8)),
+            ("TAPS", encoder.conv_kernel),
+            ("TAIL", self.tail()),
+            ("AHEAD", encoder.conv_context[1]),
+            ("CONV_NORM", usize::from(encoder.conv_norm == ConvNorm::LayerNorm)),
+            ("FF", encoder.ff_width),
+            ("BINS", self.bins),
+            ("KEPT", self.kept()),
+            ("SLOTS", SLOTS),
+            ("KV_BYTES", self.ring_bytes()),
+            ("TAIL_AT", SLOTS * self.rings_bytes()),
+            ("STATE_AT", SLOTS * (self.rings_bytes() + self.tails_bytes())),
+            ("STATE_BYTES", self.state_bytes()),
+            ("PAD", geometry.left_padding()),
+            ("CHANNELS", geometry.channels),
+            ("BINS1", bins1),
+            ("BINS2", bins2),
+            ("BINS3", bins3),
+            ("PARTS", Self::PARTS),
+            ("LANE", self.lane),
+            ("PER", self.per),
+            ("TILE", self.tile),
+            ("PRED", self.predictor),
+            ("PRED_LAYERS", self.predictor_layers),
+            ("JOINT", self.joint),
+            ("VOCABULARY", self.vocabulary),
+            ("DURATIONS", self.durations.len()),
+            ("LOGITS", self.logits()),
+            ("MAX_SYMBOLS", self.max_symbols),
+        ];
+        let mut macros: Vec<_> = numbers.iter().map(|(name, value)| format!("-D{name}={value}")).collect();
+        let durations: Vec<_> = self.durations.iter().map(u32::to_string).collect();
+        macros.push(format!("-DDURATION_VALUES={{{}}}", durations.join(",")));
+        macros
+    }
+}
