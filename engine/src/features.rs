@@ -68,6 +68,16 @@ impl LogMel {
         }
     }
 
+    /// The window's [`WINDOW`] weights.
+    pub(crate) fn window(&self) -> &[f64] {
+        &self.window
+    }
+
+    /// First FFT bin and weights of each triangle.
+    pub(crate) fn filters(&self) -> &[(usize, Vec<f32>)] {
+        &self.filters
+    }
+
     /// Mel bins of a frame.
     pub fn bins(&self) -> usize {
         self.filters.len()

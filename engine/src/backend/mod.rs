@@ -4,7 +4,10 @@
 //! Audio goes in, tokens come out; tensors never leave a backend. Nothing above this trait knows a device.
 
 mod choice;
+#[cfg(test)]
+mod conformance;
 pub mod cpu;
+pub mod cuda;
 mod geometry;
 
 use std::sync::Arc;
@@ -289,8 +292,15 @@ pub fn open(model: &Arc<Model>, options: &EngineOptions) -> Result<Vec<Box<dyn B
             Ok(vec![Box::new(cpu::CpuBackend::new(model.clone(), options.threads)?)])
         }
         BackendChoice::Cuda => {
-            let reason = "not in this build".into();
-            Err(Error::Backend { backend: "cuda", reason })
+            let devices = match options.device {
+                Device::Auto => 0..cuda::count()?,
+                Device::Index(index) => index..index + 1,
+            };
+            let open = |index| {
+                let backend = cuda::CudaBackend::new(model.clone(), options, index)?;
+                Ok(Box::new(backend) as Box<dyn Backend>)
+            };
+            devices.map(open).collect()
         }
     }
 }

@@ -54,19 +54,6 @@ pub struct Positions {
     pub rows: Vec<f32>,
 }
 
-/// Sinusoids of the relative positions `range`, `[positions, width]`: sine and cosine in turn.
-pub fn sinusoids(range: Range<i64>, width: usize) -> Vec<f32> {
-    let step = -(10_000.0_f32.ln() / width as f32);
-    let mut out = Vec::with_capacity(range.clone().count() * width);
-    for position in range {
-        for channel in 0..width {
-            let angle = position as f32 * ((channel / 2 * 2) as f32 * step).exp();
-            out.push(if channel % 2 == 0 { angle.sin() } else { angle.cos() });
-        }
-    }
-    out
-}
-
 /// Working memory of [`attend`].
 #[derive(Default)]
 pub struct Scratch {

@@ -5,10 +5,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::backend::geometry::Visibility;
+use crate::backend::geometry::{Visibility, sinusoids};
 use crate::model::config::{ConvNorm, EncoderConfig};
 
-use super::attention::{self, KeyValues, Positions, Queries, attend, sinusoids};
+use super::attention::{self, KeyValues, Positions, Queries, attend};
 use super::avx2::multiply_add;
 use super::ops::{add_scaled, glu, layer_norm, layer_norm_into, scale_and_shift, silu};
 use super::params::{Layer, Linear, Norm, Taps};

@@ -1,115 +1,24 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The CPU backend against what NeMo computes (`tools/oracle` made the fixtures from random-weight checkpoints).
+//! The CPU backend against what NeMo computes.
 
 mod hf;
 mod words;
 
-use std::path::{Path, PathBuf};
-
-use safetensors::SafeTensors;
 use serde::Deserialize;
 
 use super::*;
+use crate::backend::conformance::{
+    Conformance, Fixture, Transcript, assert_close, assert_tokens, audio, chunks, data,
+};
 use crate::backend::{Token, Window, chunk_samples};
-use crate::features::{FRAME_SAMPLES, HOP, LogMelState, normalize_per_feature};
-use crate::model::config::AttentionStyle;
-use crate::model::{ConvertOptions, WeightType, convert};
+use crate::features::{HOP, LogMelState, normalize_per_feature};
 
 /// Largest difference of a log-mel value or an encoder output that single precision explains here.
 const TOLERANCE: f32 = 1e-4;
 
-#[derive(Deserialize)]
-struct Golden {
-    contexts: std::collections::BTreeMap<String, Transcript>,
-    #[serde(default)]
-    lengths: Vec<Truncated>,
-    #[serde(default)]
-    windows: std::collections::BTreeMap<String, Vec<Chunk>>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
-struct Transcript {
-    tokens: Vec<u32>,
-    frames: Vec<u64>,
-    /// Absent for RNN-T.
-    durations: Option<Vec<u32>>,
-    #[serde(default)]
-    chunks: Vec<Chunk>,
-}
-
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-struct Chunk {
-    tokens: Vec<u32>,
-    frames: Vec<u64>,
-    durations: Option<Vec<u32>>,
-    time_jump: Option<usize>,
-    encoder_frames: usize,
-}
-
-#[derive(Deserialize)]
-struct Truncated {
-    context: String,
-    samples: usize,
-    encoder_frames: usize,
-    tokens: Vec<u32>,
-    frames: Vec<u64>,
-    durations: Option<Vec<u32>>,
-}
-
-struct Fixture {
-    model: Arc<Model>,
-    golden: Golden,
-    tensors: Vec<u8>,
-    _dir: tempfile::TempDir,
-}
-
-fn data() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/oracle")
-}
-
-fn audio() -> Vec<f32> {
-    let mut wav = hound::WavReader::open(data().join("audio.wav")).expect("the fixture is in the tree");
-    wav.samples::<i16>().map(|s| f32::from(s.expect("a whole file")) / 32_768.0).collect()
-}
-
 impl Fixture {
-    fn load(name: &str) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let from = data().join(name);
-        let out = dir.path().join(name);
-        let options = ConvertOptions { dtype: WeightType::F32, ..Default::default() };
-        convert(&from.join("model.nemo"), &out, &options, &mut |_, _| {}).expect("the checkpoint converts");
-        let golden = std::fs::read(from.join("golden.json")).expect("the fixture is in the tree");
-        Self {
-            model: Arc::new(Model::load(&out).expect("what was converted loads")),
-            golden: serde_json::from_slice(&golden).expect("the fixture is sound"),
-            tensors: std::fs::read(from.join("golden.safetensors")).expect("the fixture is in the tree"),
-            _dir: dir,
-        }
-    }
-
     fn backend(&self) -> CpuBackend {
         CpuBackend::new(self.model.clone(), 1).expect("the model is complete")
-    }
-
-    /// A tensor `[channels, frames]` as `[frames][channels]`.
-    fn tensor(&self, name: &str) -> Vec<f32> {
-        let tensors = SafeTensors::deserialize(&self.tensors).expect("the fixture is sound");
-        let view = tensors.tensor(name).expect("the fixture has it");
-        let [channels, frames] = *view.shape() else { panic!("{name} is no matrix") };
-        let value = |i: usize| f32::from_le_bytes(view.data()[4 * i..][..4].try_into().expect("four bytes"));
-        (0..channels * frames).map(|i| value(i % channels * frames + i / channels)).collect()
-    }
-
-    /// The encoder's output in a context that the fixture calls so.
-    fn encoded(&self, context: &str) -> Vec<f32> {
-        self.tensor(&format!("enc.{}", context.replace(',', "_")))
-    }
-
-    /// Index of the context that the fixture calls `left,right`, or 0 for `full`.
-    fn context(&self, name: &str) -> usize {
-        let pair = |[left, right]: &[i32; 2]| format!("{left},{right}");
-        self.model.config.encoder.contexts.iter().position(|c| pair(c) == name).unwrap_or(0)
     }
 
     /// Runs `pcm` through one slot and returns the encoder's output and what each step decoded.
@@ -136,48 +45,31 @@ impl Fixture {
     }
 }
 
-/// The steps that `pcm` is cut into.
-fn chunks<'a>(config: &ModelConfig, mode: Mode, pcm: &'a [f32]) -> Vec<(&'a [f32], bool)> {
-    let sizes = mode.step_sizes(&config.encoder);
-    let (mut steps, mut rest) = (Vec::new(), pcm);
-    loop {
-        let wanted = sizes.of(steps.len() as u64);
-        if rest.len() <= wanted {
-            steps.push((rest, true));
-            return steps;
-        }
-        let (chunk, later) = rest.split_at(wanted);
-        steps.push((chunk, false));
-        rest = later;
+fn conformance() -> Conformance {
+    Conformance {
+        run: Box::new(|fixture, place, mode, pcm| fixture.run_in(place, mode, pcm)),
+        tolerance: TOLERANCE,
     }
 }
 
-fn assert_close(what: &str, got: &[f32], expected: &[f32]) {
-    assert_eq!(got.len(), expected.len(), "{what}: lengths");
-    assert!(!got.is_empty(), "{what}: nothing to compare");
-    let worst = got.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    println!("{what}: {} elements, largest difference {worst:.2e}", got.len());
-    assert!(worst <= TOLERANCE, "{what}: largest difference {worst}");
+#[test]
+fn offline_equals_nemo() {
+    conformance().offline_equals_nemo();
 }
 
-fn assert_tokens(what: &str, got: &[Token], ids: &[u32], frames: &[u64], durations: Option<&[u32]>) {
-    assert_eq!(got.iter().map(|t| t.id).collect::<Vec<_>>(), ids, "{what}: tokens");
-    assert_eq!(got.iter().map(|t| t.frame).collect::<Vec<_>>(), frames, "{what}: frames");
-    if let Some(durations) = durations {
-        assert_eq!(got.iter().filter_map(|t| t.duration).collect::<Vec<_>>(), durations, "{what}: durations");
-    }
+#[test]
+fn streaming_equals_nemo_offline_chunk_by_chunk() {
+    conformance().streaming_equals_nemo_offline_chunk_by_chunk();
 }
 
-/// Compares what one step decoded; returns the number of tokens.
-fn assert_chunk(what: &str, got: &Decoded, expected: &Chunk) -> usize {
-    assert_eq!(got.frames, expected.encoder_frames, "{what}");
-    let Chunk { tokens: ids, frames, durations, .. } = expected;
-    assert_tokens(what, &got.tokens, ids, frames, durations.as_deref());
-    ids.len()
+#[test]
+fn windows_equal_nemos_buffered_script_chunk_by_chunk() {
+    conformance().windows_equal_nemos_buffered_script_chunk_by_chunk();
 }
 
-fn tokens(decoded: &[Decoded]) -> Vec<Token> {
-    decoded.iter().flat_map(|d| d.tokens.clone()).collect()
+#[test]
+fn every_tail_equals_nemo_offline() {
+    conformance().every_tail_equals_nemo_offline();
 }
 
 #[test]
@@ -191,96 +83,13 @@ fn features_equal_nemo() {
         mel.finish(&mut state, &mut frames);
         // The fixture holds only the first 200 of the unnormalised frames.
         let expected = fixture.tensor(raw);
-        assert_close(&format!("{name} {raw}"), &frames[..expected.len()], &expected);
+        assert_close(&format!("{name} {raw}"), &frames[..expected.len()], &expected, TOLERANCE);
         assert_eq!(frames.len(), pcm.len() / HOP * mel.bins());
         if name == "fullatt" {
             normalize_per_feature(&mut frames, mel.bins());
-            assert_close("fullatt features", &frames, &fixture.tensor("features"));
+            assert_close("fullatt features", &frames, &fixture.tensor("features"), TOLERANCE);
         }
     }
-}
-
-#[test]
-fn offline_equals_nemo() {
-    let pcm = audio();
-    let mut compared = 0;
-    for name in ["causal", "fullatt", "rnnt"] {
-        let fixture = Fixture::load(name);
-        for (context, expected) in &fixture.golden.contexts {
-            let mode = Mode::Offline { context: fixture.context(context) };
-            let (encoded, decoded) = fixture.run(mode, &pcm);
-            let what = format!("{name} {context} offline");
-            assert_close(&what, &encoded, &fixture.encoded(context));
-            let Transcript { tokens: ids, frames, durations, .. } = expected;
-            assert_tokens(&what, &tokens(&decoded), ids, frames, durations.as_deref());
-            compared += ids.len();
-        }
-    }
-    println!("{compared} tokens compared");
-    assert!(compared > 100);
-}
-
-#[test]
-fn streaming_equals_nemo_offline_chunk_by_chunk() {
-    let pcm = audio();
-    let mut compared = 0;
-    for name in ["causal", "rnnt"] {
-        let fixture = Fixture::load(name);
-        for (context, expected) in &fixture.golden.contexts {
-            let mode = Mode::Cached { context: fixture.context(context) };
-            let (encoded, decoded) = fixture.run(mode, &pcm);
-            let what = format!("{name} {context} streamed");
-            assert_close(&what, &encoded, &fixture.encoded(context));
-            assert!(!expected.chunks.is_empty(), "{what}: the fixture has no chunks");
-            assert_eq!(decoded.len(), expected.chunks.len(), "{what}: chunks");
-            for (i, (got, chunk)) in decoded.iter().zip(&expected.chunks).enumerate() {
-                compared += assert_chunk(&format!("{what}, chunk {i}"), got, chunk);
-            }
-        }
-    }
-    println!("{compared} tokens compared");
-    assert!(compared > 100);
-}
-
-#[test]
-fn windows_equal_nemos_buffered_script_chunk_by_chunk() {
-    let pcm = audio();
-    let mut fixture = Fixture::load("fullatt");
-    let mut compared = 0;
-    assert_eq!(fixture.golden.windows.len(), 5);
-    for (name, expected) in std::mem::take(&mut fixture.golden.windows) {
-        let (sizes, masked) = match name.strip_suffix("-masked") {
-            Some(sizes) => (sizes, true),
-            None => (name.as_str(), false),
-        };
-        let sizes: Vec<usize> = sizes.split('-').map(|size| size.parse().expect("a number")).collect();
-        let [left, chunk, right] = sizes[..] else { panic!("{name} is no window") };
-        let model = Arc::get_mut(&mut fixture.model).expect("nobody else has it");
-        model.config.encoder.attention =
-            if masked { AttentionStyle::ChunkedLimitedWithRc } else { AttentionStyle::Regular };
-        let mode = Mode::Buffered { context: 0, window: Window { left, chunk, right } };
-        let (encoded, decoded) = fixture.run(mode, &pcm);
-        let width = fixture.model.config.encoder.width;
-        // All frames of every window were encoded; NeMo's are those that were decoded.
-        let (mut kept, mut rows, mut seen, mut done) = (Vec::new(), &encoded[..], 0, 0);
-        let window = (left + chunk + right) * FRAME_SAMPLES as usize;
-        for ((pcm, _), step) in chunks(&fixture.model.config, mode, &pcm).iter().zip(&decoded) {
-            seen += pcm.len();
-            let start = seen.saturating_sub(window);
-            let frames = (seen - start).div_ceil(FRAME_SAMPLES as usize);
-            let first = (done * FRAME_SAMPLES as usize - start) / FRAME_SAMPLES as usize;
-            kept.extend_from_slice(&rows[first * width..(first + step.frames) * width]);
-            rows = &rows[frames * width..];
-            done += step.frames;
-        }
-        assert_close(&format!("fullatt windows {name}"), &kept, &fixture.tensor(&format!("buf.{name}")));
-        assert_eq!(decoded.len(), expected.len(), "{name}");
-        for (i, (got, chunk)) in decoded.iter().zip(&expected).enumerate() {
-            compared += assert_chunk(&format!("windows {name}, window {i}"), got, chunk);
-        }
-    }
-    println!("{compared} tokens compared");
-    assert!(compared > 200);
 }
 
 #[test]
@@ -313,29 +122,6 @@ fn seams_neither_double_nor_lose_a_frame() {
     }
     println!("{windows} windows, {tokens} tokens");
     assert!(windows > 500 && tokens > 1_000);
-}
-
-#[test]
-fn every_tail_equals_nemo_offline() {
-    let pcm = audio();
-    let fixture = Fixture::load("causal");
-    assert!(fixture.golden.lengths.len() > 20);
-    for case in &fixture.golden.lengths {
-        // NeMo makes an encoder frame of the biases alone where there is not a single mel frame; here there is none.
-        let is_empty = case.samples < HOP;
-        let context = fixture.context(&case.context);
-        for mode in [Mode::Cached { context }, Mode::Offline { context }] {
-            let (_, decoded) = fixture.run(mode, &pcm[..case.samples]);
-            let what = format!("{} samples, {}, {mode:?}", case.samples, case.context);
-            let frames = decoded.iter().map(|d| d.frames).sum::<usize>();
-            if is_empty {
-                assert_eq!((frames, tokens(&decoded)), (0, Vec::new()), "{what}");
-                continue;
-            }
-            assert_eq!(frames, case.encoder_frames, "{what}");
-            assert_tokens(&what, &tokens(&decoded), &case.tokens, &case.frames, case.durations.as_deref());
-        }
-    }
 }
 
 #[test]

@@ -16,7 +16,8 @@ use crate::error::{Error, Result};
 /// Turns a driver's error into one that says what failed.
 fn driver(what: &str) -> impl Fn(DriverError) -> Error + '_ {
     move |e| {
-        let reason = e.error_string().map_or_else(|_| format!("{e:?}"), |text| text.to_string_lossy().into_owned());
+        let reason =
+            e.error_string().map_or_else(|_| format!("{e:?}"), |text| text.to_string_lossy().into_owned());
         failed(format!("{what}: {reason}"))
     }
 }
@@ -51,7 +52,9 @@ impl Device {
     pub fn open(index: usize) -> Result<Arc<Self>> {
         let count = Self::count()?;
         if index >= count {
-            return Err(failed(format!("there is no card {index}; the driver shows {count}, counted from 0")));
+            return Err(failed(format!(
+                "there is no card {index}; the driver shows {count}, counted from 0"
+            )));
         }
         let fail = driver("cannot open the card");
         let context = CudaContext::new(index).map_err(&fail)?;
@@ -65,7 +68,8 @@ impl Device {
             name: context.name().map_err(&fail)?,
             capability: context.compute_capability().map_err(&fail)?,
             processors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize,
-            shared_memory: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as usize,
+            shared_memory: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?
+                as usize,
             context,
         }))
     }
@@ -103,7 +107,11 @@ impl Device {
         let address = address.map_err(|e| {
             let free = self.memory().map_or(0, |memory| memory.free);
             let megabytes = |bytes: usize| bytes as f64 / 1e6;
-            let what = format!("no {:.1} MB of memory on the card ({:.1} MB are free)", megabytes(bytes), megabytes(free));
+            let what = format!(
+                "no {:.1} MB of memory on the card ({:.1} MB are free)",
+                megabytes(bytes),
+                megabytes(free)
+            );
             driver(&what)(e)
         })?;
         Ok(Buffer { device: self.clone(), address, bytes })
@@ -121,8 +129,26 @@ impl Device {
         let bytes: &[u8] = bytemuck::cast_slice(values);
         let buffer = self.buffer(bytes.len())?;
         // SAFETY: the buffer was made as large as the values, and the copy is over when the call returns.
-        unsafe { result::memcpy_htod_sync(buffer.address, bytes) }.map_err(driver("cannot copy to the card"))?;
+        unsafe { result::memcpy_htod_sync(buffer.address, bytes) }
+            .map_err(driver("cannot copy to the card"))?;
         Ok(buffer)
+    }
+
+    /// Copies `values` to `address`, after everything enqueued.
+    pub fn write<T: bytemuck::NoUninit>(&self, address: u64, values: &[T]) -> Result<()> {
+        self.wait()?;
+        // SAFETY: callers pass ranges of their own buffers, and the copy is over when the call returns.
+        unsafe { result::memcpy_htod_sync(address, values) }.map_err(driver("cannot copy to the card"))
+    }
+
+    /// Copies `count` values from `address`, after everything enqueued.
+    pub fn read<T: bytemuck::Pod>(&self, address: u64, count: usize) -> Result<Vec<T>> {
+        self.wait()?;
+        let mut values = vec![T::zeroed(); count];
+        // SAFETY: callers pass ranges of their own buffers, and the copy is over when the call returns.
+        unsafe { result::memcpy_dtoh_sync(&mut values, address) }
+            .map_err(driver("cannot copy from the card"))?;
+        Ok(values)
     }
 
     /// Enqueues zeroing of `bytes` bytes from `address` on.
@@ -131,7 +157,8 @@ impl Device {
             return Ok(());
         }
         // SAFETY: callers pass ranges of their own buffers.
-        unsafe { result::memset_d8_async(address, 0, bytes, self.stream.cu_stream()) }.map_err(driver("cannot clear memory"))
+        unsafe { result::memset_d8_async(address, 0, bytes, self.stream.cu_stream()) }
+            .map_err(driver("cannot clear memory"))
     }
 
     /// Enqueues a copy of the first `bytes` bytes of `from` to `address`; `from` must stay as it is until [`Device::wait`].
@@ -152,14 +179,16 @@ impl Device {
     /// Enqueues a copy inside the card's memory.
     pub fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()> {
         // SAFETY: callers pass ranges of their own buffers.
-        unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream.cu_stream()) }.map_err(driver("cannot copy on the card"))
+        unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream.cu_stream()) }
+            .map_err(driver("cannot copy on the card"))
     }
 
     /// Host memory that copies quickly, of zeros.
     pub fn pinned(self: &Arc<Self>, bytes: usize) -> Result<Pinned> {
         self.bind()?;
         // SAFETY: freed by `Pinned`, and filled before anybody reads it.
-        let memory = unsafe { result::malloc_host(bytes.max(1), 0) }.map_err(driver("no memory to copy through"))?;
+        let memory =
+            unsafe { result::malloc_host(bytes.max(1), 0) }.map_err(driver("no memory to copy through"))?;
         // SAFETY: just allocated with this size.
         unsafe { memory.cast::<u8>().write_bytes(0, bytes) };
         Ok(Pinned { _device: self.clone(), memory: memory.cast(), bytes })
@@ -174,7 +203,13 @@ impl Device {
     }
 
     /// Enqueues a kernel over `grid` blocks of `block` threads.
-    pub fn launch(&self, kernel: &Kernel, grid: [usize; 2], block: usize, arguments: &[Argument]) -> Result<()> {
+    pub fn launch(
+        &self,
+        kernel: &Kernel,
+        grid: [usize; 2],
+        block: usize,
+        arguments: &[Argument],
+    ) -> Result<()> {
         if grid.contains(&0) {
             return Ok(());
         }
@@ -183,14 +218,25 @@ impl Device {
         let stream = self.stream.cu_stream();
         // SAFETY: callers pass the arguments of the kernel's signature in their order; the pointers live as long as the
         // call.
-        unsafe { result::launch_kernel(kernel.function, grid, (block as u32, 1, 1), kernel.shared as u32, stream, &mut pointers) }
-            .map_err(driver(&kernel.name))
+        unsafe {
+            result::launch_kernel(
+                kernel.function,
+                grid,
+                (block as u32, 1, 1),
+                kernel.shared as u32,
+                stream,
+                &mut pointers,
+            )
+        }
+        .map_err(driver(&kernel.name))
     }
 
     /// Captures what `enqueue` enqueues instead of running it.
     pub fn capture(&self, enqueue: impl FnOnce() -> Result<()>) -> Result<Graph> {
         let fail = driver("cannot record a step");
-        self.stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).map_err(&fail)?;
+        self.stream
+            .begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
+            .map_err(&fail)?;
         let enqueued = enqueue();
         // Capturing must end whatever happened, or the stream stays unusable.
         let graph = self.stream.end_capture(sys::CUgraphInstantiate_flags(0)).map_err(&fail);
@@ -305,7 +351,8 @@ impl Module {
         if shared > 48 << 10 {
             let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             // SAFETY: the function was just found.
-            unsafe { result::function::set_function_attribute(function, attribute, shared as i32) }.map_err(&fail)?;
+            unsafe { result::function::set_function_attribute(function, attribute, shared as i32) }
+                .map_err(&fail)?;
         }
         Ok(Kernel { _module: self.clone(), function, shared, name: name.to_owned() })
     }

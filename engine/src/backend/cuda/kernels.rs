@@ -15,12 +15,19 @@ use crate::error::Result;
 
 const COMMON: &str = include_str!("../../../kernels/common.cuh");
 
-/// Each file is compiled by itself, side by side with the others.
+/// Each is compiled by itself, side by side with the others.
 const SOURCES: [(&str, &str); 5] = [
     ("features.cu", include_str!("../../../kernels/features.cu")),
     ("subsampling.cu", include_str!("../../../kernels/subsampling.cu")),
     ("layers.cu", include_str!("../../../kernels/layers.cu")),
-    ("attention.cu", include_str!("../../../kernels/attention.cu")),
+    (
+        "attention.cu",
+        concat!(
+            include_str!("../../../kernels/attention.cu"),
+            include_str!("../../../kernels/attention_ring.cu"),
+            include_str!("../../../kernels/attention_window.cu"),
+        ),
+    ),
     ("decode.cu", include_str!("../../../kernels/decode.cu")),
 ];
 
@@ -38,6 +45,10 @@ pub struct Kernels {
     pub prompt: Kernel,
     pub position_table: Kernel,
     pub attention_simple: Kernel,
+    /// Where the model's sizes suit tensor cores.
+    pub attention_ring: Option<Kernel>,
+    /// As `attention_ring`.
+    pub attention_window: Option<Kernel>,
     pub decode_begin: Kernel,
     pub decide: Kernel,
     pub lstm_cell: Kernel,
@@ -79,7 +90,15 @@ impl Kernels {
             convolution: layers.kernel("convolution", 0)?,
             prompt: layers.kernel("prompt", 0)?,
             position_table: layers.kernel("position_table", 0)?,
-            attention_simple: attention.kernel("attention_simple", 0)?,
+            attention_simple: attention.kernel("attention_simple", shape.simple_attention_memory())?,
+            attention_ring: match shape.ring_warps(device.shared_memory) {
+                Some(warps) => Some(attention.kernel("attention_ring", shape.ring_attention_memory(warps))?),
+                None => None,
+            },
+            attention_window: match shape.tensor_cores() {
+                true => Some(attention.kernel("attention_window", shape.window_attention_memory())?),
+                false => None,
+            },
             decode_begin: decode.kernel("decode_begin", 0)?,
             decide: decode.kernel("decide", 0)?,
             lstm_cell: decode.kernel("lstm_cell", 0)?,
@@ -114,7 +133,9 @@ fn place(name: &str, source: &str, options: &[String], version: (i32, i32)) -> O
         hash.update(part);
     }
     let digest: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    Some(dirs::cache_dir()?.join("gst-plugin-parakeet").join("kernels").join(format!("{name}-{digest}.cubin")))
+    Some(
+        dirs::cache_dir()?.join("gst-plugin-parakeet").join("kernels").join(format!("{name}-{digest}.cubin")),
+    )
 }
 
 /// Writes beside the place and renames, so that nobody reads half a file.

@@ -183,9 +183,9 @@ pub struct Product {
     pub inputs: usize,
     pub x_stride: usize,
     pub y_stride: usize,
-    /// Of `x`, `w` and the bias.
+    /// Of `x` and `w`.
     pub operands: Type,
-    /// Of `y`.
+    /// Of `y` and the bias.
     pub result: Type,
     /// A bias is added, one value an output.
     pub bias: bool,
@@ -271,19 +271,22 @@ impl Handle {
             (true, true) => EPILOGUE_RELU_BIAS,
         };
         let (transpose, reduction, mut count) = (1_i32, if split { 7_u32 } else { 0 }, 0);
-        let operands = product.operands as c_int;
+        let bias_type = product.result as c_int;
         // Row-major operands are their transposes to the library: it computes y^T = w x^T.
         // SAFETY: each call writes or reads live values of the size given; what it makes is destroyed with the plan, and
         // the preference here.
         unsafe {
             check((library.description_create)(&mut plan.description, COMPUTE_F32, SCALE_F32), "describe")?;
             let set = |attribute, value: *const c_void, size| {
-                check((library.description_set)(plan.description, attribute, value, size), "describe a product")
+                check(
+                    (library.description_set)(plan.description, attribute, value, size),
+                    "describe a product",
+                )
             };
             set(DESCRIPTION_TRANSPOSE_A, (&raw const transpose).cast(), 4)?;
             set(DESCRIPTION_EPILOGUE, (&raw const epilogue).cast(), 4)?;
             if product.bias {
-                set(DESCRIPTION_BIAS_TYPE, (&raw const operands).cast(), 4)?;
+                set(DESCRIPTION_BIAS_TYPE, (&raw const bias_type).cast(), 4)?;
             }
             let shapes = [
                 (product.operands, inputs, outputs, product.inputs),
@@ -350,7 +353,13 @@ impl Plan {
     }
 
     /// Enqueues `y = epilogue(alpha x w^T + beta y + bias)` on `stream`. The operands must have the plan's sizes.
-    pub fn run(&self, operands: Operands, [alpha, beta]: [f32; 2], workspace: (u64, usize), stream: *mut c_void) -> Result<()> {
+    pub fn run(
+        &self,
+        operands: Operands,
+        [alpha, beta]: [f32; 2],
+        workspace: (u64, usize),
+        stream: *mut c_void,
+    ) -> Result<()> {
         let Operands { x, w, bias, y } = operands;
         let found = self.found.get(self.choice).ok_or_else(|| failed("no such algorithm".into()))?;
         let [a, b, c] = self.layouts;

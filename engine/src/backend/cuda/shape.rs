@@ -46,7 +46,9 @@ impl Shape {
         let unsupported = |reason: String| Err(Error::Unsupported(format!("{reason}; use the backend cpu")));
         let width = encoder.width;
         if !width.is_multiple_of(32) || width > 4_096 {
-            return unsupported(format!("cuda runs encoders of a width up to 4096 in steps of 32, not {width}"));
+            return unsupported(format!(
+                "cuda runs encoders of a width up to 4096 in steps of 32, not {width}"
+            ));
         }
         let cached: Vec<[i32; 2]> = (0..encoder.contexts.len())
             .filter(|&context| config.is_cache_aware(context))
@@ -60,7 +62,8 @@ impl Shape {
             return Err(Error::Option { option: "cache", reason });
         }
         let most = if options.precision == Precision::F32 { 4 } else { 8 };
-        let divides = |lane: &usize| (width / 32).is_multiple_of(*lane) && encoder.ff_width.is_multiple_of(*lane);
+        let divides =
+            |lane: &usize| (width / 32).is_multiple_of(*lane) && encoder.ff_width.is_multiple_of(*lane);
         let lane = [8, 4, 2].into_iter().filter(|&lane| lane <= most).find(divides).unwrap_or(1);
         let per = match width {
             _ if width >= 1_024 && width.is_multiple_of(128) => 4,
@@ -168,6 +171,46 @@ impl Shape {
     /// Threads of a block of `convolution`.
     pub fn convolution_threads(&self) -> usize {
         self.encoder.width / self.per
+    }
+
+    /// Whether attention runs on tensor cores.
+    pub fn tensor_cores(&self) -> bool {
+        self.precision != Precision::F32 && self.head().is_multiple_of(16) && self.head() <= 128
+    }
+
+    /// Shared memory of a block of `attention_simple`.
+    pub fn simple_attention_memory(&self) -> usize {
+        4 * (63 * (self.head() + 1) + 16 * (self.head() + 17))
+    }
+
+    /// Shared memory of a block of `attention_window`.
+    pub fn window_attention_memory(&self) -> usize {
+        256 * (2 * self.head() + 16) + 4 * 16 * 88 * 4
+    }
+
+    /// Warps of a block of `attention_ring` on a card that gives a block `most` bytes of shared memory; none where that
+    /// kernel can't be used.
+    pub fn ring_warps(&self, most: usize) -> Option<usize> {
+        let fits = |warps: &usize| self.ring_attention_memory(*warps) <= most;
+        let suits = self.left > 0
+            && self.tensor_cores()
+            && self.chunk <= 16
+            && (!self.cache8 || self.head().is_multiple_of(32));
+        let warps = if self.cache8 { 8 } else { 4 };
+        suits.then(|| (1..=warps).rev().find(fits)).flatten()
+    }
+
+    /// Shared memory of a block of `attention_ring` of so many warps, as `attention_ring.cu` lays it out.
+    pub fn ring_attention_memory(&self, warps: usize) -> usize {
+        let (left, head) = (self.left, self.head());
+        let keys = if left <= 80 { left + 16 } else { 64 };
+        let columns = (16 * keys.div_ceil(16) + 47) / 32 * 32 + 8;
+        let row = if self.cache8 { head } else { 2 * head };
+        let pitch = row + 16;
+        let table = (left + 31) * (2 * head + 16) + ((left + 31) * 4).next_multiple_of(16);
+        let key_rows = keys.max(64 * columns / pitch + 17);
+        let scales = if self.cache8 { (2 * keys * 4).next_multiple_of(16) } else { 0 };
+        table + warps * ((key_rows + keys) * pitch + scales)
     }
 
     /// The macros of `common.cuh` and of the kernels, as options of the compiler.

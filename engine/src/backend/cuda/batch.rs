@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: MPL-2.0
+//! One step of many streams as the kernels read it: a block of memory that is copied to the card in one piece.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::products::ladder;
+use super::slot::Work;
+use crate::backend::geometry::{Geometry, Visibility};
+
+/// `Item` of `common.cuh`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct Item {
+    pub slot: i32,
+    fresh: i32,
+    language: i32,
+    row: i32,
+    frames: i32,
+    first: i32,
+    left: i32,
+    chunk: i32,
+    right: i32,
+    ring: i32,
+    decode: i32,
+    decoded: i32,
+    pcm: i32,
+    samples: i32,
+    pcm_first: i32,
+    mel: i32,
+    mel_first: i32,
+    mel_old: i32,
+    mel_new: i32,
+    mel_keep: i32,
+    mel_total: i32,
+    position: i32,
+    position_first: i32,
+    positions: i32,
+}
+
+/// `Place` of `common.cuh`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub struct Place {
+    item: i32,
+    index: i32,
+}
+
+/// How much of everything a step has, or what is enqueued for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Extent {
+    pub items: usize,
+    /// Encoder frames.
+    pub rows: usize,
+    /// New mel frames.
+    pub mels: usize,
+    /// Mel frames with those that slots keep.
+    pub frames: usize,
+    /// Of the second level of subsampling.
+    pub positions: usize,
+    /// Of rows that `convolution` computes one after the other.
+    pub tiles: usize,
+}
+
+/// Largest step that is recorded as a graph: above it the card is busy for longer than the host takes to enqueue.
+pub const MOST_RECORDED: usize = 512;
+
+impl Extent {
+    /// What a recording for `rows` rows covers.
+    pub fn recorded(rows: usize) -> Self {
+        Self { items: rows, rows, mels: 9 * rows, frames: 23 * rows, positions: 3 * rows, tiles: rows }
+    }
+
+    /// The smallest recording that covers this step, if there is one.
+    pub fn recording(&self) -> Option<Self> {
+        let mut rows = ladder(self.rows.max(self.items));
+        while rows <= MOST_RECORDED {
+            let rung = Self::recorded(rows);
+            if rung.covers(self) {
+                return Some(rung);
+            }
+            rows = ladder(rows + 1);
+        }
+        None
+    }
+
+    /// Whether there is at least as much of everything.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.items >= other.items
+            && self.rows >= other.rows
+            && self.mels >= other.mels
+            && self.frames >= other.frames
+            && self.positions >= other.positions
+            && self.tiles >= other.tiles
+    }
+
+    /// The larger of everything.
+    pub fn max(&self, other: &Self) -> Self {
+        Self {
+            items: self.items.max(other.items),
+            rows: self.rows.max(other.rows),
+            mels: self.mels.max(other.mels),
+            frames: self.frames.max(other.frames),
+            positions: self.positions.max(other.positions),
+            tiles: self.tiles.max(other.tiles),
+        }
+    }
+}
+
+/// Where the parts of a step lie in its memory, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    pub counts: usize,
+    pub items: usize,
+    pub mels: usize,
+    pub positions: usize,
+    pub rows: usize,
+    pub tiles: usize,
+    /// Samples, to the end.
+    pub pcm: usize,
+}
+
+impl Layout {
+    /// For a step of this extent.
+    pub fn new(extent: &Extent) -> Self {
+        let mut at = 0;
+        let mut place = |bytes: usize| {
+            let start = at;
+            at = (at + bytes).next_multiple_of(16);
+            start
+        };
+        let places = size_of::<Place>();
+        Self {
+            counts: place(5 * size_of::<i32>()),
+            items: place(extent.items * size_of::<Item>()),
+            mels: place(extent.mels * places),
+            positions: place(extent.positions * places),
+            rows: place(extent.rows * places),
+            tiles: place(extent.tiles * places),
+            pcm: place(0),
+        }
+    }
+}
+
+/// A step under construction.
+#[derive(Default)]
+pub struct Batch {
+    pub items: Vec<Item>,
+    mels: Vec<Place>,
+    positions: Vec<Place>,
+    rows: Vec<Place>,
+    tiles: Vec<Place>,
+    frames: usize,
+    samples: usize,
+    /// Most rows of an item that are decoded.
+    pub most_decoded: usize,
+}
+
+impl Batch {
+    /// Empties it.
+    pub fn clear(&mut self) {
+        self.items.clear();
+        self.mels.clear();
+        self.positions.clear();
+        self.rows.clear();
+        self.tiles.clear();
+        (self.frames, self.samples, self.most_decoded) = (0, 0, 0);
+    }
+
+    /// Adds a stream's part; its `samples` samples follow those of the streams before. `ring` is the number of ring rows in
+    /// use, 0 for a signal by itself.
+    #[allow(clippy::too_many_arguments)]
+    pub fn push(
+        &mut self,
+        slot: u32,
+        language: usize,
+        ring: usize,
+        visibility: Visibility,
+        work: &Work,
+        samples: usize,
+        geometry: Geometry,
+        tile: usize,
+    ) {
+        let item = self.items.len() as i32;
+        let places = |count: usize| (0..count as i32).map(move |index| Place { item, index });
+        let end = work.first + work.frames;
+        let total = work.mel_total.map_or(usize::MAX, |total| geometry.halve(geometry.halve(total)));
+        let inputs = geometry.inputs(work.first..end);
+        let positions = inputs.start..inputs.end.min(total);
+        let bounded = |frames: i64| frames.min(1 << 30) as i32;
+        self.items.push(Item {
+            slot: slot as i32,
+            fresh: i32::from(work.fresh),
+            language: language as i32,
+            row: self.rows.len() as i32,
+            frames: work.frames as i32,
+            first: work.first as i32,
+            left: bounded(visibility.left),
+            chunk: bounded(visibility.chunk),
+            right: bounded(visibility.right),
+            ring: ring as i32,
+            decode: work.decode.start as i32,
+            decoded: work.decode.len() as i32,
+            pcm: self.samples as i32,
+            samples: samples as i32,
+            pcm_first: work.pcm_first as i32,
+            mel: self.frames as i32,
+            mel_first: work.mel_first as i32,
+            mel_old: work.mel_old as i32,
+            mel_new: work.mel_new as i32,
+            mel_keep: work.mel_keep as i32,
+            mel_total: work.mel_total.map_or(i32::MAX, |total| total as i32),
+            position: self.positions.len() as i32,
+            position_first: positions.start as i32,
+            positions: positions.len() as i32,
+        });
+        self.mels.extend(places(work.mel_new));
+        self.positions.extend(places(positions.len()));
+        self.rows.extend(places(work.frames));
+        self.tiles.extend(places(work.frames).step_by(tile));
+        self.frames += work.mel_old + work.mel_new;
+        self.samples += samples;
+        self.most_decoded = self.most_decoded.max(work.decode.len());
+    }
+
+    /// How much there is.
+    pub fn extent(&self) -> Extent {
+        Extent {
+            items: self.items.len(),
+            rows: self.rows.len(),
+            mels: self.mels.len(),
+            frames: self.frames,
+            positions: self.positions.len(),
+            tiles: self.tiles.len(),
+        }
+    }
+
+    /// Bytes of the step in this layout.
+    pub fn bytes(&self, layout: &Layout) -> usize {
+        layout.pcm + self.samples * size_of::<f32>()
+    }
+
+    /// Writes everything but the samples.
+    pub fn write(&self, layout: &Layout, memory: &mut [u8]) {
+        let Extent { items, rows, mels, positions, tiles, .. } = self.extent();
+        let counts = [items, rows, mels, positions, tiles].map(|count| count as i32);
+        let mut put = |at: usize, bytes: &[u8]| memory[at..at + bytes.len()].copy_from_slice(bytes);
+        put(layout.counts, bytemuck::bytes_of(&counts));
+        put(layout.items, bytemuck::cast_slice(&self.items));
+        put(layout.mels, bytemuck::cast_slice(&self.mels));
+        put(layout.positions, bytemuck::cast_slice(&self.positions));
+        put(layout.rows, bytemuck::cast_slice(&self.rows));
+        put(layout.tiles, bytemuck::cast_slice(&self.tiles));
+    }
+}

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Greedy decoding on the card by label looping over all items of a step: iterations are enqueued a few at a time, and the
+//! host looks only at the end of them whether a stream needs more.
+
+use std::sync::Arc;
+
+use super::device::{Argument, Buffer, Device};
+use super::encoder::Step;
+use super::kernels::Kernels;
+use super::library::Type;
+use super::params::Params;
+use super::products::{Products, Way, ladder};
+use super::scratch::Scratch;
+use super::shape::Shape;
+use crate::error::Result;
+
+/// Iterations that are enqueued together.
+pub const ITERATIONS: usize = 4;
+
+/// What the predictor works with.
+struct Predictor<'a> {
+    device: &'a Arc<Device>,
+    shape: &'a Shape,
+    kernels: &'a Kernels,
+    params: &'a Params,
+    scratch: &'a Scratch,
+    counts: Argument,
+    items: usize,
+}
+
+impl Predictor<'_> {
+    /// Feeds each item's label to the predictor; its output goes to `scratch.fresh`.
+    fn enqueue(&self, products: &mut Products) -> Result<()> {
+        let Self { device, shape, kernels, params, scratch, counts, items } = self;
+        let (width, layers) = (shape.predictor, shape.predictor_layers);
+        let stride = layers * width;
+        let hidden = |layer: usize| (scratch.hidden.address + (layer * width * shape.size()) as u64, stride);
+        let precise = Way { result: Type::F32, ..products.plain() };
+        for (index, lstm) in params.decoder.lstm.iter().enumerate() {
+            let gates = (scratch.gates.address, 4 * width);
+            products.run(&lstm.product, precise, *items, hidden(index.saturating_sub(1)), gates)?;
+            let arguments = [
+                *counts,
+                (&scratch.cursors).into(),
+                (&scratch.gates).into(),
+                (&lstm.table).into(),
+                index.into(),
+                (&scratch.hidden).into(),
+                (&scratch.cell).into(),
+            ];
+            device.launch(&kernels.lstm_cell, [*items, 1], 256, &arguments)?;
+        }
+        let fresh = (scratch.fresh.address, shape.joint);
+        products.run(&params.decoder.joint_predictor, precise, *items, hidden(layers - 1), fresh)
+    }
+}
+
+impl Step<'_> {
+    /// Brings the items' decoder state in. `start` is what [`start`] made.
+    pub fn enqueue_decode_begin(&self, start: &Buffer) -> Result<()> {
+        let Self { device, kernels, scratch, extent, .. } = self;
+        device.clear(scratch.results.address, super::scratch::HEADER)?;
+        let arguments = [
+            self.items(),
+            self.counts(),
+            self.blocks.into(),
+            start.into(),
+            (&scratch.encoded).into(),
+            (&scratch.cursors).into(),
+            (&scratch.hidden).into(),
+            (&scratch.cell).into(),
+            (&scratch.predicted).into(),
+            (&scratch.joint).into(),
+            (&scratch.results).into(),
+        ];
+        device.launch(&kernels.decode_begin, [extent.items, 1], 256, &arguments)
+    }
+
+    /// [`ITERATIONS`] decisions of every item.
+    pub fn enqueue_decode(&self, products: &mut Products) -> Result<()> {
+        let Self { device, shape, kernels, params, scratch, extent, .. } = self;
+        let items = extent.items;
+        let predictor = Predictor { device, shape, kernels, params, scratch, counts: self.counts(), items };
+        for _ in 0..ITERATIONS {
+            let way = Way { result: Type::F32, ..products.plain() };
+            let (x, y) = ((scratch.joint.address, shape.joint), (scratch.logits.address, shape.logits()));
+            products.run(&params.decoder.joint_out, way, items, x, y)?;
+            let arguments = [
+                self.items(),
+                self.counts(),
+                (&scratch.logits).into(),
+                (&scratch.cursors).into(),
+                (&scratch.results).into(),
+                (scratch.results.address + super::scratch::HEADER as u64).into(),
+                scratch.capacity.into(),
+            ];
+            device.launch(&kernels.decide, [items, 1], 256, &arguments)?;
+            predictor.enqueue(products)?;
+            let arguments = [
+                self.items(),
+                self.counts(),
+                (&scratch.cursors).into(),
+                (&scratch.encoded).into(),
+                (&scratch.fresh).into(),
+                (&scratch.predicted).into(),
+                (&scratch.joint).into(),
+            ];
+            device.launch(&kernels.look, [items, 1], 256, &arguments)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the items' decoder state back to their slots.
+    pub fn enqueue_decode_end(&self) -> Result<()> {
+        let Self { device, kernels, scratch, extent, .. } = self;
+        let arguments = [
+            self.items(),
+            self.counts(),
+            self.blocks.into(),
+            (&scratch.cursors).into(),
+            (&scratch.hidden).into(),
+            (&scratch.cell).into(),
+            (&scratch.predicted).into(),
+        ];
+        device.launch(&kernels.decode_end, [extent.items, 1], 256, &arguments)
+    }
+}
+
+/// Makes the first LSTM layer's table, and the state that decoding starts from: after a blank, as in NeMo's batched
+/// decoder. The result is a `Memory` of `decode.cu`.
+pub fn start(
+    device: &Arc<Device>,
+    shape: &Shape,
+    kernels: &Kernels,
+    params: &mut Params,
+    products: &mut Products,
+    scratch: &Scratch,
+) -> Result<Buffer> {
+    let width = shape.predictor;
+    let labels = shape.vocabulary + 1;
+    let precise = Way { result: Type::F32, ..products.plain() };
+    if let (Some((embedding, input)), Some(first)) =
+        (params.decoder.labels.take(), params.decoder.lstm.first())
+    {
+        // A product's rows are rounded up, so it goes through memory that is large enough.
+        let padded = ladder(labels);
+        let embedded = device.zeros(padded * width * shape.size())?;
+        device.copy(embedding.address, embedded.address, labels * width * shape.size())?;
+        let table = device.buffer(padded * 4 * width * 4)?;
+        products.run(&input, precise, labels, (embedded.address, width), (table.address, 4 * width))?;
+        device.copy(table.address, first.table.address, labels * 4 * width * 4)?;
+        device.wait()?;
+    }
+    device.write(scratch.input.address, &[1_i32; 5])?;
+    let blank = shape.vocabulary as i32;
+    device.write(scratch.cursors.address, &[0, -1, 0, blank, 1])?;
+    let predictor =
+        Predictor { device, shape, kernels, params, scratch, counts: (&scratch.input).into(), items: 1 };
+    predictor.enqueue(products)?;
+    let memory = device.zeros(shape.memory_bytes())?;
+    let arguments =
+        [(&scratch.hidden).into(), (&scratch.cell).into(), (&scratch.fresh).into(), (&memory).into()];
+    device.launch(&kernels.keep_start, [1, 1], 256, &arguments)?;
+    device.wait()?;
+    Ok(memory)
+}

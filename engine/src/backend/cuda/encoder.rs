@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The forward pass of a step: features, subsampling and layers, as kernels and products one after the other
+//! (arXiv:2305.05084; NeMo `ConformerEncoder`).
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::batch::{Extent, Layout};
+use super::device::{Argument, Buffer, Device};
+use super::kernels::Kernels;
+use super::library::Type;
+use super::params::{Layer, Norm, Params};
+use super::products::{Matrix, Products, Way};
+use super::scratch::Scratch;
+use super::shape::Shape;
+use crate::backend::geometry::sinusoids;
+use crate::error::Result;
+use crate::model::config::Normalize;
+
+/// Rows of a block of `layer_norm`.
+const NORM_ROWS: usize = 4;
+
+/// Projected positions of all layers, for the distances `query - key` of a range.
+pub struct Positions {
+    pub range: Range<i64>,
+    /// Of each layer, `[heads][positions][head]`.
+    table: Vec<Buffer>,
+    /// Of each layer, `[heads][positions]`.
+    constant: Vec<Buffer>,
+}
+
+/// What a step is enqueued with.
+pub struct Step<'a> {
+    pub device: &'a Arc<Device>,
+    pub shape: &'a Shape,
+    pub kernels: &'a Kernels,
+    pub params: &'a Params,
+    pub scratch: &'a Scratch,
+    pub extent: Extent,
+    pub layout: Layout,
+    /// Addresses of the blocks of slots.
+    pub blocks: u64,
+    /// The items have rings.
+    pub rings: bool,
+}
+
+impl Step<'_> {
+    fn at(&self, offset: usize) -> Argument {
+        Argument::Address(self.scratch.input.address + offset as u64)
+    }
+
+    pub fn counts(&self) -> Argument {
+        self.at(self.layout.counts)
+    }
+
+    pub fn items(&self) -> Argument {
+        self.at(self.layout.items)
+    }
+
+    /// Features and subsampling: the residual stream of every row.
+    pub fn enqueue_features(&self, products: &mut Products, normalize: Normalize) -> Result<()> {
+        let Self { device, shape, kernels, params, scratch, extent, layout, .. } = self;
+        let (items, counts) = (self.items(), self.counts());
+        let tables = &params.features;
+        let arguments = [
+            items,
+            counts,
+            self.at(layout.mels),
+            self.at(layout.pcm),
+            (&tables.window).into(),
+            (&tables.roots).into(),
+            (&tables.filters).into(),
+            (&tables.offsets).into(),
+            (&tables.weights).into(),
+            (&scratch.mel).into(),
+        ];
+        device.launch(&kernels.mel_frames, [extent.mels, 1], 128, &arguments)?;
+        if self.rings {
+            let arguments = [items, counts, self.blocks.into(), (&scratch.mel).into()];
+            device.launch(&kernels.mel_history, [extent.items, 1], 128, &arguments)?;
+        }
+        if normalize == Normalize::PerFeature {
+            let arguments = [items, counts, (&scratch.mel).into()];
+            device.launch(
+                &kernels.mel_normalize,
+                [extent.items, 1],
+                shape.bins.next_multiple_of(32),
+                &arguments,
+            )?;
+        }
+
+        let subsampling = &params.subsampling;
+        let channels = shape.geometry.channels;
+        let threads = channels.next_multiple_of(32).min(256);
+        let [_, bins2, bins3] = shape.levels();
+        let [depthwise, pointwise] = &scratch.second;
+        let arguments = [
+            items,
+            counts,
+            self.at(layout.positions),
+            (&scratch.mel).into(),
+            (&subsampling.first.taps).into(),
+            (&subsampling.first.bias).into(),
+            (&subsampling.depthwise[0].taps).into(),
+            (&subsampling.depthwise[0].bias).into(),
+            depthwise.into(),
+        ];
+        let grid = [extent.positions, Shape::PARTS];
+        device.launch(&kernels.subsample_first, grid, threads, &arguments)?;
+        let relu = Way { relu: true, ..products.plain() };
+        let (x, y) = ((depthwise.address, channels), (pointwise.address, channels));
+        products.run(&subsampling.pointwise[0], relu, extent.positions * bins2, x, y)?;
+        let [depthwise, output] = &scratch.third;
+        let arguments = [
+            items,
+            counts,
+            self.at(layout.rows),
+            pointwise.into(),
+            (&subsampling.depthwise[1].taps).into(),
+            (&subsampling.depthwise[1].bias).into(),
+            depthwise.into(),
+        ];
+        device.launch(&kernels.subsample_second, [extent.rows, Shape::PARTS], threads, &arguments)?;
+        let (x, y) = ((depthwise.address, channels), (output.address, channels));
+        products.run(&subsampling.pointwise[1], relu, extent.rows * bins3, x, y)?;
+        let scale = if shape.encoder.xscaling { (shape.encoder.width as f32).sqrt() } else { 1.0 };
+        let (x, y) = ((output.address, channels * bins3), (scratch.x.address, shape.encoder.width));
+        products.run(&subsampling.out, Way { scale, ..products.plain() }, extent.rows, x, y)
+    }
+
+    /// All layers, the prompt and the joint's projection of the encoder's output.
+    pub fn enqueue_layers(&self, products: &mut Products, positions: &Positions) -> Result<()> {
+        let Self { params, scratch, .. } = self;
+        let mut before: Option<&Norm> = None;
+        for (index, layer) in params.layers.iter().enumerate() {
+            match before {
+                None => self.norm(&layer.norm_ff1, &scratch.y)?,
+                Some(last) => self.norm_twice(last, &layer.norm_ff1)?,
+            }
+            self.feed_forward(products, &layer.ff1)?;
+            self.attention(products, layer, index, positions)?;
+            self.convolution(products, layer, index)?;
+            self.norm(&layer.norm_ff2, &scratch.y)?;
+            self.feed_forward(products, &layer.ff2)?;
+            before = Some(&layer.norm_out);
+        }
+        if let Some(last) = before {
+            self.norm(last, &scratch.y)?;
+        }
+        self.project(products)
+    }
+
+    fn rows(&self, buffer: &Buffer, width: usize) -> (u64, usize) {
+        (buffer.address, width)
+    }
+
+    fn norm(&self, norm: &Norm, to: &Buffer) -> Result<()> {
+        let Self { device, kernels, scratch, extent, .. } = self;
+        let arguments =
+            [self.counts(), (&scratch.x).into(), (&norm.weight).into(), (&norm.bias).into(), to.into()];
+        let grid = [extent.rows.div_ceil(NORM_ROWS), 1];
+        device.launch(&kernels.layer_norm, grid, 32 * NORM_ROWS, &arguments)
+    }
+
+    fn norm_twice(&self, first: &Norm, second: &Norm) -> Result<()> {
+        let Self { device, kernels, scratch, extent, .. } = self;
+        let arguments = [
+            self.counts(),
+            (&scratch.x).into(),
+            (&first.weight).into(),
+            (&first.bias).into(),
+            (&second.weight).into(),
+            (&second.bias).into(),
+            (&scratch.y).into(),
+        ];
+        let grid = [extent.rows.div_ceil(NORM_ROWS), 1];
+        device.launch(&kernels.layer_norm_twice, grid, 32 * NORM_ROWS, &arguments)
+    }
+
+    fn feed_forward(&self, products: &mut Products, [up, down]: &[Matrix; 2]) -> Result<()> {
+        let Self { device, kernels, scratch, extent, shape, .. } = self;
+        let (width, ff) = (shape.encoder.width, shape.encoder.ff_width);
+        let wide = self.rows(&scratch.wide, ff);
+        products.run(up, products.plain(), extent.rows, self.rows(&scratch.y, width), wide)?;
+        let blocks = (extent.rows * ff).div_ceil(256 * 8).min(device.processors * 16);
+        device.launch(&kernels.silu, [blocks, 1], 256, &[self.counts(), (&scratch.wide).into()])?;
+        let way = Way { scale: 0.5, add: true, ..products.plain() };
+        products.run(down, way, extent.rows, wide, self.rows(&scratch.x, width))
+    }
+
+    fn attention(
+        &self,
+        products: &mut Products,
+        layer: &Layer,
+        index: usize,
+        positions: &Positions,
+    ) -> Result<()> {
+        let Self { device, kernels, scratch, extent, shape, .. } = self;
+        let width = shape.encoder.width;
+        self.norm(&layer.norm_attention, &scratch.y)?;
+        let qkv = self.rows(&scratch.qkv, 3 * width);
+        products.run(&layer.qkv, products.plain(), extent.rows, self.rows(&scratch.y, width), qkv)?;
+        let arguments = [
+            (&scratch.qkv).into(),
+            (&scratch.y).into(),
+            (&positions.table[index]).into(),
+            (&positions.constant[index]).into(),
+            Argument::Int(positions.range.start as i32),
+            Argument::Int((positions.range.end - positions.range.start) as i32),
+            self.items(),
+            self.counts(),
+            self.blocks.into(),
+            index.into(),
+        ];
+        let heads = shape.encoder.heads;
+        match (&kernels.attention_ring, &kernels.attention_window) {
+            (Some(kernel), _) if self.rings => {
+                let warps = shape.ring_warps(device.shared_memory).unwrap_or(1);
+                let blocks = extent.items.min(device.processors / heads).max(1);
+                device.launch(kernel, [blocks, heads], 32 * warps, &arguments)?;
+            }
+            (_, Some(kernel)) if !self.rings => {
+                let tiles = extent.rows.div_ceil(64) + extent.items;
+                device.launch(kernel, [tiles, heads], 128, &arguments)?;
+            }
+            _ => {
+                let tiles = extent.rows.div_ceil(16) + extent.items;
+                device.launch(&kernels.attention_simple, [tiles, heads], 128, &arguments)?;
+            }
+        }
+        let way = Way { add: true, ..products.plain() };
+        products.run(
+            &layer.attention_out,
+            way,
+            extent.rows,
+            self.rows(&scratch.y, width),
+            self.rows(&scratch.x, width),
+        )
+    }
+
+    fn convolution(&self, products: &mut Products, layer: &Layer, index: usize) -> Result<()> {
+        let Self { device, kernels, scratch, extent, shape, layout, .. } = self;
+        let width = shape.encoder.width;
+        self.norm(&layer.norm_conv, &scratch.y)?;
+        let wide = self.rows(&scratch.wide, 2 * width);
+        products.run(&layer.pointwise1, products.plain(), extent.rows, self.rows(&scratch.y, width), wide)?;
+        let arguments = [
+            self.items(),
+            self.counts(),
+            self.at(layout.tiles),
+            self.blocks.into(),
+            index.into(),
+            (&scratch.wide).into(),
+            (&layer.depthwise.taps).into(),
+            (&layer.depthwise.bias).into(),
+            (&layer.conv_norm.weight).into(),
+            (&layer.conv_norm.bias).into(),
+            (&scratch.y).into(),
+        ];
+        device.launch(&kernels.convolution, [extent.tiles, 1], shape.convolution_threads(), &arguments)?;
+        let way = Way { add: true, ..products.plain() };
+        products.run(
+            &layer.pointwise2,
+            way,
+            extent.rows,
+            self.rows(&scratch.y, width),
+            self.rows(&scratch.x, width),
+        )
+    }
+
+    /// The encoder's output, in `scratch.y`, through the prompt and the joint's first layer.
+    fn project(&self, products: &mut Products) -> Result<()> {
+        let Self { device, kernels, params, scratch, extent, shape, layout, .. } = self;
+        let width = shape.encoder.width;
+        let mut output = self.rows(&scratch.y, width);
+        if let Some(prompt) = &params.prompt {
+            let hidden = self.rows(&scratch.wide, prompt.inner.outputs);
+            let y = self.rows(&scratch.y, width);
+            products.run(&prompt.inner, products.plain(), extent.rows, y, hidden)?;
+            let arguments = [
+                self.items(),
+                self.counts(),
+                self.at(layout.rows),
+                (&prompt.places).into(),
+                prompt.inner.outputs.into(),
+                (&scratch.wide).into(),
+            ];
+            device.launch(&kernels.prompt, [extent.rows, 1], 256, &arguments)?;
+            output = self.rows(&scratch.x, width);
+            products.run(&prompt.outer, products.plain(), extent.rows, hidden, output)?;
+        }
+        let way = Way { result: Type::F32, ..products.plain() };
+        let encoded = self.rows(&scratch.encoded, shape.joint);
+        products.run(&params.decoder.joint_encoder, way, extent.rows, output, encoded)
+    }
+}
+
+impl Positions {
+    /// Projects the positions of `range` for every layer.
+    pub fn new(
+        device: &Arc<Device>,
+        shape: &Shape,
+        kernels: &Kernels,
+        params: &Params,
+        products: &mut Products,
+        range: Range<i64>,
+    ) -> Result<Self> {
+        let (width, heads) = (shape.encoder.width, shape.encoder.heads);
+        let count = (range.end - range.start) as usize;
+        let padded = super::products::ladder(count);
+        let mut values = sinusoids(range.clone(), width);
+        values.resize(padded * width, 0.0);
+        let embedded = super::params::upload(device, shape.precision, &values)?;
+        let projected = device.buffer(padded * width * 4)?;
+        let (mut table, mut constant) = (Vec::new(), Vec::new());
+        for layer in &params.layers {
+            let way = Way { result: Type::F32, ..products.plain() };
+            products.run(
+                &layer.position,
+                way,
+                count,
+                (embedded.address, width),
+                (projected.address, width),
+            )?;
+            let rows = device.buffer(count * width * shape.size())?;
+            let summands = device.buffer(count * heads * 4)?;
+            let arguments =
+                [(&projected).into(), (&layer.difference).into(), (&rows).into(), (&summands).into()];
+            device.launch(&kernels.position_table, [count, heads], 32, &arguments)?;
+            table.push(rows);
+            constant.push(summands);
+        }
+        device.wait()?;
+        Ok(Self { range, table, constant })
+    }
+}

@@ -1,0 +1,576 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The CUDA backend: audio goes to the card, tokens come back, everything in between stays there.
+//!
+//! The driver, NVRTC and cuBLASLt are opened at run time, so a program with this backend in it runs without them. Streams
+//! with caches are stepped together, whatever their context and wherever they stand; so are windows and whole signals.
+
+mod batch;
+mod decoder;
+mod device;
+mod encoder;
+mod kernels;
+mod library;
+mod params;
+mod pool;
+mod products;
+mod scratch;
+mod shape;
+mod slot;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::backend::geometry::check;
+use crate::backend::{
+    Backend, Decoded, EngineOptions, Limits, Memory, Mode, Peaks, Slot, Step, Timings, Token,
+};
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::model::config::Transducer;
+
+use batch::{Batch, Extent, Layout};
+use device::{Buffer, Device, Graph};
+use encoder::Positions;
+use kernels::Kernels;
+use params::Params;
+use pool::Pool;
+use products::{Products, ladder};
+use scratch::{HEADER, Record, Scratch};
+use shape::Shape;
+use slot::{SlotState, Work};
+
+const NAME: &str = "cuda";
+
+/// Rows of the working memory that a backend begins with.
+const FIRST_ROWS: usize = 16;
+
+/// Most blocks of iterations that are enqueued before the host looks.
+const MOST_ITERATIONS: usize = 16;
+
+/// A model on one card.
+pub struct CudaBackend {
+    device: Arc<Device>,
+    model: Arc<Model>,
+    shape: Shape,
+    kernels: Kernels,
+    params: Params,
+    products: Products,
+    pool: Pool,
+    slots: Vec<Option<Box<SlotState>>>,
+    scratch: Scratch,
+    batch: Batch,
+    /// Of streams with caches.
+    near: Option<Positions>,
+    /// Of signals by themselves, for the longest so far.
+    far: Option<Positions>,
+    /// Decoder state of a fresh stream.
+    start: Buffer,
+    graphs: HashMap<Recording, Graph>,
+    /// What ran once without being recorded: its products are planned.
+    planned: HashSet<Recording>,
+    limit: usize,
+    measuring: bool,
+    timings: Option<Timings>,
+}
+
+/// A part of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Part {
+    Features,
+    Layers,
+    Decode,
+}
+
+/// What a graph was recorded for: the part, the rows of the step and the items of the part.
+type Recording = (Part, usize, usize);
+
+/// A step with its slot's state, taken out of the pool while it runs.
+struct Job {
+    /// Place in the caller's list.
+    index: usize,
+    slot: u32,
+    state: Box<SlotState>,
+    work: Result<Option<Work>, String>,
+    decoded: Decoded,
+}
+
+/// How many cards there are, or why there is none.
+pub fn count() -> Result<usize> {
+    Device::count()
+}
+
+impl CudaBackend {
+    /// Brings `model` to card `index`. Fails, saying what is missing, where there is no such card, NVRTC or cuBLASLt.
+    pub fn new(model: Arc<Model>, options: &EngineOptions, index: usize) -> Result<Self> {
+        let shape = Shape::new(&model.config, options)?;
+        let device = Device::open(index)?;
+        if shape.cache8 && shape.left > 0 && shape.ring_warps(device.shared_memory).is_none() {
+            let reason = "the model's heads or chunks don't go with int8: use full".into();
+            return Err(Error::Option { option: "cache", reason });
+        }
+        let kernels = Kernels::load(&device, &shape)?;
+        let mut products = Products::new(&device, shape.real())?;
+        let mut params = Params::load(&device, &model, &shape)?;
+        let scratch = Scratch::new(&device, &shape, Extent::recorded(FIRST_ROWS), 0)?;
+        let start = decoder::start(&device, &shape, &kernels, &mut params, &mut products, &scratch)?;
+        let near = match shape.left {
+            0 => None,
+            left => {
+                let range = 1 - shape.chunk as i64..(left + shape.chunk) as i64;
+                Some(Positions::new(&device, &shape, &kernels, &params, &mut products, range)?)
+            }
+        };
+        let pool = Pool::new(&device, shape.block_bytes())?;
+        let total = device.memory().map_or(0, |memory| memory.total);
+        Ok(Self {
+            limit: if total >= 32 << 30 { 4_096 } else { 1_024 },
+            device,
+            model,
+            shape,
+            kernels,
+            params,
+            products,
+            pool,
+            slots: Vec::new(),
+            scratch,
+            batch: Batch::default(),
+            near,
+            far: None,
+            start,
+            graphs: HashMap::new(),
+            planned: HashSet::new(),
+            measuring: false,
+            timings: None,
+        })
+    }
+
+    /// Working memory that a full step would take beyond what is there.
+    fn reserve(&self) -> usize {
+        let one_row = self.scratch.bytes() / self.scratch.extent.rows.max(1);
+        (one_row * self.limit).saturating_sub(self.scratch.bytes())
+    }
+
+    /// Runs jobs of one kind, as many at a time as a step should hold.
+    fn run(&mut self, mut jobs: Vec<Job>, rings: bool, results: &mut [Option<Result<Decoded>>]) {
+        let mut rest = &mut jobs[..];
+        while !rest.is_empty() {
+            let mut rows = 0;
+            let fits = |job: &&Job| {
+                rows += job.frames();
+                rows <= self.limit
+            };
+            let count = rest.iter().take_while(fits).count().max(1);
+            let (group, others) = rest.split_at_mut(count);
+            let outcome = self.run_group(group, rings);
+            for job in group {
+                let failed = |e: &Error| failed(e.to_string());
+                let result = outcome.as_ref().map(|()| std::mem::take(&mut job.decoded)).map_err(failed);
+                results[job.index] = Some(result);
+            }
+            rest = others;
+        }
+        for job in jobs {
+            self.slots[job.slot as usize] = Some(job.state);
+        }
+    }
+
+    fn run_group(&mut self, jobs: &mut [Job], rings: bool) -> Result<()> {
+        self.device.bind()?;
+        self.fill(jobs, rings);
+        let exact = self.batch.extent();
+        let recorded = if rings { exact.recording() } else { None };
+        let extent = recorded.unwrap_or(exact);
+        let layout = Layout::new(&extent);
+        let bytes = self.batch.bytes(&layout);
+        self.fit(&extent, bytes)?;
+        if !rings {
+            self.reach(jobs)?;
+        }
+        self.stage(jobs, &layout, bytes);
+        let record = recorded.map(|extent| extent.rows);
+        let marks = self.enqueue(extent, layout, bytes, rings, record)?;
+        // What the card needs is staged: the host can tidy up meanwhile.
+        jobs.par_iter_mut().with_min_len(64).for_each(|job| job.state.advance());
+        self.collect(jobs, extent, layout, rings, record)?;
+        if let Some([start, copied, subsampled, encoded]) = marks {
+            let end = self.device.mark()?;
+            self.device.wait()?;
+            self.timings = Some(Timings {
+                copies: start.until(&copied)?,
+                features: copied.until(&subsampled)?,
+                layers: subsampled.until(&encoded)?,
+                decode: encoded.until(&end)?,
+            });
+        }
+        Ok(())
+    }
+
+    /// Describes the step.
+    fn fill(&mut self, jobs: &[Job], rings: bool) {
+        self.batch.clear();
+        for job in jobs {
+            let Ok(Some(work)) = &job.work else { continue };
+            let state = &job.state;
+            let ring = match (rings, state.mode) {
+                (true, Mode::Cached { context }) => self.shape.encoder.contexts[context][0] as usize,
+                _ => 0,
+            };
+            self.batch.push(
+                job.slot,
+                state.language,
+                ring,
+                state.visibility,
+                work,
+                state.pcm().len(),
+                self.shape.geometry,
+                self.shape.tile,
+            );
+        }
+    }
+
+    /// Makes room for a step of this extent and so many bytes of description and samples.
+    fn fit(&mut self, extent: &Extent, bytes: usize) -> Result<()> {
+        if self.scratch.extent.covers(extent) && self.scratch.input.bytes >= bytes {
+            return Ok(());
+        }
+        self.device.wait()?;
+        self.graphs.clear();
+        let extent = self.scratch.extent.max(extent);
+        let samples =
+            bytes.max(self.scratch.input.bytes).saturating_sub(Layout::new(&extent).pcm).div_ceil(4);
+        // The old memory goes first: both may not fit.
+        self.scratch = Scratch::new(&self.device, &self.shape, Extent::recorded(1), 0)?;
+        self.scratch = Scratch::new(&self.device, &self.shape, extent, samples * 5 / 4)?;
+        Ok(())
+    }
+
+    /// Projects the positions that whole signals need and nobody needed before.
+    fn reach(&mut self, jobs: &[Job]) -> Result<()> {
+        let known = self.far.as_ref().map_or(0..0, |far| far.range.clone());
+        let mut range = known.clone();
+        for job in jobs {
+            let Ok(Some(work)) = &job.work else { continue };
+            let last = work.frames as i64 - 1;
+            let seen = job.state.visibility;
+            // In steps of 64, so that tables grow in few steps.
+            let bound = |frames: i64| (frames.clamp(0, last) as u64).next_multiple_of(64) as i64;
+            range.start = range.start.min(-bound(seen.chunk - 1 + seen.right));
+            range.end = range.end.max(bound(seen.left.saturating_add(seen.chunk - 1)) + 1);
+        }
+        if self.far.is_none() || range != known {
+            self.far = None;
+            let Self { device, shape, kernels, params, products, .. } = self;
+            self.far = Some(Positions::new(device, shape, kernels, params, products, range)?);
+        }
+        Ok(())
+    }
+
+    /// Writes the step's description and samples where the card copies them from.
+    fn stage(&mut self, jobs: &[Job], layout: &Layout, bytes: usize) {
+        let memory = &mut self.scratch.staged.bytes_mut()[..bytes];
+        self.batch.write(layout, memory);
+        let mut rest = &mut memory[layout.pcm..];
+        let mut copies = Vec::new();
+        for job in jobs.iter().filter(|job| job.frames() > 0) {
+            let samples: &[u8] = bytemuck::cast_slice(job.state.pcm());
+            let (to, others) = rest.split_at_mut(samples.len());
+            copies.push((to, samples));
+            rest = others;
+        }
+        copies.into_par_iter().with_min_len(64).for_each(|(to, samples)| to.copy_from_slice(samples));
+    }
+
+    /// Enqueues the step up to its first decisions; the marks are before and after the copy and each part.
+    fn enqueue(
+        &mut self,
+        extent: Extent,
+        layout: Layout,
+        bytes: usize,
+        rings: bool,
+        record: Option<usize>,
+    ) -> Result<Option<[device::Mark; 4]>> {
+        let measuring = self.measuring;
+        let mark = |device: &Device| measuring.then(|| device.mark()).transpose();
+        let blocks = (self.batch.most_decoded + 3).div_ceil(decoder::ITERATIONS).clamp(1, MOST_ITERATIONS);
+        let items = record.map_or(extent.items, |_| ladder(self.batch.items.len()));
+        let start = mark(&self.device)?;
+        self.device.send(&self.scratch.staged, bytes, self.scratch.input.address)?;
+        let copied = mark(&self.device)?;
+        self.part(Part::Features, extent, layout, rings, record)?;
+        let subsampled = mark(&self.device)?;
+        self.part(Part::Layers, extent, layout, rings, record)?;
+        let encoded = mark(&self.device)?;
+        for _ in 0..blocks {
+            self.part(Part::Decode, Extent { items, ..extent }, layout, rings, record)?;
+        }
+        Ok(match (start, copied, subsampled, encoded) {
+            (Some(start), Some(copied), Some(subsampled), Some(encoded)) => {
+                Some([start, copied, subsampled, encoded])
+            }
+            _ => None,
+        })
+    }
+
+    /// Enqueues one part, as a recording if there is one for so many rows.
+    fn part(
+        &mut self,
+        part: Part,
+        extent: Extent,
+        layout: Layout,
+        rings: bool,
+        record: Option<usize>,
+    ) -> Result<()> {
+        let Self { device, shape, kernels, params, products, scratch, graphs, planned, start, .. } = self;
+        let step = encoder::Step {
+            device,
+            shape,
+            kernels,
+            params,
+            scratch,
+            extent,
+            layout,
+            blocks: self.pool.table(),
+            rings,
+        };
+        let positions = if rings { &self.near } else { &self.far };
+        let normalize = self.model.config.features.normalize;
+        let mut enqueue = || match (part, positions) {
+            (Part::Features, _) => step.enqueue_features(products, normalize),
+            (Part::Layers, Some(positions)) => {
+                step.enqueue_layers(products, positions)?;
+                step.enqueue_decode_begin(start)
+            }
+            (Part::Layers, None) => Err(failed("the positions of a step are missing".into())),
+            (Part::Decode, _) => step.enqueue_decode(products),
+        };
+        let Some(rows) = record else { return enqueue() };
+        let recording = (part, rows, extent.items);
+        if let Some(graph) = graphs.get(&recording) {
+            return graph.launch();
+        }
+        if planned.insert(recording) {
+            return enqueue();
+        }
+        let graph = device.capture(enqueue)?;
+        graph.launch()?;
+        graphs.insert(recording, graph);
+        Ok(())
+    }
+
+    /// Waits for the tokens, and decodes on for streams that need more iterations.
+    fn collect(
+        &mut self,
+        jobs: &mut [Job],
+        extent: Extent,
+        layout: Layout,
+        rings: bool,
+        record: Option<usize>,
+    ) -> Result<()> {
+        let items = record.map_or(extent.items, |_| ladder(self.batch.items.len()));
+        let decode = Extent { items, ..extent };
+        // Items are the jobs that have work, in their order.
+        let mut working: Vec<&mut Job> = jobs.iter_mut().filter(|job| job.frames() > 0).collect();
+        loop {
+            let Self { device, shape, kernels, params, scratch, .. } = self;
+            let blocks = self.pool.table();
+            let step = encoder::Step {
+                device,
+                shape,
+                kernels,
+                params,
+                scratch,
+                extent: decode,
+                layout,
+                blocks,
+                rings,
+            };
+            step.enqueue_decode_end()?;
+            let Scratch { results, fetched, capacity, .. } = &mut self.scratch;
+            let likely = (2 * items + 64).min(*capacity);
+            let size = size_of::<Record>();
+            self.device.fetch(results.address, fetched, HEADER + likely * size)?;
+            let [tokens, active]: [i32; 2] = bytemuck::pod_read_unaligned(&fetched.bytes()[..8]);
+            let tokens = (tokens.max(0) as usize).min(*capacity);
+            if tokens > likely {
+                self.device.fetch(results.address, fetched, HEADER + tokens * size)?;
+            }
+            for record in fetched.bytes()[HEADER..HEADER + tokens * size].chunks_exact(size) {
+                let record: Record = bytemuck::pod_read_unaligned(record);
+                if let Some(job) = working.get_mut(record.item as usize) {
+                    job.decoded.tokens.push(token(&record, job.state.decoded, &self.shape));
+                }
+            }
+            if active <= 0 {
+                break;
+            }
+            // Those read make room.
+            self.device.clear(results.address, size_of::<i32>())?;
+            for _ in 0..if rings { 1 } else { MOST_ITERATIONS } {
+                self.part(Part::Decode, decode, layout, rings, record)?;
+            }
+        }
+        for job in working {
+            let Ok(Some(work)) = &job.work else { continue };
+            job.decoded.frames = work.decode.len();
+            job.state.decoded += work.decode.len() as u64;
+        }
+        Ok(())
+    }
+}
+
+impl Job {
+    /// Encoder frames of its step.
+    fn frames(&self) -> usize {
+        self.work.as_ref().ok().and_then(Option::as_ref).map_or(0, |work| work.frames)
+    }
+}
+
+/// What a record says, after `before` frames.
+fn token(record: &Record, before: u64, shape: &Shape) -> Token {
+    Token {
+        id: record.id as u32,
+        frame: before + record.frame as u64,
+        duration: (!shape.durations.is_empty()).then_some(record.duration as u32),
+        log_prob: record.log_prob,
+        confidence: record.confidence,
+        margin: record.margin,
+        duration_margin: record.duration_margin,
+    }
+}
+
+impl Backend for CudaBackend {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn device(&self) -> String {
+        self.device.describe()
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { streams: self.limit, frames: self.limit }
+    }
+
+    fn open(&mut self, mode: Mode, language: usize) -> Result<Slot> {
+        check(&self.model.config, mode, NAME)?;
+        self.device.bind()?;
+        let slot = self.pool.take(self.reserve())?;
+        let index = slot as usize;
+        if self.slots.len() <= index {
+            self.slots.resize_with(index + 1, || None);
+        }
+        self.slots[index] = Some(Box::new(SlotState::new(&self.model.config, mode, language)));
+        Ok(Slot(slot))
+    }
+
+    fn close(&mut self, slot: Slot) {
+        if self.slots.get_mut(slot.0 as usize).and_then(Option::take).is_some() {
+            self.pool.give(slot.0);
+        }
+    }
+
+    fn reset(&mut self, slot: Slot) {
+        if let Some(Some(state)) = self.slots.get_mut(slot.0 as usize) {
+            **state = SlotState::new(&self.model.config, state.mode, state.language);
+        }
+    }
+
+    fn step(&mut self, steps: &[Step<'_>]) -> Vec<Result<Decoded>> {
+        let mut results: Vec<Option<Result<Decoded>>> = steps.iter().map(|_| None).collect();
+        let mut jobs: Vec<Job> = Vec::with_capacity(steps.len());
+        for (index, step) in steps.iter().enumerate() {
+            if let Some(state) = self.slots.get_mut(step.slot.0 as usize).and_then(Option::take) {
+                jobs.push(Job {
+                    index,
+                    slot: step.slot.0,
+                    state,
+                    work: Ok(None),
+                    decoded: Decoded::default(),
+                });
+            }
+        }
+        let geometry = self.shape.geometry;
+        let prepare = |job: &mut Job| job.work = job.state.prepare(geometry, &steps[job.index]);
+        jobs.par_iter_mut().with_min_len(64).for_each(prepare);
+        let (mut near, mut far) = (Vec::new(), Vec::new());
+        for mut job in jobs {
+            match (&mut job.work, job.state.mode) {
+                (Ok(Some(_)), Mode::Cached { .. }) => near.push(job),
+                (Ok(Some(_)), _) => far.push(job),
+                (work, _) => {
+                    let result = std::mem::replace(work, Ok(None));
+                    results[job.index] = Some(result.map(|_| Decoded::default()).map_err(failed));
+                    self.slots[job.slot as usize] = Some(job.state);
+                }
+            }
+        }
+        self.run(near, true, &mut results);
+        self.run(far, false, &mut results);
+        let missing = |slot: Slot| Err(failed(format!("slot {} is not open or stepped twice", slot.0)));
+        let step = |(result, step): (Option<_>, &Step<'_>)| result.unwrap_or_else(|| missing(step.slot));
+        results.into_iter().zip(steps).map(step).collect()
+    }
+
+    fn slot_bytes(&self, mode: Mode) -> usize {
+        let samples = match mode {
+            Mode::Buffered { window, .. } => window.samples(),
+            Mode::Cached { .. } | Mode::Offline { .. } => 0,
+        };
+        self.shape.slot_bytes() + samples * size_of::<f32>()
+    }
+
+    fn memory(&self) -> Option<Memory> {
+        self.device.bind().ok()?;
+        self.device.memory()
+    }
+
+    fn measure(&mut self, on: bool) {
+        self.measuring = on;
+        self.timings = None;
+    }
+
+    fn timings(&self) -> Option<Timings> {
+        self.timings
+    }
+
+    fn peaks(&mut self) -> Result<Option<Peaks>> {
+        self.device.bind()?;
+        peaks(&self.device, &mut self.products, &self.shape).map(Some)
+    }
+}
+
+/// Times a large product and a large copy.
+fn peaks(device: &Arc<Device>, products: &mut Products, shape: &Shape) -> Result<Peaks> {
+    const SIDE: usize = 8_192;
+    const TIMES: usize = 10;
+    let noise = |seed: u64| {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let values: Vec<f32> = (0..SIDE * SIDE).map(|_| random.f32() - 0.5).collect();
+        params::upload(device, shape.precision, &values)
+    };
+    let (x, y) = (noise(1)?, device.buffer(SIDE * SIDE * shape.size())?);
+    let matrix = products::Matrix { weight: noise(2)?, bias: None, outputs: SIDE, inputs: SIDE };
+    let mut time = |work: &mut dyn FnMut(&mut Products) -> Result<()>| {
+        work(products)?;
+        let start = device.mark()?;
+        for _ in 0..TIMES {
+            work(products)?;
+        }
+        let end = device.mark()?;
+        device.wait()?;
+        Ok::<f64, Error>(start.until(&end)? / TIMES as f64)
+    };
+    let product = time(&mut |products: &mut Products| {
+        products.run(&matrix, products.plain(), SIDE, (x.address, SIDE), (y.address, SIDE))
+    })?;
+    let copy = time(&mut |_| device.copy(x.address, y.address, y.bytes))?;
+    Ok(Peaks { operations: 2.0 * (SIDE as f64).powi(3) / product, bytes: 2.0 * y.bytes as f64 / copy })
+}
+
+fn failed(reason: String) -> Error {
+    Error::Backend { backend: NAME, reason }
+}

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Working memory of a step on the card: allocated once for the largest step so far, nothing outlasts a step.
+
+use std::sync::Arc;
+
+use super::batch::{Extent, Layout};
+use super::device::{Buffer, Device, Pinned};
+use super::products::ladder;
+use super::shape::Shape;
+use crate::error::Result;
+
+/// `Token` of `decode.cu`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct Record {
+    pub item: i32,
+    pub id: i32,
+    pub frame: i32,
+    pub duration: i32,
+    pub log_prob: f32,
+    pub confidence: f32,
+    pub margin: f32,
+    pub duration_margin: f32,
+}
+
+/// Bytes of `Results` before the records.
+pub const HEADER: usize = 16;
+/// Bytes of `Cursor`.
+const CURSOR: usize = 20;
+
+/// The buffers, by what they hold; sizes are of the extent rounded up to rungs.
+pub struct Scratch {
+    /// What it is large enough for.
+    pub extent: Extent,
+    /// Bytes of a step's description and samples.
+    pub input: Buffer,
+    /// Log-mel frames `[frames][bins]`, single precision.
+    pub mel: Buffer,
+    /// Subsampling after its depthwise and pointwise parts, of the second and the third level.
+    pub second: [Buffer; 2],
+    pub third: [Buffer; 2],
+    /// The residual stream, what a norm makes of it, and two wider ones.
+    pub x: Buffer,
+    pub y: Buffer,
+    pub wide: Buffer,
+    pub qkv: Buffer,
+    /// Encoder output as the joint wants it, `[rows][joint]`, single precision.
+    pub encoded: Buffer,
+    /// `[items][joint]`.
+    pub joint: Buffer,
+    /// Single precision: `[items][logits]`, `[items][4 * predictor]`, `[items][layers * predictor]`, `[items][joint]` twice.
+    pub logits: Buffer,
+    pub gates: Buffer,
+    pub cell: Buffer,
+    pub predicted: Buffer,
+    pub fresh: Buffer,
+    /// `[items][layers * predictor]`.
+    pub hidden: Buffer,
+    pub cursors: Buffer,
+    /// Header and records.
+    pub results: Buffer,
+    /// Records that fit.
+    pub capacity: usize,
+    /// The host's ends of `input` and `results`.
+    pub staged: Pinned,
+    pub fetched: Pinned,
+}
+
+impl Scratch {
+    /// For steps of up to this extent with up to `samples` samples.
+    pub fn new(device: &Arc<Device>, shape: &Shape, extent: Extent, samples: usize) -> Result<Self> {
+        let (rows, items) = (ladder(extent.rows), ladder(extent.items));
+        let (size, width) = (shape.size(), shape.encoder.width);
+        let [_, bins2, bins3] = shape.levels();
+        let channels = shape.geometry.channels;
+        let second = ladder(extent.positions * bins2) * channels * size;
+        let third = ladder(rows * bins3) * channels * size;
+        let wide = shape.encoder.ff_width.max(2 * width);
+        let states = items * shape.predictor_layers * shape.predictor;
+        let input = Layout::new(&extent).pcm + samples * 4;
+        // A few tokens for each frame; an item that finds no room waits until the host has read the others.
+        let capacity = 4 * extent.rows.max(extent.items) + 64;
+        let results = HEADER + capacity * size_of::<Record>();
+        let buffer = |bytes: usize| device.zeros(bytes);
+        Ok(Self {
+            extent,
+            input: buffer(input)?,
+            mel: buffer(extent.frames * shape.bins * 4)?,
+            second: [buffer(second)?, buffer(second)?],
+            third: [buffer(third)?, buffer(third)?],
+            x: buffer(rows * width * size)?,
+            y: buffer(rows * width * size)?,
+            wide: buffer(rows * wide * size)?,
+            qkv: buffer(rows * 3 * width * size)?,
+            encoded: buffer(rows * shape.joint * 4)?,
+            joint: buffer(items * shape.joint * size)?,
+            logits: buffer(items * shape.logits() * 4)?,
+            gates: buffer(items * 4 * shape.predictor * 4)?,
+            cell: buffer(states * 4)?,
+            predicted: buffer(items * shape.joint * 4)?,
+            fresh: buffer(items * shape.joint * 4)?,
+            hidden: buffer(states * size)?,
+            cursors: buffer(items * CURSOR)?,
+            results: buffer(results)?,
+            capacity,
+            staged: device.pinned(input)?,
+            fetched: device.pinned(results)?,
+        })
+    }
+
+    /// Bytes on the card.
+    pub fn bytes(&self) -> usize {
+        let Self { second: [s1, s2], third: [t1, t2], .. } = self;
+        let all = [
+            &self.input,
+            &self.mel,
+            s1,
+            s2,
+            t1,
+            t2,
+            &self.x,
+            &self.y,
+            &self.wide,
+            &self.qkv,
+            &self.encoded,
+            &self.joint,
+            &self.logits,
+            &self.gates,
+            &self.cell,
+            &self.predicted,
+            &self.fresh,
+            &self.hidden,
+            &self.cursors,
+            &self.results,
+        ];
+        all.iter().map(|buffer| buffer.bytes).sum()
+    }
+}
