@@ -8,16 +8,21 @@
 //   PER              neighbouring channels that a thread of `convolution` takes
 
 #define EPSILON 1e-5f
-#define SHARE (WIDTH / 32)
+// Values of a row that a lane holds, and whether that makes up whole rows: it does for every published model.
+#define SHARE ((WIDTH + 31) / 32)
+#define EVEN (WIDTH % (32 * LANE) == 0)
 
 // Rows of `WIDTH` values, one a warp; a lane holds LANE neighbours of every 32 * LANE.
 struct Row {
     float values[SHARE];
 
+    static __device__ __forceinline__ bool inside(int i, int lane) { return EVEN || (i * 32 + lane) * LANE < WIDTH; }
+
     __device__ __forceinline__ void read(const real* from, int lane) {
 #pragma unroll
         for (int i = 0; i < SHARE / LANE; i++) {
-            Pack<LANE> pack = load<LANE>(from + (i * 32 + lane) * LANE);
+            Pack<LANE> pack = {};
+            if (inside(i, lane)) pack = load<LANE>(from + (i * 32 + lane) * LANE);
 #pragma unroll
             for (int j = 0; j < LANE; j++) values[i * LANE + j] = widen(pack.values[j]);
         }
@@ -29,7 +34,7 @@ struct Row {
             Pack<LANE> pack;
 #pragma unroll
             for (int j = 0; j < LANE; j++) pack.values[j] = narrow(values[i * LANE + j]);
-            store<LANE>(to + (i * 32 + lane) * LANE, pack);
+            if (inside(i, lane)) store<LANE>(to + (i * 32 + lane) * LANE, pack);
         }
     }
 
@@ -40,10 +45,13 @@ struct Row {
         float mean = sum_of_warp(sum) / WIDTH;
         float square = 0.0f;
 #pragma unroll
-        for (int i = 0; i < SHARE; i++) square += (values[i] - mean) * (values[i] - mean);
+        for (int i = 0; i < SHARE; i++) {
+            if (inside(i / LANE, lane)) square += (values[i] - mean) * (values[i] - mean);
+        }
         float scale = rsqrtf(sum_of_warp(square) / WIDTH + EPSILON);
 #pragma unroll
         for (int i = 0; i < SHARE / LANE; i++) {
+            if (!inside(i, lane)) continue;
             Floats<LANE> w = load_floats<LANE>(weight + (i * 32 + lane) * LANE);
             Floats<LANE> b = load_floats<LANE>(bias + (i * 32 + lane) * LANE);
 #pragma unroll
@@ -118,7 +126,7 @@ __device__ __forceinline__ void gated(const real* in, u64 at, int channel, float
 // Gated linear unit, depthwise convolution with what the slot kept before and zeros after, norm and SiLU; then keeps the
 // last TAIL inputs. A block computes a tile of one item over the whole width, a thread PER channels. `in`
 // [rows][2 * WIDTH], `taps` [TAPS][WIDTH], `out` [rows][WIDTH].
-extern "C" __global__ void __launch_bounds__(WIDTH / PER) convolution(
+extern "C" __global__ void __launch_bounds__((WIDTH / PER + 31) / 32 * 32) convolution(
     const Item* items, const Counts* counts, const Place* tiles, const u64* blocks, int layer, const real* in,
     const float* taps, const float* bias, const float* norm_weight, const float* norm_bias, real* out
 ) {
@@ -127,6 +135,9 @@ extern "C" __global__ void __launch_bounds__(WIDTH / PER) convolution(
     Place tile = tiles[blockIdx.x];
     const Item& item = items[tile.item];
     int channel = threadIdx.x * PER;
+    // Threads beyond the width compute its last channels again and keep nothing.
+    bool surplus = channel >= WIDTH;
+    if (surplus) channel = WIDTH - PER;
     real* tail = tail_of(blocks, item.slot, layer);
     float weights[TAPS][PER], window[TAPS][PER], start[PER];
 #pragma unroll
@@ -173,11 +184,11 @@ extern "C" __global__ void __launch_bounds__(WIDTH / PER) convolution(
 #if CONV_NORM
         float part = 0.0f;
 #pragma unroll
-        for (int j = 0; j < PER; j++) part += sum[j];
+        for (int j = 0; j < PER; j++) part += surplus ? 0.0f : sum[j];
         float mean = sum_of_block(part, sums) / WIDTH;
         part = 0.0f;
 #pragma unroll
-        for (int j = 0; j < PER; j++) part += (sum[j] - mean) * (sum[j] - mean);
+        for (int j = 0; j < PER; j++) part += surplus ? 0.0f : (sum[j] - mean) * (sum[j] - mean);
         float scale = rsqrtf(sum_of_block(part, sums) / WIDTH + EPSILON);
 #pragma unroll
         for (int j = 0; j < PER; j++) {
@@ -187,7 +198,7 @@ extern "C" __global__ void __launch_bounds__(WIDTH / PER) convolution(
         Pack<PER> pack;
 #pragma unroll
         for (int j = 0; j < PER; j++) pack.values[j] = narrow(sum[j] * sigmoid(sum[j]));
-        store<PER>(out + (u64)(item.row + row) * WIDTH + channel, pack);
+        if (!surplus) store<PER>(out + (u64)(item.row + row) * WIDTH + channel, pack);
     }
 #if TAIL > 0
     // A slot's step is one tile, so nobody else reads its tail.
@@ -198,7 +209,7 @@ extern "C" __global__ void __launch_bounds__(WIDTH / PER) convolution(
         Pack<PER> pack;
 #pragma unroll
         for (int j = 0; j < PER; j++) pack.values[j] = narrow(value[j]);
-        store<PER>(tail + ((item.first + i) % TAIL) * WIDTH + channel, pack);
+        if (!surplus) store<PER>(tail + ((item.first + i) % TAIL) * WIDTH + channel, pack);
     }
 #endif
 }

@@ -217,10 +217,11 @@ impl Conformance {
 
     pub fn windows_equal_nemos_buffered_script_chunk_by_chunk(&self) {
         let pcm = audio();
-        let mut fixture = Fixture::load("fullatt");
         let mut compared = 0;
-        assert_eq!(fixture.golden.windows.len(), 5);
-        for (name, expected) in std::mem::take(&mut fixture.golden.windows) {
+        let windows = Fixture::load("fullatt").golden.windows;
+        assert_eq!(windows.len(), 5);
+        for (name, expected) in windows {
+            let mut fixture = Fixture::load("fullatt");
             let (sizes, masked) = match name.strip_suffix("-masked") {
                 Some(sizes) => (sizes, true),
                 None => (name.as_str(), false),

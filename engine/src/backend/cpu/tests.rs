@@ -7,9 +7,7 @@ mod words;
 use serde::Deserialize;
 
 use super::*;
-use crate::backend::conformance::{
-    Conformance, Fixture, Transcript, assert_close, assert_tokens, audio, chunks, data,
-};
+use crate::backend::conformance::{Conformance, Fixture, assert_close, audio, chunks, data, tokens};
 use crate::backend::{Token, Window, chunk_samples};
 use crate::features::{HOP, LogMelState, normalize_per_feature};
 

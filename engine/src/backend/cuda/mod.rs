@@ -30,7 +30,6 @@ use crate::backend::{
 };
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::model::config::Transducer;
 
 use batch::{Batch, Extent, Layout};
 use device::{Buffer, Device, Graph};

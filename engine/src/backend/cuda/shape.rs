@@ -12,6 +12,9 @@ use super::library::Type;
 /// Slots of a block: memory is taken in pieces of this many streams.
 pub const SLOTS: usize = 32;
 
+/// Largest width whose rows a warp holds in its registers.
+const MOST_WIDTH: usize = 4_096;
+
 /// Everything that the kernels are compiled for.
 #[derive(Clone, Debug)]
 pub struct Shape {
@@ -66,9 +69,8 @@ impl Shape {
             |lane: &usize| (width / 32).is_multiple_of(*lane) && encoder.ff_width.is_multiple_of(*lane);
         let lane = [8, 4, 2].into_iter().filter(|&lane| lane <= most).find(divides).unwrap_or(1);
         let per = match width {
-            _ if width >= 1_024 && width.is_multiple_of(128) => 4,
-            _ if width.is_multiple_of(64) => 2,
-            _ => 1,
+            _ if width >= 1_024 && width.is_multiple_of(4) => 4,
+            _ => 2,
         };
         Ok(Self {
             precision: options.precision,
@@ -170,7 +172,7 @@ impl Shape {
 
     /// Threads of a block of `convolution`.
     pub fn convolution_threads(&self) -> usize {
-        self.encoder.width / self.per
+        (self.encoder.width / self.per).next_multiple_of(32)
     }
 
     /// Whether attention runs on tensor cores.

@@ -8,7 +8,7 @@ use std::path::Path;
 use half::{bf16, f16};
 
 use super::*;
-use crate::backend::conformance::{Conformance, Fixture, audio, chunks};
+use crate::backend::conformance::{Conformance, Fixture, chunks};
 use crate::backend::cpu::CpuBackend;
 use crate::backend::{BackendChoice, CachePrecision, Precision};
 
