@@ -8,6 +8,7 @@ mod convert;
 mod failure;
 mod formats;
 mod info;
+mod picture;
 mod resample;
 mod streaming;
 mod synth;

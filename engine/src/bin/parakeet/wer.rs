@@ -17,6 +17,7 @@ use parakeet_engine::{Engine, EngineOptions, StreamOptions};
 
 use crate::audio;
 use crate::failure::Failure;
+use crate::picture;
 use crate::streaming::{StreamArgs, Way};
 use crate::transcribe::default_model;
 use listen::Heard;
@@ -52,21 +53,13 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     /// Also draw errors per file and word latency into this SVG file
-    #[arg(long, value_name = "FILE.svg", value_parser = picture)]
+    #[arg(long, value_name = "FILE.svg", value_parser = picture::path)]
     plot: Option<PathBuf>,
 }
 
 fn decibels(text: &str) -> Result<f64, String> {
     let value: f64 = text.parse().map_err(|_| "expected a number of decibels".to_owned())?;
     if (-100.0..=100.0).contains(&value) { Ok(value) } else { Err("expected -100 to 100 decibels".into()) }
-}
-
-fn picture(text: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(text);
-    match path.extension() {
-        Some(extension) if extension.eq_ignore_ascii_case("svg") => Ok(path),
-        _ => Err("expected a name that ends in .svg".into()),
-    }
 }
 
 /// Measures and prints.
