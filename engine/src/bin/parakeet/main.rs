@@ -5,6 +5,7 @@ mod audio;
 mod bench;
 mod captions;
 mod convert;
+mod engine_args;
 mod failure;
 mod formats;
 mod info;

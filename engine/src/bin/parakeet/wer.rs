@@ -16,6 +16,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use parakeet_engine::{Engine, EngineOptions, StreamOptions};
 
 use crate::audio;
+use crate::engine_args::EngineArgs;
 use crate::failure::Failure;
 use crate::picture;
 use crate::streaming::{StreamArgs, Way};
@@ -42,6 +43,8 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
     #[command(flatten)]
+    engine: EngineArgs,
+    #[command(flatten)]
     streaming: StreamArgs,
     /// Threads that compute, 0 for all cores
     #[arg(long, default_value_t = 1)]
@@ -66,7 +69,7 @@ fn decibels(text: &str) -> Result<f64, String> {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let utterances = manifest::read(&args.manifest)?;
     let dir = args.model.clone().map_or_else(default_model, Ok)?;
-    let engine = Engine::open(&dir, &EngineOptions { threads: args.threads, ..Default::default() })?;
+    let engine = Engine::open(&dir, &EngineOptions { threads: args.threads, ..args.engine.options()? })?;
     let way = Way::new(args.streaming.options()?, engine.config())?;
     // What the machine lacks for it is wrong for every file.
     drop(engine.stream(&way.options)?);
