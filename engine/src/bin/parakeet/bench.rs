@@ -96,7 +96,7 @@ struct Report {
     model: String,
     threads: usize,
     load_seconds: f64,
-    weights_bytes: usize,
+    weights_bytes: u64,
     #[serde(flatten)]
     measured: Measured,
 }
@@ -121,7 +121,7 @@ pub struct Rates {
 }
 
 /// Of a distribution; all 0 if it is empty.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 pub struct Percentiles {
     /// Median.
     pub p50: f64,
@@ -163,7 +163,13 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             pcm: &speech,
         };
         let (load_seconds, seen) = steps::measure(&plan, started)?;
-        return finish(args, &model.config.name, load_seconds, model.weights.bytes(), Measured::Steps(seen));
+        return finish(
+            args,
+            &model.config.name,
+            load_seconds,
+            model.weights.bytes() as u64,
+            Measured::Steps(seen),
+        );
     }
 
     let engine = Engine::open(&dir, &options)?;
@@ -193,7 +199,7 @@ fn finish(
     args: &Args,
     model: &str,
     load_seconds: f64,
-    weights_bytes: usize,
+    weights_bytes: u64,
     measured: Measured,
 ) -> Result<(), Failure> {
     let report = Report { model: model.into(), threads: args.threads, load_seconds, weights_bytes, measured };

@@ -15,12 +15,8 @@ pub const INK: RGBColor = RGBColor(40, 40, 40);
 /// Of the mesh.
 pub const FAINT: RGBColor = RGBColor(222, 222, 222);
 /// Of data: some that people who see few colours tell apart.
-pub const COLORS: [RGBColor; 4] = [
-    RGBColor(68, 119, 170),
-    RGBColor(204, 102, 119),
-    RGBColor(221, 204, 119),
-    RGBColor(17, 119, 51),
-];
+pub const COLORS: [RGBColor; 4] =
+    [RGBColor(68, 119, 170), RGBColor(204, 102, 119), RGBColor(221, 204, 119), RGBColor(17, 119, 51)];
 
 /// Part of a picture.
 pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;

@@ -41,7 +41,7 @@ pub fn measure(
     engine: &Arc<Engine>,
     ways: &[Way],
     pcm: &[f32],
-    weights_bytes: usize,
+    weights_bytes: u64,
 ) -> Result<Costs, Failure> {
     let read_seconds = read(weights_bytes);
     let cost = |way: &Way| {
@@ -63,8 +63,8 @@ pub fn measure(
 }
 
 /// Seconds to read this many bytes from memory, median of nine.
-fn read(bytes: usize) -> f64 {
-    let memory: Vec<u64> = (0..bytes as u64 / 8).collect();
+fn read(bytes: u64) -> f64 {
+    let memory: Vec<u64> = (0..bytes / 8).collect();
     let mut seconds: Vec<f64> = (0..9)
         .map(|_| {
             let started = Instant::now();

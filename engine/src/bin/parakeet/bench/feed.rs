@@ -125,7 +125,8 @@ mod tests {
         let mut seen = Vec::new();
         in_order(&times, piece, |due, index, number| seen.push((due, index, number)));
         assert!(seen.is_sorted_by_key(|(due, ..)| *due), "{seen:?}");
-        let of = |wanted| seen.iter().filter(|(_, index, _)| *index == wanted).map(|(due, _, n)| (*due, *n));
+        let of =
+            |wanted| seen.iter().filter(move |(_, index, _)| *index == wanted).map(|(due, _, n)| (*due, *n));
         assert_eq!(of(0).collect::<Vec<_>>(), [(ms(55), 0), (ms(75), 1), (ms(95), 2)]);
         assert_eq!(of(3).collect::<Vec<_>>(), [(ms(70), 0), (ms(90), 1)]);
         assert_eq!(seen.len(), 18);

@@ -92,7 +92,7 @@ pub struct Trial {
 }
 
 /// Figures of the time in which all streams ran.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 pub struct Seen {
     pub device: String,
     pub steps: u64,
@@ -170,8 +170,9 @@ impl Trial {
         let Self { streams, reasons, seen, .. } = self;
         let verdict = if reasons.is_empty() { "keep up".into() } else { reasons.join(", ") };
         let figures = seen.as_ref().map_or_else(String::new, |seen| {
-            let [p50, p95, most] = [seen.latency_seconds.p50, seen.latency_seconds.p95, seen.latency_seconds.most]
-                .map(|seconds| seconds * 1e3);
+            let [p50, p95, most] =
+                [seen.latency_seconds.p50, seen.latency_seconds.p95, seen.latency_seconds.most]
+                    .map(|seconds| seconds * 1e3);
             format!(" (latency in ms: p50 {p50:.1}, p95 {p95:.1}, most {most:.1})")
         });
         format!("{streams} streams: {verdict}{figures}")
@@ -228,22 +229,23 @@ impl Script {
 }
 
 /// A stream's text as far as it came, compared with the script.
-struct Check<'a> {
-    source: &'a Source,
+#[derive(Default)]
+struct Check {
     /// Words of the script that came.
     right: usize,
     different: bool,
     done: bool,
 }
 
-impl Check<'_> {
+impl Check {
     /// What the stream's end alone brings out says nothing; `samples` is where that is.
     fn take(&mut self, event: Event, script: &Script, samples: u64) -> Result<bool, Failure> {
         match event {
             Event::Word(word) => {
                 if word.heard < samples {
                     let expected = script.0.get(self.right);
-                    self.different |= expected.is_none_or(|(text, heard)| (text, *heard) != (&word.text, word.heard));
+                    self.different |=
+                        expected.is_none_or(|(text, heard)| (text, *heard) != (&word.text, word.heard));
                     self.right += 1;
                 }
                 return Ok(true);
@@ -269,18 +271,17 @@ struct Read {
 
 /// Takes the events of all `sources` until each has ended.
 fn watch(sources: &[&Source], script: &Script, piece: Duration) -> Result<Read, Failure> {
-    let check = |source| Check { source, right: 0, different: false, done: false };
-    let mut open: Vec<Check<'_>> = sources.iter().copied().map(check).collect();
+    let mut open: Vec<(&Source, Check)> = sources.iter().map(|source| (*source, Check::default())).collect();
     let mut read = Read::default();
     while !open.is_empty() {
-        for check in &mut open {
-            let samples = check.source.times.samples(piece) as u64;
-            while let Some(event) = check.source.stream.try_next() {
+        for (source, check) in &mut open {
+            let samples = source.times.samples(piece) as u64;
+            while let Some(event) = source.stream.try_next() {
                 read.words += u64::from(check.take(event, script, samples)?);
             }
         }
-        read.different += open.iter().filter(|check| check.done && check.different).count();
-        open.retain(|check| !check.done);
+        read.different += open.iter().filter(|(_, check)| check.done && check.different).count();
+        open.retain(|(_, check)| !check.done);
         thread::sleep(LOOK);
     }
     Ok(read)
@@ -320,8 +321,7 @@ fn run(
                 })
             })
             .collect();
-        let readers: Vec<_> =
-            parts.iter().map(|part| scope.spawn(|| watch(part, script, piece))).collect();
+        let readers: Vec<_> = parts.iter().map(|part| scope.spawn(|| watch(part, script, piece))).collect();
         thread::sleep((begin + spread).saturating_duration_since(Instant::now()));
         engine.reset_statistics();
         thread::sleep((begin + end).saturating_duration_since(Instant::now()));
@@ -388,4 +388,56 @@ fn reasons(seen: &Seen, chunk_seconds: f64) -> Vec<String> {
         reasons.push(format!("{share:.1} % of the audio was handed over late"));
     }
     reasons
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parakeet_engine::Word;
+
+    #[test]
+    fn each_rule_is_a_reason_of_its_own() {
+        let good = || Seen { chunks: 1_000, late_share: LATE, different: 0, ..Seen::default() };
+        assert_eq!(reasons(&good(), 0.08), Vec::<String>::new());
+        let cases: [(fn(&mut Seen), &str); 6] = [
+            (|seen| seen.chunks = 0, "no chunk"),
+            (|seen| seen.late_share = 0.0011, "0.11 % of the chunks waited longer than 80 ms"),
+            (|seen| seen.latency_seconds.p95 = 1.01, "p95 of the latency is 1.01 s"),
+            (|seen| seen.dropped_seconds = 0.1, "0.1 s of audio were dropped"),
+            (|seen| seen.different = 1, "1 streams say something else"),
+            (|seen| seen.source_late_share = 0.02, "2.0 % of the audio was handed over late"),
+        ];
+        for (spoil, expected) in cases {
+            let mut seen = good();
+            spoil(&mut seen);
+            let reasons = reasons(&seen, 0.08);
+            assert!(reasons.len() == 1 && reasons[0].contains(expected), "{reasons:?}");
+        }
+    }
+
+    /// Whether a stream of 1,000 samples that gives out these words, each with the end of its chunk, differs from one
+    /// that says "a" after 400, "b" after 800, "c" after 1,200 and "d" at its end.
+    fn differs(words: &[(&str, u64)]) -> bool {
+        let script = [("a", 400), ("b", 800), ("c", 1_200), ("d", 2_000)];
+        let script = Script(script.map(|(text, heard)| (text.to_owned(), heard)).to_vec());
+        let mut check = Check::default();
+        for &(text, heard) in words {
+            let text = text.to_owned();
+            let (start, end, confidence) = (0, 0, 1.0);
+            let word = Word { text, start, end, confidence, heard, joined: false, tokens: Vec::new() };
+            assert!(check.take(Event::Word(word), &script, 1_000).unwrap() && !check.done);
+        }
+        assert!(!check.take(Event::Finished { sample: 1_000 }, &script, 1_000).unwrap() && check.done);
+        check.different
+    }
+
+    #[test]
+    fn a_stream_must_say_what_one_alone_says_in_the_same_chunks() {
+        assert!(!differs(&[("a", 400), ("b", 800)]));
+        assert!(!differs(&[("a", 400), ("b", 800), ("x", 1_000)]), "what its end brings out says nothing");
+        assert!(differs(&[("a", 400)]), "a word is missing");
+        assert!(differs(&[("a", 400), ("x", 800)]), "another word");
+        assert!(differs(&[("a", 400), ("b", 400)]), "another chunk");
+        assert!(differs(&[("a", 400), ("b", 800), ("b", 800)]), "a word too many");
+    }
 }

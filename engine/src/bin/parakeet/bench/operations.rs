@@ -3,7 +3,7 @@
 //!
 //! Counted are products, convolutions and attention, a multiplication and an addition as two; the features, norms and
 //! activation functions are a few per mille beside them. The bytes are those that no device gets around: the weights
-//! once a step, the keys, values and convolution tails of every stream in and what is new of them out. The products of
+//! once a call, the keys, values and convolution tails of every stream in and what is new of them out. The products of
 //! the position table don't count, it is the same for every step.
 
 use parakeet_engine::backend::Mode;
@@ -16,6 +16,8 @@ use parakeet_engine::{CachePrecision, EngineOptions, Precision};
 pub struct Shape {
     /// Streams in the step.
     pub streams: usize,
+    /// Calls of the backend that they are spread over, each of which reads the weights.
+    pub calls: usize,
     /// Encoder frames that go through the layers, of each stream: a chunk, or a whole window.
     pub frames: usize,
     /// Frames before them whose keys and values are kept, of each stream; may be a mean.
@@ -97,7 +99,7 @@ impl Work {
             + joints * 2.0 * joint_output(config)
             + shape.tokens * 2.0 * predictor(config);
         let state = if shape.cached { state_bytes(config, shape, widths) } else { 0.0 };
-        Self { operations, bytes: weights(config) * widths.weight + streams * state }
+        Self { operations, bytes: shape.calls as f64 * weights(config) * widths.weight + streams * state }
     }
 }
 
@@ -201,7 +203,7 @@ mod tests {
         // Two feed-forwards of 1024 x 4096 in and out, 3 + 1 squares of 1024 in the attention, 2 + 1 in the convolution.
         assert_near(2.0 * (layer_weights(&config) - taps), 1.1576e9);
         let shape =
-            Shape { streams: 1, frames: 1, history: 70.0, decoded: 1, tokens: 0.0, cached: true };
+            Shape { streams: 1, calls: 1, frames: 1, history: 70.0, decoded: 1, tokens: 0.0, cached: true };
         // 24 layers x 2 x 1024 x (71 scores + 71 values + 71 positions).
         assert_near(attention(&config, &shape), 24.0 * 2.0 * 1024.0 * 213.0);
         // Bins 65, 33, 17: 9 taps x 256 x (4 x 65 + 2 x 33 + 17), 256 x 256 x (2 x 33 + 17), 17 x 256 x 1024.
@@ -225,7 +227,8 @@ mod tests {
         let widths = Widths::new("cuda", &EngineOptions::default(), &config, 4.0);
         let at = |streams: usize| {
             let tokens = streams as f64 * 0.25;
-            let shape = Shape { streams, frames: 7, history: 70.0, decoded: 7, tokens, cached: true };
+            let shape =
+                Shape { streams, calls: 1, frames: 7, history: 70.0, decoded: 7, tokens, cached: true };
             Work::of(&config, &shape, &widths)
         };
         let (one, many) = (at(1), at(100));
@@ -238,13 +241,13 @@ mod tests {
     fn a_window_goes_through_the_layers_whole_and_keeps_nothing() {
         let config = large(Like::Tdt06bV3);
         let window = Window { left: 125, chunk: 25, right: 25 };
-        let (frames, history, decoded) =
-            Shape::full(Mode::Buffered { context: 0, window }, &config).unwrap();
+        let (frames, history, decoded) = Shape::full(Mode::Buffered { context: 0, window }, &config).unwrap();
         assert_eq!((frames, history, decoded), (175, 0, 25));
         assert_eq!(Shape::full(Mode::Offline { context: 0 }, &config), None);
         let widths = Widths::new("cuda", &EngineOptions::default(), &config, 4.0);
         let at = |streams: usize| {
-            let shape = Shape { streams, frames, history: 0.0, decoded, tokens: 0.0, cached: false };
+            let shape =
+                Shape { streams, calls: 1, frames, history: 0.0, decoded, tokens: 0.0, cached: false };
             Work::of(&config, &shape, &widths)
         };
         assert_eq!(at(1).bytes, at(50).bytes);

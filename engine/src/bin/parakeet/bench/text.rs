@@ -54,7 +54,8 @@ fn streams(streams: &Streams) {
 fn seen(seen: &Seen) {
     println!("{} steps of {} chunks on {}", seen.steps, seen.chunks, seen.device);
     let line = |what: &str, values: &Percentiles, unit: f64| {
-        let [p50, p95, p99, most] = [values.p50, values.p95, values.p99, values.most].map(|value| value * unit);
+        let [p50, p95, p99, most] =
+            [values.p50, values.p95, values.p99, values.most].map(|value| value * unit);
         println!("{what}: p50 {p50:.1}, p95 {p95:.1}, p99 {p99:.1}, most {most:.1}");
     };
     line("a step in ms", &seen.step_seconds, 1e3);

@@ -26,11 +26,8 @@ const COUNTS: u32 = 64;
 const RIGHT: u32 = 24;
 
 const LATENCY: RGBColor = COLORS[0];
-const KINDS: [(&str, RGBColor); 3] = [
-    ("substitutions", COLORS[0]),
-    ("deletions", COLORS[1]),
-    ("insertions", COLORS[2]),
-];
+const KINDS: [(&str, RGBColor); 3] =
+    [("substitutions", COLORS[0]), ("deletions", COLORS[1]), ("insertions", COLORS[2])];
 
 /// Writes the picture of `report` to `path`.
 pub fn draw(report: &Report, path: &Path) -> Result<(), Failure> {
