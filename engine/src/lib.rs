@@ -35,6 +35,7 @@ pub mod model;
 mod options;
 mod phrases;
 mod queue;
+mod statistics;
 mod stream;
 mod words;
 
@@ -43,5 +44,6 @@ pub use engine::Engine;
 pub use error::{Error, Result};
 pub use options::{Overflow, StreamOptions};
 pub use phrases::{TextUnit, Unit, Units};
+pub use statistics::{Distribution, LaneStatistics, Percentiles, Statistics};
 pub use stream::{Event, PushError, Stream, Word};
 pub use words::TimedToken;

@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use parakeet_engine::backend::chunk_samples;
 use parakeet_engine::model::config::{ConvNorm, Normalize, Transducer};
 use parakeet_engine::model::{self, Description, ModelConfig, Origin};
-use parakeet_engine::{Engine, EngineOptions, StreamOptions};
+use parakeet_engine::{Engine, StreamOptions};
 use serde::Serialize;
 
+use crate::engine_args::EngineArgs;
 use crate::failure::Failure;
 use crate::streaming::WINDOWS;
 
@@ -18,6 +19,8 @@ use crate::streaming::WINDOWS;
 pub struct Args {
     /// A model directory, a NeMo checkpoint (.nemo) or a directory of Hugging Face transformers
     model: PathBuf,
+    #[command(flatten)]
+    engine: EngineArgs,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -73,7 +76,7 @@ struct Window {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let description = model::describe(&args.model)?;
     let engine = match description.origin {
-        Origin::Model => Some(Engine::open(&args.model, &EngineOptions::default())?),
+        Origin::Model => Some(Engine::open(&args.model, &args.engine.options()?)?),
         Origin::Nemo | Origin::HuggingFace => None,
     };
     let report = report(&description, |options| engine.as_ref()?.stream_bytes(options).ok());

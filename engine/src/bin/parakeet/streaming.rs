@@ -99,4 +99,9 @@ impl Way {
         };
         Ok(Self { name, chunk_seconds, options })
     }
+
+    /// Audio between two outputs in milliseconds; 0 for one pass.
+    pub fn chunk_ms(&self) -> u32 {
+        (self.chunk_seconds * 1e3).round() as u32
+    }
 }

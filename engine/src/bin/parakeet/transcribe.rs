@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
-use parakeet_engine::{Engine, EngineOptions, Event, Stream};
+use parakeet_engine::{Engine, Event, Stream};
 
 use crate::audio::{self, AudioFile};
+use crate::engine_args::EngineArgs;
 use crate::failure::Failure;
 use crate::formats::{self, Format, Summary, Writer};
 use crate::streaming::StreamArgs;
@@ -33,6 +34,8 @@ pub struct Args {
     /// Form of the transcript
     #[arg(long, value_enum, default_value_t = Format::Plain)]
     format: Format,
+    #[command(flatten)]
+    engine: EngineArgs,
     #[command(flatten)]
     streaming: StreamArgs,
     /// Feed the audio in pieces of this many milliseconds; the transcript doesn't depend on it
@@ -58,7 +61,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         _ => Source::File(Box::new(AudioFile::open(&args.file)?)),
     };
     let model = args.model.clone().map_or_else(default_model, Ok)?;
-    let engine = Engine::open(&model, &EngineOptions::default())?;
+    let engine = Engine::open(&model, &args.engine.options()?)?;
     let options = args.streaming.options()?;
     let stream = Arc::new(engine.stream(&options)?);
 

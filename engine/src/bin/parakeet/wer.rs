@@ -16,7 +16,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use parakeet_engine::{Engine, EngineOptions, StreamOptions};
 
 use crate::audio;
+use crate::engine_args::EngineArgs;
 use crate::failure::Failure;
+use crate::picture;
 use crate::streaming::{StreamArgs, Way};
 use crate::transcribe::default_model;
 use listen::Heard;
@@ -41,6 +43,8 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
     #[command(flatten)]
+    engine: EngineArgs,
+    #[command(flatten)]
     streaming: StreamArgs,
     /// Threads that compute, 0 for all cores
     #[arg(long, default_value_t = 1)]
@@ -52,7 +56,7 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     /// Also draw errors per file and word latency into this SVG file
-    #[arg(long, value_name = "FILE.svg", value_parser = picture)]
+    #[arg(long, value_name = "FILE.svg", value_parser = picture::path)]
     plot: Option<PathBuf>,
 }
 
@@ -61,19 +65,11 @@ fn decibels(text: &str) -> Result<f64, String> {
     if (-100.0..=100.0).contains(&value) { Ok(value) } else { Err("expected -100 to 100 decibels".into()) }
 }
 
-fn picture(text: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(text);
-    match path.extension() {
-        Some(extension) if extension.eq_ignore_ascii_case("svg") => Ok(path),
-        _ => Err("expected a name that ends in .svg".into()),
-    }
-}
-
 /// Measures and prints.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let utterances = manifest::read(&args.manifest)?;
     let dir = args.model.clone().map_or_else(default_model, Ok)?;
-    let engine = Engine::open(&dir, &EngineOptions { threads: args.threads, ..Default::default() })?;
+    let engine = Engine::open(&dir, &EngineOptions { threads: args.threads, ..args.engine.options()? })?;
     let way = Way::new(args.streaming.options()?, engine.config())?;
     // What the machine lacks for it is wrong for every file.
     drop(engine.stream(&way.options)?);

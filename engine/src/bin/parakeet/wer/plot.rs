@@ -4,13 +4,13 @@
 use std::error::Error;
 use std::path::Path;
 
-use plotters::coord::Shift;
 use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::text_anchor::{HPos, VPos};
 
 use super::report::{Report, Scored, percent, shortened};
 use crate::bench::Percentiles;
 use crate::failure::Failure;
+use crate::picture::{self, Area, COLORS, Drawn, FAINT, INK, anchored, font};
 
 /// Files that there is room for; of more, those with the most errors.
 const MOST_FILES: usize = 40;
@@ -24,26 +24,14 @@ const HISTOGRAM: u32 = 340;
 const NAMES: u32 = 280;
 const COUNTS: u32 = 64;
 const RIGHT: u32 = 24;
-const FONT: &str = "sans-serif";
 
-const INK: RGBColor = RGBColor(40, 40, 40);
-const FAINT: RGBColor = RGBColor(222, 222, 222);
-const LATENCY: RGBColor = RGBColor(68, 119, 170);
-/// Three that people who see few colours tell apart.
-const KINDS: [(&str, RGBColor); 3] = [
-    ("substitutions", RGBColor(68, 119, 170)),
-    ("deletions", RGBColor(204, 102, 119)),
-    ("insertions", RGBColor(221, 204, 119)),
-];
-
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Drawn = Result<(), Box<dyn Error>>;
+const LATENCY: RGBColor = COLORS[0];
+const KINDS: [(&str, RGBColor); 3] =
+    [("substitutions", COLORS[0]), ("deletions", COLORS[1]), ("insertions", COLORS[2])];
 
 /// Writes the picture of `report` to `path`.
 pub fn draw(report: &Report, path: &Path) -> Result<(), Failure> {
-    let fail = |reason: String| Failure::audio(path, reason);
-    let picture = render(report).map_err(|e| fail(e.to_string()))?;
-    std::fs::write(path, picture).map_err(|e| fail(e.to_string()))
+    picture::write(render(report), path)
 }
 
 fn render(report: &Report) -> Result<String, Box<dyn Error>> {
@@ -66,14 +54,6 @@ fn render(report: &Report) -> Result<String, Box<dyn Error>> {
         root.present()?;
     }
     Ok(picture)
-}
-
-fn font(size: u32) -> TextStyle<'static> {
-    (FONT, size).into_font().color(&INK)
-}
-
-fn anchored(size: u32, horizontal: HPos, vertical: VPos) -> TextStyle<'static> {
-    font(size).pos(Pos::new(horizontal, vertical))
 }
 
 fn draw_heading(report: &Report, shown: usize, area: &Area) -> Drawn {

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Throughput: many files at once, as fast as they go.
+
+use std::sync::Arc;
+
+use parakeet_engine::{Engine, StreamOptions};
+use serde::Serialize;
+
+use super::RATE;
+use super::race::three;
+use crate::failure::Failure;
+use crate::streaming::Way;
+
+/// Both ways to transcribe files.
+#[derive(Serialize)]
+pub struct Files {
+    /// At once.
+    pub files: usize,
+    /// Of each file.
+    pub audio_seconds: f64,
+    pub ways: Vec<Throughput>,
+}
+
+/// All files in one way.
+#[derive(Serialize)]
+pub struct Throughput {
+    /// `offline`, `look-ahead N` or the window's seconds, `LEFT-CHUNK-RIGHT`.
+    pub way: String,
+    /// For all files, median of three runs.
+    pub seconds: f64,
+    pub least: f64,
+    pub most: f64,
+    /// Seconds of audio a second.
+    pub throughput: f64,
+}
+
+/// Runs `count` copies of `pcm` in one pass each, then as streams with `options`, unless those name one pass too.
+pub fn measure(
+    engine: &Arc<Engine>,
+    options: &StreamOptions,
+    count: usize,
+    pcm: &[f32],
+) -> Result<Files, Failure> {
+    let audio_seconds = pcm.len() as f64 / RATE;
+    let one_pass = StreamOptions { offline: true, window: None, ..options.clone() };
+    let mut all = vec![one_pass];
+    if !options.offline {
+        all.push(options.clone());
+    }
+    let run = |options| {
+        let way = Way::new(options, engine.config())?;
+        let [least, seconds, most] = three(engine, &way.options, count, pcm)?;
+        let throughput = count as f64 * audio_seconds / seconds;
+        Ok(Throughput { way: way.name, seconds, least, most, throughput })
+    };
+    let ways = all.into_iter().map(run).collect::<Result<_, Failure>>()?;
+    Ok(Files { files: count, audio_seconds, ways })
+}
