@@ -23,6 +23,30 @@ __device__ __forceinline__ void read_positions(u32 to, const real* table, int fi
     }
 }
 
+// 16 rows of q from row `row` on as the left operand.
+__device__ __forceinline__ void read_queries(u32 (&q)[HEAD / 16][4], const real* rows, int row, int frames, int lane) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const bool there = row + 8 * half + lane / 4 < frames;
+        const real* const from = rows + (u64)(row + 8 * half + lane / 4) * (3 * WIDTH) + lane % 4 * 2;
+#pragma unroll
+        for (int k = 0; k < HEAD / 16; k++) {
+            q[k][half] = there ? *(const u32*)(from + 16 * k) : 0;
+            q[k][half + 2] = there ? *(const u32*)(from + 16 * k + 8) : 0;
+        }
+    }
+}
+
+__device__ __forceinline__ float max_of_quad(float x) {
+    x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1));
+    return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
+}
+
+__device__ __forceinline__ float sum_of_quad(float x) {
+    x += __shfl_xor_sync(0xffffffffu, x, 1);
+    return x + __shfl_xor_sync(0xffffffffu, x, 2);
+}
+
 // Items without rings. Grid (ceil(rows / 64) + items, HEADS), block 128, shared memory
 // 256 * (2 * HEAD + 16) + 4 * 16 * 88 * 4 bytes (92,160 for HEAD 128: two blocks on a processor).
 extern "C" __global__ void __launch_bounds__(128, 2) attention_window(
@@ -51,7 +75,7 @@ extern "C" __global__ void __launch_bounds__(128, 2) attention_window(
     read_tile(v_at, rows + 2 * WIDTH, begin, all - 1);
     copies_end();
     u32 q[HEAD / 16][4], b[4];
-    read_queries<false>(q, rows, row, all, lane);
+    read_queries(q, rows, row, all, lane);
     Seen seen[2];
     for (int half = 0; half < 2; half++) {
         seen[half] = seen_by(item, item.first + min(row + g + 8 * half, last), item.first, all);
@@ -115,7 +139,7 @@ extern "C" __global__ void __launch_bounds__(128, 2) attention_window(
         }
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            QUAD_MAX(top[half]);
+            top[half] = max_of_quad(top[half]);
             base[half] = top[half] == NOTHING ? 0.0f : top[half];
             keep[half] = power(most[half] - base[half]);
             most[half] = top[half];
@@ -156,8 +180,7 @@ extern "C" __global__ void __launch_bounds__(128, 2) attention_window(
     }
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        QUAD_SUM(total[half]);
-        const float share = 1.0f / total[half];
+        const float share = 1.0f / sum_of_quad(total[half]);
         real* const to = out + (u64)(item.row + row + g + 8 * half) * WIDTH + head * HEAD + 2 * tq;
         if (row + g + 8 * half > last) continue;
 #pragma unroll
