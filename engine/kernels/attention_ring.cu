@@ -2,14 +2,13 @@
 // attention.cu's computation for live streams, on tensor cores. It is bound by reading the rings.
 #if REAL != 0 && HEAD <= 128 && HEAD % (CACHE8 ? 32 : 16) == 0
 
-// Keys of one pass, tiles of 16 of them and columns of their position scores.
+// Keys of one pass and columns of their position scores, padded against bank conflicts.
 #if LEFT <= 80
 #define KEYS (LEFT + 16)
 #else
 #define KEYS 64
 #endif
-#define TILES ((KEYS + 15) / 16)
-#define COLUMNS ((16 * TILES + 47) / 32 * 32 + 4)
+#define COLUMNS ((KEYS + 30) / 16 * 16 + 4)
 // A row of a ring in memory and in shared memory, and 16-byte units of it.
 #define RING_ROW (CACHE8 ? HEAD : 2 * HEAD)
 #define RING_PITCH (RING_ROW + 16)
@@ -40,40 +39,42 @@ __device__ __forceinline__ u32 pair_of_bytes(u32 x) {
 #endif
 }
 
-// The step's own rows as bytes: half a warp does K, the other V. `to` is the first row of K.
-__device__ __forceinline__ void quantise_rows(const real* rows, int frames, u8* to, float* scales, int lane) {
+// Four of the step's own rows: half a warp has K, the other V.
+__device__ __forceinline__ void read_four(uint4 (&loaded)[4], const real* rows, int begin, int frames, int lane) {
+    rows += (u64)begin * (3 * WIDTH) + (1 + lane / 16) * WIDTH + lane % 16 * 8;
+#pragma unroll
+    for (int x = 0; x < 4; x++) {
+        const bool there = lane % 16 < HEAD / 8 && begin + x < frames;
+        loaded[x] = there ? *(const uint4*)(rows + (u64)x * (3 * WIDTH)) : make_uint4(0, 0, 0, 0);
+    }
+}
+
+// The same as bytes. `to` is the first of the step's rows of K.
+__device__ __forceinline__ void quantise_four(
+    const uint4 (&loaded)[4], int begin, int frames, u8* to, float* scales, int lane) {
     const int kind = lane / 16, unit = lane % 16;
-    const bool there = unit < HEAD / 8;
-    to += kind * (KEYS * RING_PITCH);
-    for (int begin = 0; begin < frames; begin += 4) {
-        uint4 loaded[4];
 #pragma unroll
-        for (int x = 0; x < 4; x++) {
-            loaded[x] = make_uint4(0, 0, 0, 0);
-            const real* const from = rows + (u64)(begin + x) * (3 * WIDTH) + (1 + kind) * WIDTH + unit * 8;
-            if (there && begin + x < frames) loaded[x] = *(const uint4*)from;
+    for (int x = 0; x < 4; x++) {
+        if (begin + x >= frames) break;
+        const u32 words[4] = {loaded[x].x, loaded[x].y, loaded[x].z, loaded[x].w};
+        float values[8], largest = 0.0f;
+#pragma unroll
+        for (int d = 0; d < 8; d++) {
+            real value;
+            value.bits = (u16)(words[d / 2] >> d % 2 * 16);
+            values[d] = widen(value);
+            largest = fmaxf(largest, fabsf(values[d]));
         }
-#pragma unroll
-        for (int x = 0; x < 4; x++) {
-            const u32 words[4] = {loaded[x].x, loaded[x].y, loaded[x].z, loaded[x].w};
-            float values[8], largest = 0.0f;
-#pragma unroll
-            for (int d = 0; d < 8; d++) {
-                real value;
-                value.bits = (u16)(words[d / 2] >> d % 2 * 16);
-                values[d] = widen(value);
-                largest = fmaxf(largest, fabsf(values[d]));
-            }
-            for (int y = 8; y > 0; y /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, y));
-            if (!there || begin + x >= frames) continue;
-            const Scaling s = scaling(largest);
+        for (int y = 8; y > 0; y /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, y));
+        const Scaling s = scaling(largest);
+        if (unit < HEAD / 8) {
 #pragma unroll
             for (int d = 0; d < 8; d += 2) {
-                u8* const place = to + (begin + x) * RING_PITCH + byte_of(unit * 8 + d, kind);
+                u8* const place = to + (kind * KEYS + begin + x) * RING_PITCH + byte_of(unit * 8 + d, kind);
                 *(u16*)place = (u16)(quantised(values[d], s) | quantised(values[d + 1], s) << 8);
             }
-            if (unit == 0) scales[kind * KEYS + begin + x] = s.scale;
         }
+        if (unit == 0) scales[kind * KEYS + begin + x] = s.scale;
     }
 }
 #endif
@@ -94,10 +95,15 @@ struct Place {
     int lane;
 };
 
-// The copies of keys [done, done + here) of which the first `kept` are in the ring. Keys lie at the end of their memory.
+// Keys [done, done + here), of which the first `kept` are in the ring: they lie at the end of their memory.
 __device__ __forceinline__ void read_keys(
     const Work& work, const Place& place, const real* rows, int turn, int old, int done, int here, int kept) {
     const int lane = place.lane, first = lane / UNITS, unit = lane % UNITS * 16, ring = work.item.ring;
+#if CACHE8
+    uint4 own[4];
+    const int frames = kept < here ? work.item.frames : 0;
+    read_four(own, rows, 0, frames, lane);
+#endif
     if (first < ROWS) {
         u32 to = shared_at(place.memory) + (K_ROWS - here + first) * RING_PITCH + unit;
         const u8* from = work.ring + (turn + done + first) * RING_ROW + unit;
@@ -130,9 +136,10 @@ __device__ __forceinline__ void read_keys(
         copy4(to + KEYS * 4, from + LEFT * 4);
     }
     copies_end();
-    const int frames = work.item.frames;
-    if (kept < here)
-        quantise_rows(rows, frames, place.memory + (K_ROWS - frames) * RING_PITCH, scales + KEYS - frames, lane);
+    for (int begin = 0; begin < frames; begin += 4) {
+        if (begin > 0) read_four(own, rows, begin, frames, lane);
+        quantise_four(own, begin, frames, place.memory + (K_ROWS - frames) * RING_PITCH, scales + KEYS - frames, lane);
+    }
 #else
     copies_end();
 #endif
@@ -141,7 +148,11 @@ __device__ __forceinline__ void read_keys(
 // Keys are the rows of the products and queries their columns, `count` tiles of 8, so that few frames cost little.
 // A thread holds keys g and g + 8 and queries 2 tq and 2 tq + 1 of a tile, g = lane / 4, tq = lane % 4.
 template <int count, typename Meanwhile>
-__device__ __forceinline__ void attend(const Work& work, const Place& place, const real* qkv, real* out, Meanwhile meanwhile) {
+__device__ __forceinline__ void attend(
+    const Work& work, const Place& place, const real* qkv, real* out, Meanwhile meanwhile) {
+    // Tiles of 16 keys and of 16 columns of position scores.
+    constexpr int most_keys = LEFT <= 80 ? LEFT + 8 * count : KEYS;
+    constexpr int tiles = (most_keys + 15) / 16, bands = (most_keys + 8 * count + 14) / 16;
     const Item& item = work.item;
     const int lane = place.lane, g = lane / 4, tq = lane % 4;
     const int frames = item.frames, oldest = oldest_of(item), old = item.first - oldest, keys = old + frames;
@@ -166,84 +177,76 @@ __device__ __forceinline__ void attend(const Work& work, const Place& place, con
         }
     }
     // The last pass is full or the only one, so that all of the step's own rows are in it.
-    const int passes = (keys + KEYS - 1) / KEYS;
+    const int passes = LEFT <= 80 ? 1 : (keys + KEYS - 1) / KEYS;
+#pragma unroll
+    for (int n = 0; n < count; n++) {
+        const bool there = 8 * n + g < frames;
+        const real* const from = rows + (u64)(8 * n + g) * (3 * WIDTH) + tq * 2;
+#pragma unroll
+        for (int k = 0; k < HEAD / 16; k++) {
+            q[k][n][0] = there ? *(const u32*)(from + 16 * k) : 0;
+            q[k][n][1] = there ? *(const u32*)(from + 16 * k + 8) : 0;
+        }
+    }
     for (int pass = 0, done = 0, here; pass < passes; pass++, done += here) {
         here = pass == 0 ? keys - (passes - 1) * KEYS : KEYS;
         const u32 k_rows = shared_at(place.memory) + (K_ROWS - here) * RING_PITCH, v_rows = k_rows + KEYS * RING_PITCH;
         read_keys(work, place, rows, turn, old, done, here, min(max(old - done, 0), here));
-        if (pass == 0) {
-#pragma unroll
-            for (int n = 0; n < count; n++) {
-                const bool there = 8 * n + g < frames;
-                const real* const from = rows + (u64)(8 * n + g) * (3 * WIDTH) + tq * 2;
-#pragma unroll
-                for (int k = 0; k < HEAD / 16; k++) {
-                    q[k][n][0] = there ? *(const u32*)(from + 16 * k) : 0;
-                    q[k][n][1] = there ? *(const u32*)(from + 16 * k + 8) : 0;
-                }
-            }
-            meanwhile();
-        } else {
-            wait_for_copies<0>();
-        }
+        if (pass == 0) meanwhile();
+        else wait_for_copies<0>();
         __syncwarp();
 
-        float scores[TILES][count][4] = {};
-        u32 at[TILES];
+        // Position scores: query i and key j in column i - j + here - 1 of row i.
+        const int shift = old - done - (here - 1) - place.lowest;
+        float scores[tiles][count][4] = {}, positions[bands][count][4] = {};
+        u32 k_from[tiles], p_from[bands];
 #pragma unroll
-        for (int t = 0; t < TILES; t++) at[t] = k_rows + min(16 * t + lane % 16, here - 1) * RING_PITCH + lane / 16 * 16;
+        for (int t = 0; t < tiles; t++)
+            k_from[t] = k_rows + min(16 * t + lane % 16, here - 1) * RING_PITCH + lane / 16 * 16;
 #pragma unroll
-        for (int k = 0; k < UNITS / 2; k++) {
+        for (int t = 0; t < bands; t++) {
+            const int row = min(max(shift + 16 * t + lane % 16, 0), place.table_rows - 1);
+            p_from[t] = place.table + row * PITCH + lane / 16 * 16;
+        }
 #pragma unroll
-            for (int t = 0; t < TILES; t++) {
-                matrices(a, at[t] + 32 * k);
+        for (int k = 0; k < HEAD / 16; k++) {
+#pragma unroll
+            for (int t = 0; t < tiles; t++) {
 #if CACHE8
+                if (k % 2) continue;
+                matrices(a, k_from[t] + 16 * k);
 #pragma unroll
                 for (int x = 0; x < 2; x++) {
                     const u32 low = a[2 * x], high = a[2 * x + 1];
                     const u32 wide[4] = {pair_of_bytes<0, 1>(low), pair_of_bytes<0, 1>(high), pair_of_bytes<2, 3>(low),
                         pair_of_bytes<2, 3>(high)};
 #pragma unroll
-                    for (int n = 0; n < count; n++)
-                        multiply(scores[t][n], wide, q[2 * k + x][n][0], q[2 * k + x][n][1]);
+                    for (int n = 0; n < count; n++) multiply(scores[t][n], wide, q[k + x][n][0], q[k + x][n][1]);
                 }
 #else
+                matrices(a, k_from[t] + 32 * k);
 #pragma unroll
                 for (int n = 0; n < count; n++) multiply(scores[t][n], a, q[k][n][0], q[k][n][1]);
 #endif
             }
+#pragma unroll
+            for (int t = 0; t < bands; t++) {
+                matrices(a, p_from[t] + 32 * k);
+#pragma unroll
+                for (int n = 0; n < count; n++) multiply(positions[t][n], a, q[k][n][0], q[k][n][1]);
+            }
         }
         __syncwarp();
-
-        // Position scores: query i and key j in column i - j + here - 1 of row i.
-        const int shift = old - done - (here - 1) - place.lowest;
-        for (int column = 0; column < here + frames - 1; column += 32) {
-            float c[2][count][4] = {};
-            u32 from[2];
 #pragma unroll
-            for (int x = 0; x < 2; x++) {
-                const int row = min(max(shift + column + 16 * x + lane % 16, 0), place.table_rows - 1);
-                from[x] = place.table + row * PITCH + lane / 16 * 16;
-            }
+        for (int t = 0; t < 2 * bands; t++) {
+            const int column = 8 * t + g;
+            const float constant = place.constants[min(max(shift + column, 0), place.table_rows - 1)];
 #pragma unroll
-            for (int k = 0; k < HEAD / 16; k++) {
-#pragma unroll
-                for (int x = 0; x < 2; x++) {
-                    matrices(a, from[x] + 32 * k);
-#pragma unroll
-                    for (int n = 0; n < count; n++) multiply(c[x][n], a, q[k][n][0], q[k][n][1]);
-                }
-            }
-#pragma unroll
-            for (int x = 0; x < 4; x++) {
-                const int to = column + 8 * x + g;
-                const float constant = place.constants[min(max(shift + to, 0), place.table_rows - 1)];
-#pragma unroll
-                for (int n = 0; n < count; n++) {
-                    float* const row = band + (8 * n + 2 * tq) * COLUMNS + to;
-                    if (8 * n + 2 * tq < frames) row[0] = c[x / 2][n][x % 2 * 2] + constant;
-                    if (8 * n + 2 * tq + 1 < frames) row[COLUMNS] = c[x / 2][n][x % 2 * 2 + 1] + constant;
-                }
+            for (int n = 0; n < count; n++) {
+                const float* const c = &positions[t / 2][n][t % 2 * 2];
+                float* const row = band + (8 * n + 2 * tq) * COLUMNS + column;
+                if (8 * n + 2 * tq < frames) row[0] = c[0] + constant;
+                if (8 * n + 2 * tq + 1 < frames) row[COLUMNS] = c[1] + constant;
             }
         }
         __syncwarp();
@@ -253,7 +256,7 @@ __device__ __forceinline__ void attend(const Work& work, const Place& place, con
         for (int n = 0; n < count; n++)
             for (int x = 0; x < 2; x++) top[n][x] = most[n][x];
 #pragma unroll
-        for (int t = 0; t < TILES; t++) {
+        for (int t = 0; t < tiles; t++) {
 #pragma unroll
             for (int half = 0; half < 2; half++) {
                 const int j = 16 * t + 8 * half + g;
@@ -278,7 +281,8 @@ __device__ __forceinline__ void attend(const Work& work, const Place& place, con
 #pragma unroll
         for (int n = 0; n < count; n++) {
             for (int x = 0; x < 2; x++) {
-                for (int y = 4; y < 32; y *= 2) top[n][x] = fmaxf(top[n][x], __shfl_xor_sync(0xffffffffu, top[n][x], y));
+                for (int y = 4; y < 32; y *= 2)
+                    top[n][x] = fmaxf(top[n][x], __shfl_xor_sync(0xffffffffu, top[n][x], y));
                 base[n][x] = top[n][x] == NOTHING ? 0.0f : top[n][x];
                 keep[n][x] = power(most[n][x] - base[n][x]);
                 most[n][x] = top[n][x];
@@ -301,7 +305,7 @@ __device__ __forceinline__ void attend(const Work& work, const Place& place, con
                     for (int x = 0; x < 4; x++) sums[d][n][x] *= keep[n][x % 2] * smaller;
         }
 #pragma unroll
-        for (int t = 0; t < TILES; t++) {
+        for (int t = 0; t < tiles; t++) {
             u32 weights[count][2];
 #pragma unroll
             for (int half = 0; half < 2; half++) {
@@ -364,7 +368,8 @@ __device__ __forceinline__ void attend(const Work& work, const Place& place, con
 #pragma unroll
             for (int x = 0; x < 2; x++) {
                 const int i = 8 * n + 2 * tq + x;
-                if (i < frames) *(u32*)(to + (u64)i * WIDTH + 16 * d + 2 * g) = narrow_pair(c[x] * share[x], c[2 + x] * share[x]);
+                const u32 y = narrow_pair(c[x] * share[x], c[2 + x] * share[x]);
+                if (i < frames) *(u32*)(to + (u64)i * WIDTH + 16 * d + 2 * g) = y;
             }
 #else
 #pragma unroll
@@ -417,7 +422,8 @@ extern "C" __global__ void __launch_bounds__(CACHE8 ? 256 : 128, 1) attention_ri
     const u64 row = (u64)blockIdx.y * positions + (place.lowest - least);
     for (int x = threadIdx.x; x < place.table_rows * (HEAD / 8); x += blockDim.x)
         copy16(place.table + x / (HEAD / 8) * PITCH + x % (HEAD / 8) * 16, table + row * HEAD + x * 8);
-    for (int x = threadIdx.x; x < place.table_rows; x += blockDim.x) copy4(shared_at(constants + x), constant + row + x);
+    for (int x = threadIdx.x; x < place.table_rows; x += blockDim.x)
+        copy4(shared_at(constants + x), constant + row + x);
     copies_end();
     if (index >= count) {
         wait_for_copies<0>();
@@ -430,20 +436,19 @@ extern "C" __global__ void __launch_bounds__(CACHE8 ? 256 : 128, 1) attention_ri
     work.item = items[index];
     work.ring = work.item.ring > 0 ? ring_of(blocks, work.item.slot, layer, work.head) : 0;
     for (bool ready = false;; ready = true) {
-        // While the copies are under way the next item is looked up; the table is waited for once.
+        const bool more = index + stride < count;
+        if (more) next.item = items[index + stride];
+        // While the copies are under way the next ring is looked up; the table is waited for once.
         const auto meanwhile = [&]() {
-            if (index + stride < count) {
-                next.item = items[index + stride];
-                next.ring = next.item.ring > 0 ? ring_of(blocks, next.item.slot, layer, next.head) : 0;
-            }
+            next.ring = more && next.item.ring > 0 ? ring_of(blocks, next.item.slot, layer, next.head) : 0;
             wait_for_copies<0>();
             if (!ready) __syncthreads();
         };
         if (work.item.frames <= 8) attend<1>(work, place, qkv, out, meanwhile);
         else attend<2>(work, place, qkv, out, meanwhile);
         keep_rows(work, place);
+        if (!more) return;
         index += stride;
-        if (index >= count) return;
         work = next;
         __syncwarp();
     }

@@ -88,25 +88,29 @@ extern "C" __global__ void __launch_bounds__(128, 2) attention_window(
         __syncthreads();
         // Row i and key j of the tile have p = least_here + column, column = i - j + 63.
         const int least_here = row - key - 63;
+        float c[10][4] = {};
+        u32 p_from[5];
 #pragma unroll
         for (int t = 0; t < 5; t++) {
-            float c[2][4] = {};
             const int p = least_here + 16 * t + lane / 16 * 8 + lane % 8;
-            const u32 at = p_at + (p & 127) * PITCH + lane / 8 % 2 * 16;
+            p_from[t] = p_at + (p & 127) * PITCH + lane / 8 % 2 * 16;
+        }
 #pragma unroll
-            for (int k = 0; k < HEAD / 16; k++) {
-                matrices(b, at + 32 * k);
-                multiply(c[0], q[k], b[0], b[1]);
-                multiply(c[1], q[k], b[2], b[3]);
-            }
+        for (int k = 0; k < HEAD / 16; k++) {
 #pragma unroll
-            for (int x = 0; x < 2; x++) {
-                const int column = 16 * t + 8 * x + 2 * tq, place = least_here + column - least;
-                const float c0 = constant[min(max(place, 0), positions - 1)];
-                const float c1 = constant[min(max(place + 1, 0), positions - 1)];
-                *(float2*)(band + g * WINDOW_COLUMNS + column) = make_float2(c[x][0] + c0, c[x][1] + c1);
-                *(float2*)(band + (g + 8) * WINDOW_COLUMNS + column) = make_float2(c[x][2] + c0, c[x][3] + c1);
+            for (int t = 0; t < 5; t++) {
+                matrices(b, p_from[t] + 32 * k);
+                multiply(c[2 * t], q[k], b[0], b[1]);
+                multiply(c[2 * t + 1], q[k], b[2], b[3]);
             }
+        }
+#pragma unroll
+        for (int t = 0; t < 10; t++) {
+            const int column = 8 * t + 2 * tq, place = least_here + column - least;
+            const float c0 = constant[min(max(place, 0), positions - 1)];
+            const float c1 = constant[min(max(place + 1, 0), positions - 1)];
+            *(float2*)(band + g * WINDOW_COLUMNS + column) = make_float2(c[t][0] + c0, c[t][1] + c1);
+            *(float2*)(band + (g + 8) * WINDOW_COLUMNS + column) = make_float2(c[t][2] + c0, c[t][3] + c1);
         }
         float scores[8][4] = {};
         const u32 k_from = k_at + (lane / 16 * 8 + lane % 8) * PITCH + lane / 8 % 2 * 16;
