@@ -14,8 +14,13 @@ __device__ __forceinline__ void read_tile(u32 to, const real* from, int first, i
     }
 }
 
-// 64 rows of the table from p = `first` on; p lies in row p % 128.
-__device__ __forceinline__ void read_positions(u32 to, const real* table, int first, int least, int positions) {
+// 64 rows of the table from p = `first` on, and their constants, which follow 128 rows; p lies in row p % 128.
+__device__ __forceinline__ void read_positions(
+    u32 to, const real* table, const float* constant, int first, int least, int positions) {
+    if (threadIdx.x < 64) {
+        const int p = first + threadIdx.x;
+        copy4(to + 128 * PITCH + (p & 127) * 4, constant + min(max(p - least, 0), positions - 1));
+    }
 #pragma unroll 4
     for (int x = threadIdx.x; x < 64 * (HEAD / 8); x += 128) {
         const int p = first + x / (HEAD / 8), row = min(max(p - least, 0), positions - 1);
@@ -48,7 +53,7 @@ __device__ __forceinline__ float sum_of_quad(float x) {
 }
 
 // Items without rings. Grid (ceil(rows / 64) + items, HEADS), block 128, shared memory
-// 256 * (2 * HEAD + 16) + 4 * 16 * 88 * 4 bytes (92,160 for HEAD 128: two blocks on a processor).
+// 256 * (2 * HEAD + 16) + 512 + 4 * 16 * 88 * 4 bytes (92,672 for HEAD 128: two blocks on a processor).
 extern "C" __global__ void __launch_bounds__(128, 2) attention_window(
     const real* qkv, real* out, const real* table, const float* constant, int least, int positions, const Item* items,
     const Counts* counts, const u64* blocks, int layer) {
@@ -63,14 +68,15 @@ extern "C" __global__ void __launch_bounds__(128, 2) attention_window(
     table += (u64)head * positions * HEAD;
     constant += (u64)head * positions;
     const u32 k_at = shared_at(memory), v_at = k_at + 64 * PITCH, p_at = v_at + 64 * PITCH;
-    float* const band = (float*)(memory + 256 * PITCH) + warp * (16 * WINDOW_COLUMNS);
+    const float* const constants = (const float*)(memory + 256 * PITCH);
+    float* const band = (float*)(memory + 256 * PITCH + 512) + warp * (16 * WINDOW_COLUMNS);
     const float factor = rsqrtf((float)HEAD) * 1.44269504f;
 
     const int begin = seen_by(item, item.first + from, item.first, all).from;
     const int end = seen_by(item, item.first + last, item.first, all).to;
     read_tile(k_at, rows + WIDTH, begin, all - 1);
-    read_positions(p_at, table, from - begin, least, positions);
-    read_positions(p_at, table, from - begin - 64, least, positions);
+    read_positions(p_at, table, constant, from - begin, least, positions);
+    read_positions(p_at, table, constant, from - begin - 64, least, positions);
     copies_end();
     read_tile(v_at, rows + 2 * WIDTH, begin, all - 1);
     copies_end();
@@ -106,9 +112,8 @@ extern "C" __global__ void __launch_bounds__(128, 2) attention_window(
         }
 #pragma unroll
         for (int t = 0; t < 10; t++) {
-            const int column = 8 * t + 2 * tq, place = least_here + column - least;
-            const float c0 = constant[min(max(place, 0), positions - 1)];
-            const float c1 = constant[min(max(place + 1, 0), positions - 1)];
+            const int column = 8 * t + 2 * tq;
+            const float c0 = constants[least_here + column & 127], c1 = constants[least_here + column + 1 & 127];
             *(float2*)(band + g * WINDOW_COLUMNS + column) = make_float2(c[t][0] + c0, c[t][1] + c1);
             *(float2*)(band + (g + 8) * WINDOW_COLUMNS + column) = make_float2(c[t][2] + c0, c[t][3] + c1);
         }
@@ -126,7 +131,7 @@ extern "C" __global__ void __launch_bounds__(128, 2) attention_window(
         __syncthreads();
         if (key + 64 < end) {
             read_tile(k_at, rows + WIDTH, key + 64, all - 1);
-            read_positions(p_at, table, from - key - 128, least, positions);
+            read_positions(p_at, table, constant, from - key - 128, least, positions);
         }
         copies_end();
 
