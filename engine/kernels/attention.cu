@@ -22,7 +22,7 @@ struct Seen {
 
 // Of `keys` keys that begin at frame `origin`.
 __device__ __forceinline__ Seen seen_by(const Item& item, int frame, int origin, int keys) {
-    const long long start = frame / item.chunk * item.chunk - (long long)origin;
+    const long long start = (u32)frame / (u32)item.chunk * (u32)item.chunk - (long long)origin;
     Seen seen;
     seen.from = (int)max(start - item.left, 0LL);
     seen.to = (int)min(start + item.chunk + item.right, (long long)keys);
@@ -31,17 +31,21 @@ __device__ __forceinline__ Seen seen_by(const Item& item, int frame, int origin,
 
 // The oldest frame that the item's rows see.
 __device__ __forceinline__ int oldest_of(const Item& item) {
-    return max(max(item.first - item.ring, 0), item.first / item.chunk * item.chunk - item.left);
+    const int start = (int)((u32)item.first / (u32)item.chunk * (u32)item.chunk);
+    return max(max(item.first - item.ring, 0), start - item.left);
 }
 
-// The item that tile `tile` of `size` rows is of, or -1. Item k has the tiles from row / size + k on, which never
-// overlap: so ceil(rows / size) + items tiles suffice and nobody has to count them.
+// The item that tile `tile` of `size` rows is of, or -1; a warp looks for it. Item k has the tiles from row / size + k
+// on, which never overlap: so ceil(rows / size) + items tiles suffice and nobody has to count them.
 __device__ __forceinline__ int item_of_tile(const Item* items, int count, int tile, int size, int& from) {
-    int low = 0, high = count;
-    while (high - low > 1) {
-        const int middle = (low + high) / 2;
-        if (items[middle].row / size + middle <= tile) low = middle;
-        else high = middle;
+    const int lane = threadIdx.x % 32;
+    int low = 0;
+    for (int among = count; among > 1;) {
+        const int step = (among + 31) / 32, k = low + lane * step;
+        const bool reached = lane * step < among && items[k].row / size + k <= tile;
+        const int before = max(__popc(__ballot_sync(0xffffffffu, reached)) - 1, 0) * step;
+        low += before;
+        among = min(step, among - before);
     }
     if (count == 0) return -1;
     from = (tile - items[low].row / size - low) * size;
@@ -56,7 +60,7 @@ struct Scaling {
 __device__ __forceinline__ Scaling scaling(float largest) {
     Scaling s;
     s.scale = largest * (1.0f / 127.0f);
-    s.inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
+    s.inverse = largest > 1e-30f ? __frcp_rn(largest) * 127.0f : 0.0f;  // so that it is finite
     return s;
 }
 

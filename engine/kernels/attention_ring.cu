@@ -23,13 +23,12 @@
 #define WARP_BYTES (SCALES_AT + (CACHE8 ? (2 * KEYS * 4 + 15) / 16 * 16 : 0))
 
 #if CACHE8
-// Bytes a and b of x, biased by 128, as a pair.
+// Bytes a and b of x as a pair. In half precision each is BIAS too large, which is taken from the sums instead.
 template <int a, int b>
 __device__ __forceinline__ u32 pair_of_bytes(u32 x) {
 #if REAL == 1
     u32 y;  // 1024 + byte, whose last bit is 1
     asm("prmt.b32 %0, %1, %2, %3;" : "=r"(y) : "r"(x), "r"(0x64646464), "n"(0x4040 | b << 8 | a));
-    asm("sub.f16x2 %0, %1, %2;" : "=r"(y) : "r"(y), "r"(0x64806480));
     return y;
 #else
     u32 low, high;  // 2^23 + byte
@@ -38,6 +37,10 @@ __device__ __forceinline__ u32 pair_of_bytes(u32 x) {
     return pair(__uint_as_float(low) - 8388736.0f, __uint_as_float(high) - 8388736.0f);
 #endif
 }
+
+#if REAL == 1
+#define BIAS 0x64806480  // 1152 = 1024 + 128, twice
+#endif
 
 // Four of the step's own rows: half a warp has K, the other V.
 __device__ __forceinline__ void read_four(uint4 (&loaded)[4], const real* rows, int begin, int frames, int lane) {
@@ -156,7 +159,7 @@ __device__ __forceinline__ void attend(
     const Item& item = work.item;
     const int lane = place.lane, g = lane / 4, tq = lane % 4;
     const int frames = item.frames, oldest = oldest_of(item), old = item.first - oldest, keys = old + frames;
-    const int turn = item.ring > 0 ? oldest % item.ring : 0;
+    const int turn = item.ring > 0 ? (int)((u32)oldest % (u32)item.ring) : 0;
     const real* const rows = qkv + (u64)item.row * (3 * WIDTH) + work.head * HEAD;
     float* const band = (float*)place.memory;
 #if CACHE8
@@ -164,6 +167,10 @@ __device__ __forceinline__ void attend(
     float unit = 0.0f;  // of sums: the largest scale of V so far, so that weights times scales fit 16 bits
 #endif
     const float factor = rsqrtf((float)HEAD) * 1.44269504f;
+#ifdef BIAS
+    const u32 bias[4] = {BIAS, BIAS, BIAS, BIAS};
+    float biased_sums[count][4] = {};
+#endif
     u32 q[HEAD / 16][count][2], a[4];
     float sums[HEAD / 16][count][4] = {}, total[count][2] = {}, most[count][2];
     Seen seen[count][2];
@@ -199,6 +206,9 @@ __device__ __forceinline__ void attend(
         // Position scores: query i and key j in column i - j + here - 1 of row i.
         const int shift = old - done - (here - 1) - place.lowest;
         float scores[tiles][count][4] = {}, positions[bands][count][4] = {};
+#ifdef BIAS
+        float biased[count][4] = {};
+#endif
         u32 k_from[tiles], p_from[bands];
 #pragma unroll
         for (int t = 0; t < tiles; t++)
@@ -210,6 +220,10 @@ __device__ __forceinline__ void attend(
         }
 #pragma unroll
         for (int k = 0; k < HEAD / 16; k++) {
+#ifdef BIAS
+#pragma unroll
+            for (int n = 0; n < count; n++) multiply(biased[n], bias, q[k][n][0], q[k][n][1]);
+#endif
 #pragma unroll
             for (int t = 0; t < tiles; t++) {
 #if CACHE8
@@ -261,18 +275,26 @@ __device__ __forceinline__ void attend(
             for (int half = 0; half < 2; half++) {
                 const int j = 16 * t + 8 * half + g;
 #if CACHE8
-                const float scale = j < here ? scales[KEYS - here + j] : 0.0f;
-#else
-                const float scale = 1.0f;
+                const float scale = scales[KEYS - here + min(j, here - 1)];
 #endif
 #pragma unroll
                 for (int n = 0; n < count; n++) {
 #pragma unroll
                     for (int x = 0; x < 2; x++) {
+                        // Of a key that isn't there some other shared memory is read, and not used.
                         const int i = 8 * n + 2 * tq + x;
+                        const float position = band[i * COLUMNS + i - j + here - 1];
                         float& score = scores[t][n][2 * half + x];
-                        const bool sees = j < here && done + j >= seen[n][x].from && done + j < seen[n][x].to;
-                        score = sees ? (score * scale + band[i * COLUMNS + i - j + here - 1]) * factor : NOTHING;
+#ifdef BIAS
+                        score -= biased[n][x];
+#endif
+#if CACHE8
+                        score = score * scale + position;
+#else
+                        score += position;
+#endif
+                        const bool sees = done + j >= seen[n][x].from && done + j < min(seen[n][x].to, done + here);
+                        score = sees ? score : NOTHING;
                         top[n][x] = fmaxf(top[n][x], score);
                     }
                 }
@@ -283,8 +305,8 @@ __device__ __forceinline__ void attend(
             for (int x = 0; x < 2; x++) {
                 for (int y = 4; y < 32; y *= 2)
                     top[n][x] = fmaxf(top[n][x], __shfl_xor_sync(0xffffffffu, top[n][x], y));
-                base[n][x] = top[n][x] == NOTHING ? 0.0f : top[n][x];
-                keep[n][x] = power(most[n][x] - base[n][x]);
+                base[n][x] = top[n][x] == NOTHING ? 0.0f : top[n][x] * factor;
+                keep[n][x] = power(most[n][x] * factor - base[n][x]);
                 most[n][x] = top[n][x];
                 total[n][x] *= keep[n][x];
             }
@@ -303,6 +325,10 @@ __device__ __forceinline__ void attend(
             for (int d = 0; d < HEAD / 16; d++)
                 for (int n = 0; n < count; n++)
                     for (int x = 0; x < 4; x++) sums[d][n][x] *= keep[n][x % 2] * smaller;
+#ifdef BIAS
+            for (int n = 0; n < count; n++)
+                for (int x = 0; x < 4; x++) biased_sums[n][x] *= keep[n][x % 2] * smaller;
+#endif
         }
 #pragma unroll
         for (int t = 0; t < tiles; t++) {
@@ -310,20 +336,23 @@ __device__ __forceinline__ void attend(
 #pragma unroll
             for (int half = 0; half < 2; half++) {
 #if CACHE8
-                const int j = 16 * t + 8 * half + g;
-                const float scale = j < here ? scales[2 * KEYS - here + j] * inverse : 0.0f;
+                const float scale = scales[2 * KEYS - here + min(16 * t + 8 * half + g, here - 1)] * inverse;
 #else
                 const float scale = 1.0f;
 #endif
 #pragma unroll
                 for (int n = 0; n < count; n++) {
-                    const float x = power(scores[t][n][2 * half] - base[n][0]);
-                    const float y = power(scores[t][n][2 * half + 1] - base[n][1]);
+                    const float x = power(scores[t][n][2 * half] * factor - base[n][0]);
+                    const float y = power(scores[t][n][2 * half + 1] * factor - base[n][1]);
                     total[n][0] += x;
                     total[n][1] += y;
                     weights[n][half] = turned(pair(x * scale, y * scale));
                 }
             }
+#ifdef BIAS
+#pragma unroll
+            for (int n = 0; n < count; n++) multiply(biased_sums[n], bias, weights[n][0], weights[n][1]);
+#endif
             const int row = min(16 * t + lane / 16 * 8 + lane % 8, here - 1);
             const u32 from = v_rows + row * RING_PITCH + lane / 8 % 2 * 16;
 #pragma unroll
@@ -363,7 +392,11 @@ __device__ __forceinline__ void attend(
         real* const to = out + (u64)item.row * WIDTH + work.head * HEAD;
 #pragma unroll
         for (int d = 0; d < HEAD / 16; d++) {
-            const float(&c)[4] = sums[d][n];
+            float(&c)[4] = sums[d][n];
+#ifdef BIAS
+#pragma unroll
+            for (int x = 0; x < 4; x++) c[x] -= biased_sums[n][x];
+#endif
 #if CACHE8
 #pragma unroll
             for (int x = 0; x < 2; x++) {
@@ -388,7 +421,8 @@ __device__ __forceinline__ void keep_rows(const Work& work, const Place& place) 
     if (ring == 0) return;
     for (int x = place.lane; x < 2 * (frames - from) * UNITS; x += 32) {
         const int kind = x / UNITS % 2, row = from + x / UNITS / 2;
-        const int to = kind * LEFT + (work.item.first + row) % ring, at = K_ROWS + kind * KEYS - frames + row;
+        const int to = kind * LEFT + (int)((u32)(work.item.first + row) % (u32)ring);
+        const int at = K_ROWS + kind * KEYS - frames + row;
         *(uint4*)(work.ring + to * RING_ROW + x % UNITS * 16) =
             *(const uint4*)(place.memory + at * RING_PITCH + x % UNITS * 16);
 #if CACHE8
@@ -398,6 +432,8 @@ __device__ __forceinline__ void keep_rows(const Work& work, const Place& place) 
 #endif
     }
 }
+
+#define WORD(field) __shfl_sync(0xffffffffu, words, (int)((u64) & ((const Item*)0)->field) / 4)
 
 // Items of up to 16 rows over their rings. A warp does one item at a time, a block one head.
 // Grid (blocks of a head, HEADS), at best max(1, min(items, processors / HEADS)) blocks of a head; block 32 * W; shared
@@ -431,16 +467,28 @@ extern "C" __global__ void __launch_bounds__(CACHE8 ? 256 : 128, 1) attention_ri
         return;
     }
 
-    Work work, next;
-    work.head = next.head = blockIdx.y;
-    work.item = items[index];
-    work.ring = work.item.ring > 0 ? ring_of(blocks, work.item.slot, layer, work.head) : 0;
+    // Each lane holds a word of the next item, which costs one register and one load.
+    const int lane = place.lane;
+    int words = lane < (int)sizeof(Item) / 4 ? ((const int*)(items + index))[lane] : 0;
+    u64 block = WORD(ring) > 0 ? blocks[WORD(slot) / SLOTS] : 0;
     for (bool ready = false;; ready = true) {
+        Work work;
+        work.head = blockIdx.y;
+        work.item.row = WORD(row);
+        work.item.frames = WORD(frames);
+        work.item.first = WORD(first);
+        work.item.left = WORD(left);
+        work.item.chunk = WORD(chunk);
+        work.item.right = WORD(right);
+        work.item.ring = WORD(ring);
+        // ring_of, from the block that is known already.
+        work.ring = (u8*)block + ((u64)(layer * SLOTS + WORD(slot) % SLOTS) * HEADS + work.head) * KV_BYTES;
         const bool more = index + stride < count;
-        if (more) next.item = items[index + stride];
-        // While the copies are under way the next ring is looked up; the table is waited for once.
+        if (more && lane < (int)sizeof(Item) / 4) words = ((const int*)(items + index + stride))[lane];
+        // While the copies are under way the next block is looked up; the table is waited for once.
         const auto meanwhile = [&]() {
-            next.ring = more && next.item.ring > 0 ? ring_of(blocks, next.item.slot, layer, next.head) : 0;
+            const int slot = WORD(slot), ring = WORD(ring);
+            if (more && ring > 0) block = blocks[slot / SLOTS];
             wait_for_copies<0>();
             if (!ready) __syncthreads();
         };
@@ -449,7 +497,6 @@ extern "C" __global__ void __launch_bounds__(CACHE8 ? 256 : 128, 1) attention_ri
         keep_rows(work, place);
         if (!more) return;
         index += stride;
-        work = next;
         __syncwarp();
     }
 }
