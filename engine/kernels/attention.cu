@@ -9,7 +9,7 @@
 // The items' rows follow one another in the order of the items. Chunk is 1 at least. Grids may be larger than needed.
 // A ring pair is K [LEFT][HEAD], V [LEFT][HEAD] of `real`: KV_BYTES = 2 * LEFT * HEAD * sizeof(real). With CACHE8 both
 // are bytes (128 is zero; those of K in the order of `byte_of`) and single-precision scales follow, K's [LEFT], then
-// V's: KV_BYTES = (2 * LEFT * (HEAD + 4) + 15) / 16 * 16.
+// V's: KV_BYTES = (2 * LEFT * (HEAD + 4) + 127) / 128 * 128, so that rows keep to lines of memory.
 // There a step's own rows are used as the ring will give them back, so that a key has one value for its whole life;
 // where an item has no ring only attention_ring does so.
 

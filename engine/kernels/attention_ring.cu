@@ -82,6 +82,9 @@ __device__ __forceinline__ void quantise_four(
 }
 #endif
 
+// Whether tile t, which only more than 8 frames need, has no key.
+#define EMPTY(t) (CACHE8 && LEFT <= 80 && 16 * (t) >= LEFT + 8 && 16 * (t) >= here)
+
 // One item and head, by a warp.
 struct Work {
     Item item;
@@ -148,17 +151,19 @@ __device__ __forceinline__ void read_keys(
 #endif
 }
 
-// Keys are the rows of the products and queries their columns, `count` tiles of 8, so that few frames cost little.
+// Queries from row `begin` on: keys are the rows of the products and queries their columns, `count` tiles of 8, so that
+// few frames cost little.
 // A thread holds keys g and g + 8 and queries 2 tq and 2 tq + 1 of a tile, g = lane / 4, tq = lane % 4.
 template <int count, typename Meanwhile>
 __device__ __forceinline__ void attend(
-    const Work& work, const Place& place, const real* qkv, real* out, Meanwhile meanwhile) {
+    const Work& work, const Place& place, int begin, const real* qkv, real* out, Meanwhile meanwhile) {
     // Tiles of 16 keys and of 16 columns of position scores.
-    constexpr int most_keys = LEFT <= 80 ? LEFT + 8 * count : KEYS;
+    constexpr int most_keys = LEFT <= 80 ? LEFT + (CACHE8 ? 16 : 8 * count) : KEYS;
     constexpr int tiles = (most_keys + 15) / 16, bands = (most_keys + 8 * count + 14) / 16;
     const Item& item = work.item;
     const int lane = place.lane, g = lane / 4, tq = lane % 4;
-    const int frames = item.frames, oldest = oldest_of(item), old = item.first - oldest, keys = old + frames;
+    const int oldest = oldest_of(item), old = item.first - oldest, keys = old + item.frames;
+    const int frames = item.frames - begin;
     const int turn = item.ring > 0 ? (int)((u32)oldest % (u32)item.ring) : 0;
     const real* const rows = qkv + (u64)item.row * (3 * WIDTH) + work.head * HEAD;
     float* const band = (float*)place.memory;
@@ -178,7 +183,7 @@ __device__ __forceinline__ void attend(
     for (int n = 0; n < count; n++) {
         for (int x = 0; x < 2; x++) {
             const int i = 8 * n + 2 * tq + x;
-            seen[n][x] = seen_by(item, item.first + i, oldest, keys);
+            seen[n][x] = seen_by(item, item.first + begin + i, oldest, keys);
             if (i >= frames) seen[n][x].to = 0;
             most[n][x] = NOTHING;
         }
@@ -188,7 +193,7 @@ __device__ __forceinline__ void attend(
 #pragma unroll
     for (int n = 0; n < count; n++) {
         const bool there = 8 * n + g < frames;
-        const real* const from = rows + (u64)(8 * n + g) * (3 * WIDTH) + tq * 2;
+        const real* const from = rows + (u64)(begin + 8 * n + g) * (3 * WIDTH) + tq * 2;
 #pragma unroll
         for (int k = 0; k < HEAD / 16; k++) {
             q[k][n][0] = there ? *(const u32*)(from + 16 * k) : 0;
@@ -204,7 +209,7 @@ __device__ __forceinline__ void attend(
         __syncwarp();
 
         // Position scores: query i and key j in column i - j + here - 1 of row i.
-        const int shift = old - done - (here - 1) - place.lowest;
+        const int shift = old + begin - done - (here - 1) - place.lowest;
         float scores[tiles][count][4] = {}, positions[bands][count][4] = {};
 #ifdef BIAS
         float biased[count][4] = {};
@@ -227,7 +232,7 @@ __device__ __forceinline__ void attend(
 #pragma unroll
             for (int t = 0; t < tiles; t++) {
 #if CACHE8
-                if (k % 2) continue;
+                if (k % 2 || EMPTY(t)) continue;
                 matrices(a, k_from[t] + 16 * k);
 #pragma unroll
                 for (int x = 0; x < 2; x++) {
@@ -275,6 +280,7 @@ __device__ __forceinline__ void attend(
             for (int half = 0; half < 2; half++) {
                 const int j = 16 * t + 8 * half + g;
 #if CACHE8
+                if (EMPTY(t)) continue;
                 const float scale = scales[KEYS - here + min(j, here - 1)];
 #endif
 #pragma unroll
@@ -315,7 +321,7 @@ __device__ __forceinline__ void attend(
         float largest = unit;
         for (int x = lane; x < here; x += 32) largest = fmaxf(largest, scales[2 * KEYS - here + x]);
         largest = max_of_warp(largest);
-        const float inverse = largest > 0.0f ? 1.0f / largest : 0.0f, smaller = unit * inverse;
+        const float inverse = largest > 0.0f ? __fdividef(1.0f, largest) : 0.0f, smaller = unit * inverse;
         unit = largest;
 #else
         const float smaller = 1.0f;
@@ -332,6 +338,7 @@ __device__ __forceinline__ void attend(
         }
 #pragma unroll
         for (int t = 0; t < tiles; t++) {
+            if (EMPTY(t)) continue;
             u32 weights[count][2];
 #pragma unroll
             for (int half = 0; half < 2; half++) {
@@ -383,13 +390,13 @@ __device__ __forceinline__ void attend(
         for (int x = 0; x < 2; x++) {
             for (int y = 4; y < 32; y *= 2) total[n][x] += __shfl_xor_sync(0xffffffffu, total[n][x], y);
 #if CACHE8
-            share[x] = unit / total[n][x];
+            share[x] = __fdividef(unit, total[n][x]);
 #else
-            share[x] = 1.0f / total[n][x];
+            share[x] = __fdividef(1.0f, total[n][x]);
 #endif
         }
         // Past the frames shares are infinite or NaN, and are not written.
-        real* const to = out + (u64)item.row * WIDTH + work.head * HEAD;
+        real* const to = out + (u64)(item.row + begin) * WIDTH + work.head * HEAD;
 #pragma unroll
         for (int d = 0; d < HEAD / 16; d++) {
             float(&c)[4] = sums[d][n];
@@ -435,10 +442,11 @@ __device__ __forceinline__ void keep_rows(const Work& work, const Place& place) 
 
 #define WORD(field) __shfl_sync(0xffffffffu, words, (int)((u64) & ((const Item*)0)->field) / 4)
 
-// Items of up to 16 rows over their rings. A warp does one item at a time, a block one head.
+// Items of up to 16 rows over their rings, which are LEFT rows at most; `blocks` has one entry at least. A warp does one
+// item at a time, a block one head.
 // Grid (blocks of a head, HEADS), at best max(1, min(items, processors / HEADS)) blocks of a head; block 32 * W; shared
-// memory TABLE_BYTES + W * WARP_BYTES, where W is the most warps that fit, at most 4, or 8 with CACHE8.
-// For LEFT 70, HEAD 128: 27,888 + 4 * 46,784 bytes, with CACHE8 27,888 + 8 * 25,456.
+// memory TABLE_BYTES + W * WARP_BYTES, where W is the most warps that fit, at most 4, or 8 with CACHE8. With LEFT 70 and
+// HEAD 128 that is 27,888 + 4 * 46,784 bytes, with CACHE8 27,888 + 8 * 25,456.
 extern "C" __global__ void __launch_bounds__(CACHE8 ? 256 : 128, 1) attention_ring(
     const real* qkv, real* out, const real* table, const float* constant, int least, int positions, const Item* items,
     const Counts* counts, const u64* blocks, int layer) {
@@ -470,8 +478,8 @@ extern "C" __global__ void __launch_bounds__(CACHE8 ? 256 : 128, 1) attention_ri
     // Each lane holds a word of the next item, which costs one register and one load.
     const int lane = place.lane;
     int words = lane < (int)sizeof(Item) / 4 ? ((const int*)(items + index))[lane] : 0;
-    u64 block = WORD(ring) > 0 ? blocks[WORD(slot) / SLOTS] : 0;
-    for (bool ready = false;; ready = true) {
+    u64 block = blocks[WORD(ring) > 0 ? WORD(slot) / SLOTS : 0];
+    for (bool ready = false;;) {
         Work work;
         work.head = blockIdx.y;
         work.item.row = WORD(row);
@@ -487,13 +495,21 @@ extern "C" __global__ void __launch_bounds__(CACHE8 ? 256 : 128, 1) attention_ri
         if (more && lane < (int)sizeof(Item) / 4) words = ((const int*)(items + index + stride))[lane];
         // While the copies are under way the next block is looked up; the table is waited for once.
         const auto meanwhile = [&]() {
-            const int slot = WORD(slot), ring = WORD(ring);
-            if (more && ring > 0) block = blocks[slot / SLOTS];
+            block = blocks[WORD(ring) > 0 ? WORD(slot) / SLOTS : 0];
             wait_for_copies<0>();
             if (!ready) __syncthreads();
+            ready = true;
         };
-        if (work.item.frames <= 8) attend<1>(work, place, qkv, out, meanwhile);
-        else attend<2>(work, place, qkv, out, meanwhile);
+#if CACHE8
+        // Reading the ring again costs many frames less than a second copy of the code costs few frames.
+        for (int begin = 0; begin < work.item.frames; begin += 8) {
+            if (begin > 0) __syncwarp();
+            attend<1>(work, place, begin, qkv, out, meanwhile);
+        }
+#else
+        if (work.item.frames <= 8) attend<1>(work, place, 0, qkv, out, meanwhile);
+        else attend<2>(work, place, 0, qkv, out, meanwhile);
+#endif
         keep_rows(work, place);
         if (!more) return;
         index += stride;

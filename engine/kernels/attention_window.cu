@@ -189,7 +189,7 @@ extern "C" __global__ void __launch_bounds__(128, 2) attention_window(
     }
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        const float share = 1.0f / sum_of_quad(total[half]);
+        const float share = __fdividef(1.0f, sum_of_quad(total[half]));
         real* const to = out + (u64)(item.row + row + g + 8 * half) * WIDTH + head * HEAD + 2 * tq;
         if (row + g + 8 * half > last) continue;
 #pragma unroll
