@@ -442,11 +442,11 @@ __device__ __forceinline__ void keep_rows(const Work& work, const Place& place) 
 
 #define WORD(field) __shfl_sync(0xffffffffu, words, (int)((u64) & ((const Item*)0)->field) / 4)
 
-// Items of up to 16 rows over their rings, which are LEFT rows at most; `blocks` has one entry at least. A warp does one
-// item at a time, a block one head.
+// Items of up to 16 rows over their rings, which are LEFT rows at most; `blocks` has one entry at least. A warp does
+// one item at a time, a block one head.
 // Grid (blocks of a head, HEADS), at best max(1, min(items, processors / HEADS)) blocks of a head; block 32 * W; shared
-// memory TABLE_BYTES + W * WARP_BYTES, where W is the most warps that fit, at most 4, or 8 with CACHE8. With LEFT 70 and
-// HEAD 128 that is 27,888 + 4 * 46,784 bytes, with CACHE8 27,888 + 8 * 25,456.
+// memory TABLE_BYTES + W * WARP_BYTES, where W is the most warps that fit, at most 4, or 8 with CACHE8. With LEFT 70
+// and HEAD 128 that is 27,888 + 4 * 46,784 bytes, with CACHE8 27,888 + 8 * 25,456.
 extern "C" __global__ void __launch_bounds__(CACHE8 ? 256 : 128, 1) attention_ring(
     const real* qkv, real* out, const real* table, const float* constant, int least, int positions, const Item* items,
     const Counts* counts, const u64* blocks, int layer) {
