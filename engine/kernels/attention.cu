@@ -8,8 +8,8 @@
 //   constant  [HEADS][positions]
 // The items' rows follow one another in the order of the items. Chunk is 1 at least. Grids may be larger than needed.
 // A ring pair is K [LEFT][HEAD], V [LEFT][HEAD] of `real`: KV_BYTES = 2 * LEFT * HEAD * sizeof(real). With CACHE8 both
-// are bytes (128 is zero) and single-precision scales follow, K's [LEFT], then V's: KV_BYTES =
-// (2 * LEFT * (HEAD + 4) + 15) / 16 * 16.
+// are bytes (128 is zero; those of K in the order of `byte_of`) and single-precision scales follow, K's [LEFT], then
+// V's: KV_BYTES = (2 * LEFT * (HEAD + 4) + 127) / 128 * 128, so that rows keep to lines of memory.
 // There a step's own rows are used as the ring will give them back, so that a key has one value for its whole life;
 // where an item has no ring only attention_ring does so.
 
@@ -22,7 +22,7 @@ struct Seen {
 
 // Of `keys` keys that begin at frame `origin`.
 __device__ __forceinline__ Seen seen_by(const Item& item, int frame, int origin, int keys) {
-    const long long start = frame / item.chunk * item.chunk - (long long)origin;
+    const long long start = (u32)frame / (u32)item.chunk * (u32)item.chunk - (long long)origin;
     Seen seen;
     seen.from = (int)max(start - item.left, 0LL);
     seen.to = (int)min(start + item.chunk + item.right, (long long)keys);
@@ -31,17 +31,21 @@ __device__ __forceinline__ Seen seen_by(const Item& item, int frame, int origin,
 
 // The oldest frame that the item's rows see.
 __device__ __forceinline__ int oldest_of(const Item& item) {
-    return max(max(item.first - item.ring, 0), item.first / item.chunk * item.chunk - item.left);
+    const int start = (int)((u32)item.first / (u32)item.chunk * (u32)item.chunk);
+    return max(max(item.first - item.ring, 0), start - item.left);
 }
 
-// The item that tile `tile` of `size` rows is of, or -1. Item k has the tiles from row / size + k on, which never
-// overlap: so ceil(rows / size) + items tiles suffice and nobody has to count them.
+// The item that tile `tile` of `size` rows is of, or -1; a warp looks for it. Item k has the tiles from row / size + k
+// on, which never overlap: so ceil(rows / size) + items tiles suffice and nobody has to count them.
 __device__ __forceinline__ int item_of_tile(const Item* items, int count, int tile, int size, int& from) {
-    int low = 0, high = count;
-    while (high - low > 1) {
-        const int middle = (low + high) / 2;
-        if (items[middle].row / size + middle <= tile) low = middle;
-        else high = middle;
+    const int lane = threadIdx.x % 32;
+    int low = 0;
+    for (int among = count; among > 1;) {
+        const int step = (among + 31) / 32, k = low + lane * step;
+        const bool reached = lane * step < among && items[k].row / size + k <= tile;
+        const int before = max(__popc(__ballot_sync(0xffffffffu, reached)) - 1, 0) * step;
+        low += before;
+        among = min(step, among - before);
     }
     if (count == 0) return -1;
     from = (tile - items[low].row / size - low) * size;
@@ -56,11 +60,16 @@ struct Scaling {
 __device__ __forceinline__ Scaling scaling(float largest) {
     Scaling s;
     s.scale = largest * (1.0f / 127.0f);
-    s.inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
+    s.inverse = largest > 1e-30f ? __frcp_rn(largest) * 127.0f : 0.0f;  // so that it is finite
     return s;
 }
 
 __device__ __forceinline__ u32 quantised(float x, Scaling s) { return (u32)(__float2int_rn(x * s.inverse) + 128); }
+
+// Where value d of a row of 8-bit integers lies: a thread of attention_ring takes its four values of 16 as one word.
+__device__ __forceinline__ int byte_of(int d, int kind) {
+    return kind == 0 && HEAD % 16 == 0 ? d / 16 * 16 + d % 8 / 2 * 4 + d % 16 / 8 * 2 + d % 2 : d;
+}
 
 __device__ __forceinline__ float max_of_warp(float x) {
     for (int lane = 16; lane > 0; lane /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, lane));
@@ -85,7 +94,7 @@ __device__ __forceinline__ void read_row(
     }
     if (!own) {
         const float scale = ((const float*)(ring + 2 * LEFT * HEAD))[place];
-        for (int d = lane; d < HEAD; d += 32) to[d] = ((float)ring[place * HEAD + d] - 128.0f) * scale;
+        for (int d = lane; d < HEAD; d += 32) to[d] = ((float)ring[place * HEAD + byte_of(d, kind)] - 128.0f) * scale;
         return;
     }
 #else
@@ -98,7 +107,7 @@ __device__ __forceinline__ void keep_row(u8* ring, int row, int kind, const real
     const int place = kind * LEFT + row;
 #if CACHE8
     const Scaling s = scaling_of_row(own, lane);
-    for (int d = lane; d < HEAD; d += 32) ring[place * HEAD + d] = (u8)quantised(widen(own[d]), s);
+    for (int d = lane; d < HEAD; d += 32) ring[place * HEAD + byte_of(d, kind)] = (u8)quantised(widen(own[d]), s);
     if (lane == 0) ((float*)(ring + 2 * LEFT * HEAD))[place] = s.scale;
 #else
     for (int d = lane; d < HEAD; d += 32) ((real*)ring)[place * HEAD + d] = own[d];
@@ -272,23 +281,11 @@ __device__ __forceinline__ float power(float x) {
     return y;
 }
 
-// Row `row` of q as the left operand. `paired`: a thread's four values of 16 follow one another in memory, the order
-// that bytes come in.
-template <bool paired>
-__device__ __forceinline__ void read_queries(u32 (&q)[HEAD / 16][4], const real* rows, int row, int frames, int lane) {
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        const bool there = row + 8 * half + lane / 4 < frames;
-        const real* const from = rows + (u64)(row + 8 * half + lane / 4) * (3 * WIDTH) + lane % 4 * (paired ? 4 : 2);
-#pragma unroll
-        for (int k = 0; k < HEAD / 16; k++) {
-            q[k][half] = there ? *(const u32*)(from + 16 * k) : 0;
-            q[k][half + 2] = there ? *(const u32*)(from + 16 * k + (paired ? 2 : 8)) : 0;
-        }
-    }
+// Transposes an 8 x 8 matrix that a warp holds.
+__device__ __forceinline__ u32 turned(u32 x) {
+    u32 y;
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
+    return y;
 }
-
-#define QUAD_MAX(x) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1)), x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2))
-#define QUAD_SUM(x) x += __shfl_xor_sync(0xffffffffu, x, 1), x += __shfl_xor_sync(0xffffffffu, x, 2)
 
 #endif

@@ -14,8 +14,13 @@ __device__ __forceinline__ void read_tile(u32 to, const real* from, int first, i
     }
 }
 
-// 64 rows of the table from p = `first` on; p lies in row p % 128.
-__device__ __forceinline__ void read_positions(u32 to, const real* table, int first, int least, int positions) {
+// 64 rows of the table from p = `first` on, and their constants, which follow 128 rows; p lies in row p % 128.
+__device__ __forceinline__ void read_positions(
+    u32 to, const real* table, const float* constant, int first, int least, int positions) {
+    if (threadIdx.x < 64) {
+        const int p = first + threadIdx.x;
+        copy4(to + 128 * PITCH + (p & 127) * 4, constant + min(max(p - least, 0), positions - 1));
+    }
 #pragma unroll 4
     for (int x = threadIdx.x; x < 64 * (HEAD / 8); x += 128) {
         const int p = first + x / (HEAD / 8), row = min(max(p - least, 0), positions - 1);
@@ -23,8 +28,32 @@ __device__ __forceinline__ void read_positions(u32 to, const real* table, int fi
     }
 }
 
+// 16 rows of q from row `row` on as the left operand.
+__device__ __forceinline__ void read_queries(u32 (&q)[HEAD / 16][4], const real* rows, int row, int frames, int lane) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const bool there = row + 8 * half + lane / 4 < frames;
+        const real* const from = rows + (u64)(row + 8 * half + lane / 4) * (3 * WIDTH) + lane % 4 * 2;
+#pragma unroll
+        for (int k = 0; k < HEAD / 16; k++) {
+            q[k][half] = there ? *(const u32*)(from + 16 * k) : 0;
+            q[k][half + 2] = there ? *(const u32*)(from + 16 * k + 8) : 0;
+        }
+    }
+}
+
+__device__ __forceinline__ float max_of_quad(float x) {
+    x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1));
+    return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
+}
+
+__device__ __forceinline__ float sum_of_quad(float x) {
+    x += __shfl_xor_sync(0xffffffffu, x, 1);
+    return x + __shfl_xor_sync(0xffffffffu, x, 2);
+}
+
 // Items without rings. Grid (ceil(rows / 64) + items, HEADS), block 128, shared memory
-// 256 * (2 * HEAD + 16) + 4 * 16 * 88 * 4 bytes (92,160 for HEAD 128: two blocks on a processor).
+// 256 * (2 * HEAD + 16) + 512 + 4 * 16 * 88 * 4 bytes (92,672 for HEAD 128: two blocks on a processor).
 extern "C" __global__ void __launch_bounds__(128, 2) attention_window(
     const real* qkv, real* out, const real* table, const float* constant, int least, int positions, const Item* items,
     const Counts* counts, const u64* blocks, int layer) {
@@ -39,19 +68,20 @@ extern "C" __global__ void __launch_bounds__(128, 2) attention_window(
     table += (u64)head * positions * HEAD;
     constant += (u64)head * positions;
     const u32 k_at = shared_at(memory), v_at = k_at + 64 * PITCH, p_at = v_at + 64 * PITCH;
-    float* const band = (float*)(memory + 256 * PITCH) + warp * (16 * WINDOW_COLUMNS);
+    const float* const constants = (const float*)(memory + 256 * PITCH);
+    float* const band = (float*)(memory + 256 * PITCH + 512) + warp * (16 * WINDOW_COLUMNS);
     const float factor = rsqrtf((float)HEAD) * 1.44269504f;
 
     const int begin = seen_by(item, item.first + from, item.first, all).from;
     const int end = seen_by(item, item.first + last, item.first, all).to;
     read_tile(k_at, rows + WIDTH, begin, all - 1);
-    read_positions(p_at, table, from - begin, least, positions);
-    read_positions(p_at, table, from - begin - 64, least, positions);
+    read_positions(p_at, table, constant, from - begin, least, positions);
+    read_positions(p_at, table, constant, from - begin - 64, least, positions);
     copies_end();
     read_tile(v_at, rows + 2 * WIDTH, begin, all - 1);
     copies_end();
     u32 q[HEAD / 16][4], b[4];
-    read_queries<false>(q, rows, row, all, lane);
+    read_queries(q, rows, row, all, lane);
     Seen seen[2];
     for (int half = 0; half < 2; half++) {
         seen[half] = seen_by(item, item.first + min(row + g + 8 * half, last), item.first, all);
@@ -64,25 +94,28 @@ extern "C" __global__ void __launch_bounds__(128, 2) attention_window(
         __syncthreads();
         // Row i and key j of the tile have p = least_here + column, column = i - j + 63.
         const int least_here = row - key - 63;
+        float c[10][4] = {};
+        u32 p_from[5];
 #pragma unroll
         for (int t = 0; t < 5; t++) {
-            float c[2][4] = {};
             const int p = least_here + 16 * t + lane / 16 * 8 + lane % 8;
-            const u32 at = p_at + (p & 127) * PITCH + lane / 8 % 2 * 16;
+            p_from[t] = p_at + (p & 127) * PITCH + lane / 8 % 2 * 16;
+        }
 #pragma unroll
-            for (int k = 0; k < HEAD / 16; k++) {
-                matrices(b, at + 32 * k);
-                multiply(c[0], q[k], b[0], b[1]);
-                multiply(c[1], q[k], b[2], b[3]);
-            }
+        for (int k = 0; k < HEAD / 16; k++) {
 #pragma unroll
-            for (int x = 0; x < 2; x++) {
-                const int column = 16 * t + 8 * x + 2 * tq, place = least_here + column - least;
-                const float c0 = constant[min(max(place, 0), positions - 1)];
-                const float c1 = constant[min(max(place + 1, 0), positions - 1)];
-                *(float2*)(band + g * WINDOW_COLUMNS + column) = make_float2(c[x][0] + c0, c[x][1] + c1);
-                *(float2*)(band + (g + 8) * WINDOW_COLUMNS + column) = make_float2(c[x][2] + c0, c[x][3] + c1);
+            for (int t = 0; t < 5; t++) {
+                matrices(b, p_from[t] + 32 * k);
+                multiply(c[2 * t], q[k], b[0], b[1]);
+                multiply(c[2 * t + 1], q[k], b[2], b[3]);
             }
+        }
+#pragma unroll
+        for (int t = 0; t < 10; t++) {
+            const int column = 8 * t + 2 * tq;
+            const float c0 = constants[least_here + column & 127], c1 = constants[least_here + column + 1 & 127];
+            *(float2*)(band + g * WINDOW_COLUMNS + column) = make_float2(c[t][0] + c0, c[t][1] + c1);
+            *(float2*)(band + (g + 8) * WINDOW_COLUMNS + column) = make_float2(c[t][2] + c0, c[t][3] + c1);
         }
         float scores[8][4] = {};
         const u32 k_from = k_at + (lane / 16 * 8 + lane % 8) * PITCH + lane / 8 % 2 * 16;
@@ -98,7 +131,7 @@ extern "C" __global__ void __launch_bounds__(128, 2) attention_window(
         __syncthreads();
         if (key + 64 < end) {
             read_tile(k_at, rows + WIDTH, key + 64, all - 1);
-            read_positions(p_at, table, from - key - 128, least, positions);
+            read_positions(p_at, table, constant, from - key - 128, least, positions);
         }
         copies_end();
 
@@ -115,7 +148,7 @@ extern "C" __global__ void __launch_bounds__(128, 2) attention_window(
         }
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            QUAD_MAX(top[half]);
+            top[half] = max_of_quad(top[half]);
             base[half] = top[half] == NOTHING ? 0.0f : top[half];
             keep[half] = power(most[half] - base[half]);
             most[half] = top[half];
@@ -156,8 +189,7 @@ extern "C" __global__ void __launch_bounds__(128, 2) attention_window(
     }
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        QUAD_SUM(total[half]);
-        const float share = 1.0f / total[half];
+        const float share = __fdividef(1.0f, sum_of_quad(total[half]));
         real* const to = out + (u64)(item.row + row + g + 8 * half) * WIDTH + head * HEAD + 2 * tq;
         if (row + g + 8 * half > last) continue;
 #pragma unroll
