@@ -131,7 +131,7 @@ impl Shape {
     /// Bytes of K and V of one slot, layer and head; in 8 bits each row has a scale of 4 bytes.
     pub fn ring_bytes(&self) -> usize {
         let row = if self.cache8 { self.head() + 4 } else { self.head() * self.size() };
-        (2 * self.left * row).next_multiple_of(16)
+        (2 * self.left * row).next_multiple_of(if self.cache8 { 128 } else { 16 })
     }
 
     fn rings_bytes(&self) -> usize {
@@ -187,7 +187,7 @@ impl Shape {
 
     /// Shared memory of a block of `attention_window`.
     pub fn window_attention_memory(&self) -> usize {
-        256 * (2 * self.head() + 16) + 4 * 16 * 88 * 4
+        256 * (2 * self.head() + 16) + 512 + 22_528
     }
 
     /// Warps of a block of `attention_ring` on a card that gives a block `most` bytes of shared memory; none where that
@@ -206,12 +206,12 @@ impl Shape {
     pub fn ring_attention_memory(&self, warps: usize) -> usize {
         let (left, head) = (self.left, self.head());
         let keys = if left <= 80 { left + 16 } else { 64 };
-        let columns = (16 * keys.div_ceil(16) + 47) / 32 * 32 + 8;
+        let columns = (keys + 30) / 16 * 16 + 4;
         let row = if self.cache8 { head } else { 2 * head };
         let pitch = row + 16;
         let table = (left + 31) * (2 * head + 16) + ((left + 31) * 4).next_multiple_of(16);
         let key_rows = keys.max(64 * columns / pitch + 17);
-        let scales = if self.cache8 { (2 * keys * 4).next_multiple_of(16) } else { 0 };
+        let scales = if self.cache8 { (8 * keys).next_multiple_of(16) } else { 0 };
         table + warps * ((key_rows + keys) * pitch + scales)
     }
 
