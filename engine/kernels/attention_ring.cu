@@ -73,8 +73,8 @@ __device__ __forceinline__ void quantise_four(
         if (unit < HEAD / 8) {
 #pragma unroll
             for (int d = 0; d < 8; d += 2) {
-                u8* const place = to + (kind * KEYS + begin + x) * RING_PITCH + byte_of(unit * 8 + d, kind);
-                *(u16*)place = (u16)(quantised(values[d], s) | quantised(values[d + 1], s) << 8);
+                u8* const at = to + (kind * KEYS + begin + x) * RING_PITCH + byte_of(unit * 8 + d, kind);
+                *(u16*)at = (u16)(quantised(values[d], s) | quantised(values[d + 1], s) << 8);
             }
         }
         if (unit == 0) scales[kind * KEYS + begin + x] = s.scale;
@@ -93,7 +93,7 @@ struct Work {
 };
 
 // What a warp works with.
-struct Place {
+struct Desk {
     u8* memory;
     u32 table;               // in shared memory
     const float* constants;  // likewise
@@ -103,15 +103,15 @@ struct Place {
 
 // Keys [done, done + here), of which the first `kept` are in the ring: they lie at the end of their memory.
 __device__ __forceinline__ void read_keys(
-    const Work& work, const Place& place, const real* rows, int turn, int old, int done, int here, int kept) {
-    const int lane = place.lane, first = lane / UNITS, unit = lane % UNITS * 16, ring = work.item.ring;
+    const Work& work, const Desk& desk, const real* rows, int turn, int old, int done, int here, int kept) {
+    const int lane = desk.lane, first = lane / UNITS, unit = lane % UNITS * 16, ring = work.item.ring;
 #if CACHE8
     uint4 own[4];
     const int frames = kept < here ? work.item.frames : 0;
     read_four(own, rows, 0, frames, lane);
 #endif
     if (first < ROWS) {
-        u32 to = shared_at(place.memory) + (K_ROWS - here + first) * RING_PITCH + unit;
+        u32 to = shared_at(desk.memory) + (K_ROWS - here + first) * RING_PITCH + unit;
         const u8* from = work.ring + (turn + done + first) * RING_ROW + unit;
         const int edge = ring - turn - done, back = ring * RING_ROW;
         int x = first;
@@ -133,7 +133,7 @@ __device__ __forceinline__ void read_keys(
 #endif
     }
 #if CACHE8
-    float* const scales = (float*)(place.memory + SCALES_AT);
+    float* const scales = (float*)(desk.memory + SCALES_AT);
     for (int x = lane; x < kept; x += 32) {
         const int row = turn + done + x - (turn + done + x >= ring ? ring : 0);
         const u32 to = shared_at(scales + KEYS - here + x);
@@ -144,7 +144,7 @@ __device__ __forceinline__ void read_keys(
     copies_end();
     for (int begin = 0; begin < frames; begin += 4) {
         if (begin > 0) read_four(own, rows, begin, frames, lane);
-        quantise_four(own, begin, frames, place.memory + (K_ROWS - frames) * RING_PITCH, scales + KEYS - frames, lane);
+        quantise_four(own, begin, frames, desk.memory + (K_ROWS - frames) * RING_PITCH, scales + KEYS - frames, lane);
     }
 #else
     copies_end();
@@ -156,19 +156,19 @@ __device__ __forceinline__ void read_keys(
 // A thread holds keys g and g + 8 and queries 2 tq and 2 tq + 1 of a tile, g = lane / 4, tq = lane % 4.
 template <int count, typename Meanwhile>
 __device__ __forceinline__ void attend(
-    const Work& work, const Place& place, int begin, const real* qkv, real* out, Meanwhile meanwhile) {
+    const Work& work, const Desk& desk, int begin, const real* qkv, real* out, Meanwhile meanwhile) {
     // Tiles of 16 keys and of 16 columns of position scores.
     constexpr int most_keys = LEFT <= 80 ? LEFT + (CACHE8 ? 16 : 8 * count) : KEYS;
     constexpr int tiles = (most_keys + 15) / 16, bands = (most_keys + 8 * count + 14) / 16;
     const Item& item = work.item;
-    const int lane = place.lane, g = lane / 4, tq = lane % 4;
+    const int lane = desk.lane, g = lane / 4, tq = lane % 4;
     const int oldest = oldest_of(item), old = item.first - oldest, keys = old + item.frames;
     const int frames = item.frames - begin;
     const int turn = item.ring > 0 ? (int)((u32)oldest % (u32)item.ring) : 0;
     const real* const rows = qkv + (u64)item.row * (3 * WIDTH) + work.head * HEAD;
-    float* const band = (float*)place.memory;
+    float* const band = (float*)desk.memory;
 #if CACHE8
-    const float* const scales = (const float*)(place.memory + SCALES_AT);
+    const float* const scales = (const float*)(desk.memory + SCALES_AT);
     float unit = 0.0f;  // of sums: the largest scale of V so far, so that weights times scales fit 16 bits
 #endif
     const float factor = rsqrtf((float)HEAD) * 1.44269504f;
@@ -202,14 +202,14 @@ __device__ __forceinline__ void attend(
     }
     for (int pass = 0, done = 0, here; pass < passes; pass++, done += here) {
         here = pass == 0 ? keys - (passes - 1) * KEYS : KEYS;
-        const u32 k_rows = shared_at(place.memory) + (K_ROWS - here) * RING_PITCH, v_rows = k_rows + KEYS * RING_PITCH;
-        read_keys(work, place, rows, turn, old, done, here, min(max(old - done, 0), here));
+        const u32 k_rows = shared_at(desk.memory) + (K_ROWS - here) * RING_PITCH, v_rows = k_rows + KEYS * RING_PITCH;
+        read_keys(work, desk, rows, turn, old, done, here, min(max(old - done, 0), here));
         if (pass == 0) meanwhile();
         else wait_for_copies<0>();
         __syncwarp();
 
         // Position scores: query i and key j in column i - j + here - 1 of row i.
-        const int shift = old + begin - done - (here - 1) - place.lowest;
+        const int shift = old + begin - done - (here - 1) - desk.lowest;
         float scores[tiles][count][4] = {}, positions[bands][count][4] = {};
 #ifdef BIAS
         float biased[count][4] = {};
@@ -220,8 +220,8 @@ __device__ __forceinline__ void attend(
             k_from[t] = k_rows + min(16 * t + lane % 16, here - 1) * RING_PITCH + lane / 16 * 16;
 #pragma unroll
         for (int t = 0; t < bands; t++) {
-            const int row = min(max(shift + 16 * t + lane % 16, 0), place.table_rows - 1);
-            p_from[t] = place.table + row * PITCH + lane / 16 * 16;
+            const int row = min(max(shift + 16 * t + lane % 16, 0), desk.table_rows - 1);
+            p_from[t] = desk.table + row * PITCH + lane / 16 * 16;
         }
 #pragma unroll
         for (int k = 0; k < HEAD / 16; k++) {
@@ -259,7 +259,7 @@ __device__ __forceinline__ void attend(
 #pragma unroll
         for (int t = 0; t < 2 * bands; t++) {
             const int column = 8 * t + g;
-            const float constant = place.constants[min(max(shift + column, 0), place.table_rows - 1)];
+            const float constant = desk.constants[min(max(shift + column, 0), desk.table_rows - 1)];
 #pragma unroll
             for (int n = 0; n < count; n++) {
                 const float* const c = &positions[t / 2][n][t % 2 * 2];
@@ -423,17 +423,17 @@ __device__ __forceinline__ void attend(
 }
 
 // All that was in the ring has been read: the new rows take the places of the oldest.
-__device__ __forceinline__ void keep_rows(const Work& work, const Place& place) {
+__device__ __forceinline__ void keep_rows(const Work& work, const Desk& desk) {
     const int frames = work.item.frames, ring = work.item.ring, from = max(0, frames - ring);
     if (ring == 0) return;
-    for (int x = place.lane; x < 2 * (frames - from) * UNITS; x += 32) {
+    for (int x = desk.lane; x < 2 * (frames - from) * UNITS; x += 32) {
         const int kind = x / UNITS % 2, row = from + x / UNITS / 2;
         const int to = kind * LEFT + (int)((u32)(work.item.first + row) % (u32)ring);
         const int at = K_ROWS + kind * KEYS - frames + row;
         *(uint4*)(work.ring + to * RING_ROW + x % UNITS * 16) =
-            *(const uint4*)(place.memory + at * RING_PITCH + x % UNITS * 16);
+            *(const uint4*)(desk.memory + at * RING_PITCH + x % UNITS * 16);
 #if CACHE8
-        const float* const scales = (const float*)(place.memory + SCALES_AT);
+        const float* const scales = (const float*)(desk.memory + SCALES_AT);
         if (x % UNITS == 0)
             ((float*)(work.ring + 2 * LEFT * HEAD))[to] = scales[kind * KEYS + KEYS - frames + row];
 #endif
@@ -455,18 +455,18 @@ extern "C" __global__ void __launch_bounds__(CACHE8 ? 256 : 128, 1) attention_ri
     int index = blockIdx.x + gridDim.x * warp;
     if ((int)blockIdx.x >= count) return;
 
-    Place place;
-    place.memory = memory + TABLE_BYTES + warp * WARP_BYTES;
-    place.table = shared_at(memory);
-    place.lowest = max(least, -15);
-    place.table_rows = min(least + positions, LEFT + 16) - place.lowest;
-    place.lane = threadIdx.x % 32;
+    Desk desk;
+    desk.memory = memory + TABLE_BYTES + warp * WARP_BYTES;
+    desk.table = shared_at(memory);
+    desk.lowest = max(least, -15);
+    desk.table_rows = min(least + positions, LEFT + 16) - desk.lowest;
+    desk.lane = threadIdx.x % 32;
     float* const constants = (float*)(memory + (LEFT + 31) * PITCH);
-    place.constants = constants;
-    const u64 row = (u64)blockIdx.y * positions + (place.lowest - least);
-    for (int x = threadIdx.x; x < place.table_rows * (HEAD / 8); x += blockDim.x)
-        copy16(place.table + x / (HEAD / 8) * PITCH + x % (HEAD / 8) * 16, table + row * HEAD + x * 8);
-    for (int x = threadIdx.x; x < place.table_rows; x += blockDim.x)
+    desk.constants = constants;
+    const u64 row = (u64)blockIdx.y * positions + (desk.lowest - least);
+    for (int x = threadIdx.x; x < desk.table_rows * (HEAD / 8); x += blockDim.x)
+        copy16(desk.table + x / (HEAD / 8) * PITCH + x % (HEAD / 8) * 16, table + row * HEAD + x * 8);
+    for (int x = threadIdx.x; x < desk.table_rows; x += blockDim.x)
         copy4(shared_at(constants + x), constant + row + x);
     copies_end();
     if (index >= count) {
@@ -476,7 +476,7 @@ extern "C" __global__ void __launch_bounds__(CACHE8 ? 256 : 128, 1) attention_ri
     }
 
     // Each lane holds a word of the next item, which costs one register and one load.
-    const int lane = place.lane;
+    const int lane = desk.lane;
     int words = lane < (int)sizeof(Item) / 4 ? ((const int*)(items + index))[lane] : 0;
     u64 block = blocks[WORD(ring) > 0 ? WORD(slot) / SLOTS : 0];
     for (bool ready = false;;) {
@@ -504,13 +504,13 @@ extern "C" __global__ void __launch_bounds__(CACHE8 ? 256 : 128, 1) attention_ri
         // Reading the ring again costs many frames less than a second copy of the code costs few frames.
         for (int begin = 0; begin < work.item.frames; begin += 8) {
             if (begin > 0) __syncwarp();
-            attend<1>(work, place, begin, qkv, out, meanwhile);
+            attend<1>(work, desk, begin, qkv, out, meanwhile);
         }
 #else
-        if (work.item.frames <= 8) attend<1>(work, place, 0, qkv, out, meanwhile);
-        else attend<2>(work, place, 0, qkv, out, meanwhile);
+        if (work.item.frames <= 8) attend<1>(work, desk, 0, qkv, out, meanwhile);
+        else attend<2>(work, desk, 0, qkv, out, meanwhile);
 #endif
-        keep_rows(work, place);
+        keep_rows(work, desk);
         if (!more) return;
         index += stride;
         __syncwarp();

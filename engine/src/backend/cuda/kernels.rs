@@ -146,3 +146,42 @@ fn keep(place: &std::path::Path, code: &[u8]) -> std::io::Result<()> {
     std::io::Write::write_all(&mut file, code)?;
     file.persist(place).map(|_| ()).map_err(|e| e.error)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::{CachePrecision, EngineOptions, Precision};
+    use crate::model::{Like, SynthOptions, synthetic_config};
+
+    #[test]
+    #[ignore = "needs NVRTC"]
+    fn every_published_shape_compiles() {
+        let mut compiled = 0;
+        for like in Like::ALL {
+            let model = SynthOptions { like, vocabulary: None, layers: None, seed: 0 };
+            let config = synthetic_config(&model).expect("a configuration");
+            for (precision, cache) in [
+                (Precision::F16, CachePrecision::Full),
+                (Precision::F16, CachePrecision::Int8),
+                (Precision::Bf16, CachePrecision::Full),
+                (Precision::F32, CachePrecision::Full),
+            ] {
+                let options = EngineOptions { precision, cache, ..Default::default() };
+                let shape = Shape::new(&config, &options).expect("a shape");
+                for card in ["sm_80", "sm_90"] {
+                    let mut options = vec![format!("--gpu-architecture={card}"), "--std=c++17".to_owned()];
+                    options.extend(shape.macros());
+                    for (name, source) in SOURCES {
+                        let source = format!("{COMMON}\n{source}");
+                        let code = Nvrtc::get().and_then(|nvrtc| nvrtc.compile(&source, name, &options));
+                        if let Err(e) = code {
+                            panic!("{like} {precision} {cache} {card}: {e}");
+                        }
+                        compiled += 1;
+                    }
+                }
+            }
+        }
+        println!("{compiled} compiled");
+    }
+}

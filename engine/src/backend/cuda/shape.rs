@@ -48,10 +48,8 @@ impl Shape {
         let ModelConfig { encoder, decoder, .. } = config;
         let unsupported = |reason: String| Err(Error::Unsupported(format!("{reason}; use the backend cpu")));
         let width = encoder.width;
-        if !width.is_multiple_of(32) || width > 4_096 {
-            return unsupported(format!(
-                "cuda runs encoders of a width up to 4096 in steps of 32, not {width}"
-            ));
+        if width > MOST_WIDTH {
+            return unsupported(format!("cuda runs encoders up to a width of {MOST_WIDTH}, not {width}"));
         }
         let cached: Vec<[i32; 2]> = (0..encoder.contexts.len())
             .filter(|&context| config.is_cache_aware(context))
@@ -66,12 +64,9 @@ impl Shape {
         }
         let most = if options.precision == Precision::F32 { 4 } else { 8 };
         let divides =
-            |lane: &usize| (width / 32).is_multiple_of(*lane) && encoder.ff_width.is_multiple_of(*lane);
+            |lane: &usize| width.is_multiple_of(32 * lane) && encoder.ff_width.is_multiple_of(*lane);
         let lane = [8, 4, 2].into_iter().filter(|&lane| lane <= most).find(divides).unwrap_or(1);
-        let per = match width {
-            _ if width >= 1_024 && width.is_multiple_of(4) => 4,
-            _ => 2,
-        };
+        let per = if width >= 1_024 && width.is_multiple_of(4) { 4 } else { 2 };
         Ok(Self {
             precision: options.precision,
             cache8,
