@@ -23,10 +23,10 @@ pub const LATEST: f64 = 1.0;
 const UNPUNCTUAL: f64 = 0.01;
 /// What a live source's queue holds before the oldest is dropped.
 const QUEUE_SECONDS: f64 = 5.0;
-/// Sources that one thread feeds or reads.
+/// Sources that one thread feeds or reads: with pieces of 20 ms that is half of a core.
 const A_THREAD: usize = 2_500;
 /// Threads that feed, and threads that read, at most.
-const MOST_THREADS: usize = 4;
+const MOST_THREADS: usize = 8;
 /// Time between two looks at a stream's events; their times are the engine's own, so this delays no figure.
 const LOOK: Duration = Duration::from_millis(20);
 /// Streams beyond which no race is run to estimate a limit.
@@ -201,7 +201,7 @@ fn estimate(load: &Load<'_>, way: &Way) -> Result<usize, Failure> {
             // So many don't open.
             Err(_) => return Ok(count / 2),
         };
-        if reached < count * 3 / 2 || count == MOST_RACERS {
+        if reached <= count * 5 / 4 || count == MOST_RACERS {
             return Ok(reached.max(1));
         }
         count = reached.min(MOST_RACERS);
