@@ -1,23 +1,24 @@
 // SPDX-License-Identifier: MPL-2.0
-//! One model on one device, shared by everybody in the process who asks for the same.
+//! One model on one device or several, shared by everybody in the process who asks for the same.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
 use crate::backend::{self, Backend, EngineOptions};
-use crate::batcher::{Batcher, SharedBackend};
+use crate::batcher::{Batcher, Lane};
 use crate::error::{Error, Result};
 use crate::model::{Model, ModelConfig, Vocabulary};
 use crate::options::StreamOptions;
-use crate::stream::{Shared, Stream};
+use crate::statistics::Statistics;
+use crate::stream::{self, Shared, Stream};
 
-/// A loaded model and the thread that runs its streams.
+/// A loaded model and the threads that run its streams, one for each device.
 pub struct Engine {
     model: Arc<Model>,
     vocabulary: Arc<Vocabulary>,
-    backend: SharedBackend,
-    batcher: Batcher,
+    /// One for each device.
+    lanes: Vec<Batcher>,
 }
 
 /// What makes two engines the same.
@@ -51,13 +52,14 @@ impl Engine {
 
     fn load(dir: &Path, options: &EngineOptions) -> Result<Self> {
         let model = Arc::new(Model::load(dir)?);
-        let mut backends = backend::open(&model, options)?;
-        let backend = backends.remove(0);
-        let name = backend.name();
-        let backend = Arc::new(Mutex::new(backend));
-        let batcher = Batcher::start(backend.clone())
-            .map_err(|e| Error::Backend { backend: name, reason: format!("cannot start its thread: {e}") })?;
-        Ok(Self { vocabulary: Arc::new(model.vocabulary.clone()), model, backend, batcher })
+        let backends = backend::open(&model, options)?;
+        Self::with_backends(model, backends)
+    }
+
+    /// The model on these devices, of which there is one at least.
+    pub(crate) fn with_backends(model: Arc<Model>, backends: Vec<Box<dyn Backend>>) -> Result<Self> {
+        let lanes = backends.into_iter().map(Batcher::start).collect::<Result<_>>()?;
+        Ok(Self { vocabulary: Arc::new(model.vocabulary.clone()), model, lanes })
     }
 
     /// What the model is.
@@ -70,23 +72,52 @@ impl Engine {
         &self.vocabulary
     }
 
-    /// Bytes of state that such a stream holds in the backend between two steps.
+    /// Bytes of state that such a stream holds in the backend between two steps. Waits for the step under way.
     pub fn stream_bytes(&self, options: &StreamOptions) -> Result<usize> {
         let mode = options.mode(self.config())?;
-        Ok(self.lock().slot_bytes(mode))
+        let lane = self.lanes().next().ok_or_else(no_device)?;
+        lane.ask(move |backend| backend.slot_bytes(mode))
     }
 
-    /// Opens a stream. Fails if the model has no such context, can't be streamed, or memory is out.
+    /// Opens a stream on the device with the least load: the encoder frames that its streams have in a second of audio.
+    /// Where that one has no memory left the others are tried. Waits for the step under way, no longer.
+    ///
+    /// Fails if the model has no such context, can't be streamed, or memory is out.
     pub fn stream(self: &Arc<Self>, options: &StreamOptions) -> Result<Stream> {
         let mode = options.mode(self.config())?;
         let language = options.language_place(self.config())?;
-        let slot = self.lock().open(mode, language)?;
-        let sizes = mode.step_sizes(&self.config().encoder);
-        let shared = Arc::new(Shared::new(slot, self.vocabulary.clone(), sizes, options));
-        Ok(Stream::new(self.clone(), shared, self.batcher.queue().clone()))
+        let load = stream::load(mode);
+        let mut lanes: Vec<_> = self.lanes().collect();
+        let mut refused = None;
+        while let Some(index) = (0..lanes.len()).min_by_key(|&index| lanes[index].load()) {
+            let lane = lanes.remove(index);
+            match lane.open(mode, language, load) {
+                Ok(slot) => {
+                    let how = (mode, &self.config().encoder);
+                    let shared = Shared::new(slot, self.vocabulary.clone(), how, options);
+                    return Ok(Stream::new(self.clone(), lane.clone(), shared));
+                }
+                Err(error) => drop(refused.get_or_insert(error)),
+            }
+        }
+        Err(refused.unwrap_or_else(no_device))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Box<dyn Backend>> {
-        self.backend.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What the engine has done since it was opened, or since [`Engine::reset_statistics`]. Waits for the step under way.
+    pub fn statistics(&self) -> Statistics {
+        Statistics { lanes: self.lanes().map(|lane| lane.snapshot()).collect() }
     }
+
+    /// Begins the counts and distributions of [`Engine::statistics`] anew.
+    pub fn reset_statistics(&self) {
+        self.lanes().for_each(|lane| lane.reset_statistics());
+    }
+
+    pub(crate) fn lanes(&self) -> impl Iterator<Item = &Arc<Lane>> {
+        self.lanes.iter().map(Batcher::lane)
+    }
+}
+
+fn no_device() -> Error {
+    Error::Unsupported("there is no device to run it on".into())
 }

@@ -20,7 +20,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Audio goes one way: [`Stream::push`] -> a chunk in the stream's queue -> the batcher's thread -> a
+//! Audio goes one way: [`Stream::push`] -> a chunk in the stream's queue -> the thread of a lane -> a
 //! [`backend::Backend`] (features, encoder, decoder) -> tokens -> words -> [`Stream::next`].
 
 #![deny(unsafe_code)]
@@ -29,8 +29,10 @@ pub mod backend;
 mod batcher;
 mod engine;
 pub mod error;
+mod event;
 pub mod features;
 mod gate;
+mod intake;
 pub mod model;
 mod options;
 mod phrases;
@@ -42,8 +44,9 @@ mod words;
 pub use backend::{BackendChoice, CachePrecision, Device, EngineOptions, Precision, Token, Window};
 pub use engine::Engine;
 pub use error::{Error, Result};
+pub use event::{Event, PushError, Word};
 pub use options::{Overflow, StreamOptions};
 pub use phrases::{TextUnit, Unit, Units};
 pub use statistics::{Distribution, LaneStatistics, Percentiles, Statistics};
-pub use stream::{Event, PushError, Stream, Word};
+pub use stream::Stream;
 pub use words::TimedToken;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Words to units of text that belong together: phrases for captions, sentences for readers.
 
+use crate::event::Word;
 use crate::features::SAMPLE_RATE;
-use crate::stream::Word;
 
 /// Characters a line and lines a phrase, what broadcasters and streaming services agree on.
 const LINE: usize = 42;

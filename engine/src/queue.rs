@@ -1,103 +1,162 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What waits for a step: a queue that gives out the longest waiting first, several at a time.
+//! What a lane's thread has to do: chunks with deadlines, the most urgent first, and requests between two steps.
 
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// The queue between the streams and the batcher's thread.
-pub(crate) struct Queue<T> {
-    waiting: Mutex<Waiting<T>>,
+use crate::backend::Limits;
+
+/// The queue between everybody and the lane's thread. Its lock is held to put something in or to take all out, never while
+/// anything is put in order.
+pub(crate) struct Queue<T, R> {
+    arrived: Mutex<Arrived<T, R>>,
     changed: Condvar,
 }
 
-struct Waiting<T> {
-    entries: BinaryHeap<Entry<T>>,
+struct Arrived<T, R> {
+    entries: Vec<Entry<T>>,
+    requests: Vec<R>,
+    /// The thread waits.
+    idle: bool,
     stopped: bool,
 }
 
 struct Entry<T> {
-    /// All wait equally long at most, so this orders the deadlines.
-    due_since: Instant,
+    deadline: Instant,
+    /// Encoder frames that it adds to a step.
+    frames: usize,
     item: T,
 }
 
-impl<T> Default for Queue<T> {
+/// What the lane's thread has taken out of the queue and not begun.
+pub(crate) struct Backlog<T> {
+    entries: Vec<Entry<T>>,
+}
+
+impl<T, R> Default for Queue<T, R> {
     fn default() -> Self {
-        let waiting = Waiting { entries: BinaryHeap::new(), stopped: false };
-        Self { waiting: Mutex::new(waiting), changed: Condvar::new() }
+        let arrived = Arrived { entries: Vec::new(), requests: Vec::new(), idle: false, stopped: false };
+        Self { arrived: Mutex::new(arrived), changed: Condvar::new() }
     }
 }
 
-impl<T> Queue<T> {
-    /// Puts in `item`, which could be stepped since `due_since`.
-    pub(crate) fn add(&self, due_since: Instant, item: T) {
-        self.lock().entries.push(Entry { due_since, item });
-        self.changed.notify_one();
+impl<T, R> Queue<T, R> {
+    /// Puts in `item`, which adds `frames` encoder frames to a step.
+    pub(crate) fn add(&self, deadline: Instant, frames: usize, item: T) {
+        self.change(|arrived| arrived.entries.push(Entry { deadline, frames, item }));
     }
 
-    /// Makes [`Queue::take`] return `None` once the queue is empty.
+    /// Puts in a request.
+    pub(crate) fn request(&self, request: R) {
+        self.change(|arrived| arrived.requests.push(request));
+    }
+
+    /// Makes [`Queue::receive`] return false.
     pub(crate) fn stop(&self) {
-        self.lock().stopped = true;
-        self.changed.notify_one();
+        self.change(|arrived| arrived.stopped = true);
     }
 
-    /// Waits until there is something, then takes up to `most`, the longest waiting first.
-    pub(crate) fn take(&self, most: usize) -> Option<Vec<T>> {
-        let mut waiting = self.lock();
-        while waiting.entries.is_empty() {
-            if waiting.stopped {
-                return None;
-            }
-            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+    fn change(&self, change: impl FnOnce(&mut Arrived<T, R>)) {
+        let mut arrived = self.lock();
+        change(&mut arrived);
+        if std::mem::take(&mut arrived.idle) {
+            self.changed.notify_one();
         }
-        let count = most.min(waiting.entries.len());
-        Some((0..count).filter_map(|_| waiting.entries.pop()).map(|entry| entry.item).collect())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting<T>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Takes everything out, once there is something here or in the backlog; false after [`Queue::stop`].
+    pub(crate) fn receive(&self, backlog: &mut Backlog<T>, requests: &mut Vec<R>) -> bool {
+        let mut arrived = self.lock();
+        while !arrived.stopped
+            && arrived.entries.is_empty()
+            && arrived.requests.is_empty()
+            && backlog.entries.is_empty()
+        {
+            arrived.idle = true;
+            arrived = self.changed.wait(arrived).unwrap_or_else(PoisonError::into_inner);
+        }
+        requests.append(&mut arrived.requests);
+        backlog.entries.append(&mut arrived.entries);
+        !arrived.stopped
     }
-}
 
-impl<T> Ord for Entry<T> {
-    /// The longest waiting is the greatest.
-    fn cmp(&self, other: &Self) -> Ordering {
-        other.due_since.cmp(&self.due_since)
-    }
-}
-
-impl<T> PartialOrd for Entry<T> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<T> PartialEq for Entry<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
+    fn lock(&self) -> MutexGuard<'_, Arrived<T, R>> {
+        self.arrived.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<T> Eq for Entry<T> {}
+impl<T> Default for Backlog<T> {
+    fn default() -> Self {
+        Self { entries: Vec::new() }
+    }
+}
+
+impl<T> Backlog<T> {
+    /// Takes what fits into a step, the earliest deadlines first; one item fits always.
+    pub(crate) fn take(&mut self, limits: Limits) -> impl Iterator<Item = T> {
+        let mut count = limits.streams.max(1).min(self.entries.len());
+        if count < self.entries.len() {
+            self.entries.select_nth_unstable_by_key(count, |entry| entry.deadline);
+        }
+        let first = &mut self.entries[..count];
+        let sum = |sum: usize, entry: &Entry<T>| sum.saturating_add(entry.frames);
+        if first.iter().fold(0, sum) > limits.frames {
+            first.sort_unstable_by_key(|entry| entry.deadline);
+            let mut frames = 0;
+            let fitting = first.iter().take_while(|entry| {
+                frames = sum(frames, entry);
+                frames <= limits.frames
+            });
+            count = fitting.count().max(1);
+        }
+        self.entries.drain(..count).map(|entry| entry.item)
+    }
+}
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::time::Duration;
 
+    use super::*;
+
+    fn step(backlog: &mut Backlog<u64>, streams: usize, frames: usize) -> Vec<u64> {
+        let mut taken: Vec<_> = backlog.take(Limits { streams, frames }).collect();
+        taken.sort_unstable();
+        taken
+    }
+
     #[test]
-    fn the_longest_waiting_come_first_and_the_rest_stay() {
-        let queue = Queue::default();
+    fn the_most_urgent_come_first_and_the_rest_stay() {
+        let queue = Queue::<u64, char>::default();
+        let (mut backlog, mut requests) = (Backlog::default(), Vec::new());
         let start = Instant::now();
         for after in [3, 1, 4, 0, 2] {
-            queue.add(start + Duration::from_secs(after), after);
+            queue.add(start + Duration::from_secs(after), 10, after);
         }
-        assert_eq!(queue.take(3), Some(vec![0, 1, 2]));
-        queue.add(start, 9);
+        queue.request('a');
+        assert!(queue.receive(&mut backlog, &mut requests));
+        assert_eq!((step(&mut backlog, 3, 100), &requests[..]), (vec![0, 1, 2], &['a'][..]));
+        queue.add(start, 10, 9);
+        assert!(queue.receive(&mut backlog, &mut requests));
+        assert_eq!(step(&mut backlog, 2, 100), [3, 9]);
         queue.stop();
-        assert_eq!(queue.take(5), Some(vec![9, 3, 4]), "what waits is still given out");
-        assert_eq!(queue.take(5), None);
+        assert!(!queue.receive(&mut backlog, &mut requests));
+        assert_eq!(step(&mut backlog, 9, 100), [4]);
+        assert_eq!(step(&mut backlog, 9, 100), [0; 0]);
+    }
+
+    #[test]
+    fn a_step_holds_so_many_frames_and_an_item_that_has_more_goes_alone() {
+        let queue = Queue::<u64, char>::default();
+        let mut backlog = Backlog::default();
+        let start = Instant::now();
+        for (after, frames) in [(2, 30), (0, 60), (1, 40), (3, 500), (4, 1)] {
+            queue.add(start + Duration::from_secs(after), frames, after);
+        }
+        queue.receive(&mut backlog, &mut Vec::new());
+        assert_eq!(step(&mut backlog, 9, 100), [0, 1]);
+        assert_eq!(step(&mut backlog, 9, 100), [2], "what is less urgent doesn't overtake");
+        assert_eq!(step(&mut backlog, 9, 100), [3]);
+        assert_eq!(step(&mut backlog, 9, 100), [4]);
     }
 }

@@ -52,6 +52,7 @@ pub struct Distribution {
     histogram: Histogram<u64>,
     /// What the histogram's 1 stands for.
     unit: f64,
+    max: f64,
 }
 
 /// Some quantiles of a distribution, 0 if it is empty.
@@ -129,17 +130,19 @@ impl Distribution {
 
     fn new(unit: f64) -> Self {
         let histogram = Histogram::new(DIGITS).expect("a histogram may have so many digits");
-        Self { histogram, unit }
+        Self { histogram, unit, max: 0.0 }
     }
 
     /// Takes a value in.
     pub(crate) fn record(&mut self, value: f64) {
+        self.max = self.max.max(value);
         let cells = (value / self.unit).round() as u64;
         self.histogram.record(cells).expect("a histogram that grows takes any value");
     }
 
     /// Takes in all values of `other`, which counts the same things.
     pub fn merge(&mut self, other: &Self) {
+        self.max = self.max.max(other.max);
         // It grows as need be, so it holds what the other holds.
         self.histogram.add(&other.histogram).expect("a histogram that grows takes any other");
     }
@@ -156,7 +159,7 @@ impl Distribution {
 
     /// The greatest, 0 without any.
     pub fn max(&self) -> f64 {
-        self.histogram.max() as f64 * self.unit
+        self.max
     }
 
     /// The value that this share of all, 0 to 1, don't exceed; 0 without any.

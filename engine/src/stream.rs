@@ -1,112 +1,44 @@
 // SPDX-License-Identifier: MPL-2.0
-//! One live stream: PCM into a bounded queue, words out. The batcher's thread does the work in between.
+//! One live stream: PCM into a bounded queue, words out. The thread of its lane does the work in between.
 
 use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::backend::{Decoded, Slot, StepSizes};
+use crate::backend::{Decoded, Mode, Slot, StepSizes};
+use crate::batcher::Lane;
 use crate::error::Error;
-use crate::features::FRAME_SAMPLES;
+use crate::event::{Event, PushError, Word};
+use crate::features::{FRAME_SAMPLES, SAMPLE_RATE};
 use crate::gate::{Gate, Part};
+use crate::intake::{Intake, Next};
 use crate::model::Vocabulary;
+use crate::model::config::EncoderConfig;
 use crate::model::vocabulary::Signal;
 use crate::options::{Overflow, StreamOptions};
-use crate::queue::Queue;
 use crate::words::{FrameWord, TimedToken, WordBuilder};
 
 /// Events that may wait to be taken; with more the stream is not stepped until some are.
 const MOST_EVENTS: usize = 256;
 
-/// What a stream has to say, in the order of its audio.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Event {
-    /// A word that won't change any more.
-    Word(Word),
-    /// A word that is not complete: what it would be if the utterance ended here. With
-    /// [`StreamOptions::partials`], after each chunk that leaves one.
-    Partial(Word),
-    /// No word that starts before this sample will come any more.
-    Progress {
-        /// On the stream's sample clock.
-        sample: u64,
-    },
-    /// The model says that the speaker is done, in a word of its own (`<EOU>`). Words before it came before.
-    EndOfUtterance {
-        /// Where, on the stream's sample clock.
-        sample: u64,
-        /// Only a short answer is done, the other speaker goes on (`<EOB>`).
-        backchannel: bool,
-    },
-    /// The model says which language it hears from here on.
-    Language {
-        /// Where, on the stream's sample clock.
-        sample: u64,
-        /// Such as `en-US`.
-        code: String,
-    },
-    /// Audio was dropped because the queue was full.
-    Lost {
-        /// First sample that was dropped.
-        start: u64,
-        /// How many.
-        samples: u64,
-    },
-    /// An utterance that [`Stream::finish`] ended is complete; one for each call.
-    Finished {
-        /// The sample after its last.
-        sample: u64,
-    },
-    /// The stream is dead.
-    Failed(Error),
-}
-
-/// A word with its place on the stream's sample clock: samples at 16 kHz pushed since creation or reset.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Word {
-    /// The word with the punctuation that follows it; may be empty if its pieces have no text.
-    pub text: String,
-    /// Sample at which it starts, to an encoder frame.
-    pub start: u64,
-    /// Sample at which it ends: no later than the next word starts, after an encoder frame at least unless that or the
-    /// end of the audio comes first.
-    pub end: u64,
-    /// Least confidence of its tokens.
-    pub confidence: f32,
-    /// How far the stream had heard when the word was given out: the sample after the last of that chunk.
-    pub heard: u64,
-    /// It goes on, without a space, a word that a pause had ended: a late piece or mark of punctuation.
-    pub joined: bool,
-    /// Its tokens; they start and end on the stream's sample clock, their frames count from the start of the utterance.
-    pub tokens: Vec<TimedToken>,
-}
-
-/// Why audio was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PushError {
-    /// [`Stream::reset`] came while the call waited; what it had not queued yet is gone too.
-    #[error("the stream was reset")]
-    Reset,
-    /// The stream has failed.
-    #[error("the stream has failed")]
-    Closed,
-}
-
 /// A live stream; dropping it frees its place in the backend.
 pub struct Stream {
     shared: Arc<Shared>,
-    queue: Arc<Queue<Arc<Shared>>>,
-    /// Keeps the engine and with it the batcher's thread alive.
+    lane: Arc<Lane>,
+    /// Keeps the engine and with it the lane's thread alive.
     _engine: Arc<dyn Any + Send + Sync>,
 }
 
-/// What a stream and the batcher share.
+/// What a stream and the thread of its lane share.
 pub(crate) struct Shared {
     pub(crate) slot: Slot,
     vocabulary: Arc<Vocabulary>,
     sizes: StepSizes,
+    /// Frames that the encoder hears again in each step.
+    again: usize,
+    /// What the stream adds to the load of its lane.
+    load: u64,
     capacity: usize,
     overflow: Overflow,
     partials: bool,
@@ -121,39 +53,25 @@ pub(crate) struct Shared {
 struct Inner {
     /// Where silence is skipped.
     gate: Option<Gate>,
-    /// The first one is being decoded.
-    utterances: VecDeque<Utterance>,
-    queued: usize,
-    /// Samples pushed since creation or reset, but for those that the gate holds.
-    clock: u64,
-    /// When the next chunk was complete.
-    due_since: Option<Instant>,
+    intake: Intake,
     decoding: Decoding,
     events: VecDeque<Event>,
+    /// Since when the chunk that is queued waits, for the order among streams.
+    due: Option<Instant>,
+    /// Before this no chunk is due, as long as the stream is ahead of it.
+    pace: Option<Instant>,
     interrupted: bool,
+    /// Threads that wait for an event.
+    readers: usize,
+    /// Threads that wait for room.
+    writers: usize,
     /// Counts resets, so that a step under way can't report into what comes after.
     generation: u64,
     slot_is_stale: bool,
-    /// In the batcher's queue or in a step.
+    /// In the lane's queue or in a step.
     scheduled: bool,
     failed: bool,
     dropped: bool,
-}
-
-/// Audio without a break.
-#[derive(Default)]
-struct Utterance {
-    /// Sample clock of its first sample.
-    base: u64,
-    pcm: VecDeque<f32>,
-    /// Samples dropped before it.
-    lost: u64,
-    /// No more samples will come.
-    ended: bool,
-    /// [`Stream::finish`] ended it, rather than a loss or a pause.
-    finished: bool,
-    /// It is silence that nobody decodes.
-    silent: bool,
 }
 
 /// Where the first utterance stands.
@@ -165,31 +83,29 @@ struct Decoding {
     words: WordBuilder,
 }
 
-/// The next step of a stream, taken out of it.
+/// What there is to know of a chunk that was taken out of its stream.
 pub(crate) struct Work {
-    pub(crate) pcm: Vec<f32>,
     pub(crate) end: bool,
     pub(crate) reset_first: bool,
     generation: u64,
+    /// When the chunk was complete.
+    complete: Instant,
+    /// How long the chunk lasts.
+    lasts: Duration,
 }
 
-/// What the batcher finds when it visits a stream.
-pub(crate) enum Visit {
-    /// A chunk to run.
-    Work(Work),
-    /// Nothing to do now.
-    Idle,
-    /// The stream is gone: its slot can be closed.
-    Gone,
+/// How long a chunk waited.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wait {
+    /// From when it was complete to when its results were handed out.
+    pub(crate) time: Duration,
+    /// That is longer than it lasts.
+    pub(crate) late: bool,
 }
 
 impl Stream {
-    pub(crate) fn new(
-        engine: Arc<dyn Any + Send + Sync>,
-        shared: Arc<Shared>,
-        queue: Arc<Queue<Arc<Shared>>>,
-    ) -> Self {
-        Self { shared, queue, _engine: engine }
+    pub(crate) fn new(engine: Arc<dyn Any + Send + Sync>, lane: Arc<Lane>, shared: Shared) -> Self {
+        Self { shared: Arc::new(shared), lane, _engine: engine }
     }
 
     /// Queues `pcm`, 16 kHz mono in [-1, 1]; samples that aren't finite count as 0. With [`Overflow::Block`] this waits
@@ -205,20 +121,25 @@ impl Stream {
             if inner.generation != generation {
                 return Err(PushError::Reset);
             }
-            let mut room = self.shared.capacity - inner.queued.min(self.shared.capacity);
+            let mut room = self.shared.capacity.saturating_sub(inner.intake.queued());
             if room == 0 {
                 match self.shared.overflow {
                     Overflow::Block => {
+                        inner.writers += 1;
                         inner = self.shared.room.wait(inner).unwrap_or_else(PoisonError::into_inner);
+                        inner.writers -= 1;
                         continue;
                     }
-                    Overflow::DropOldest => room = inner.drop_oldest(self.shared.capacity / 4),
+                    Overflow::DropOldest => {
+                        room = inner.drop_oldest(self.shared.capacity / 4);
+                        self.lane.count_dropped(room);
+                    }
                 }
             }
             let (now, later) = rest.split_at(room.min(rest.len()));
             self.shared.take(&mut inner, now);
             rest = later;
-            self.shared.schedule(&mut inner, &self.queue);
+            self.shared.schedule(&mut inner, &self.lane);
         }
         Ok(())
     }
@@ -231,17 +152,8 @@ impl Stream {
             gate.finish(|part| self.shared.append(&mut inner, part));
             inner.gate = Some(gate);
         }
-        let base = inner.clock;
-        match inner.utterances.back_mut() {
-            Some(last) if !last.ended => (last.ended, last.finished) = (true, true),
-            _ => inner.utterances.push_back(Utterance {
-                base,
-                ended: true,
-                finished: true,
-                ..Default::default()
-            }),
-        }
-        self.shared.schedule(&mut inner, &self.queue);
+        inner.intake.finish();
+        self.shared.schedule(&mut inner, &self.lane);
     }
 
     /// Forgets everything queued, and everything recognised but not taken; the sample clock starts at 0 again.
@@ -253,6 +165,8 @@ impl Stream {
             slot_is_stale: true,
             scheduled: inner.scheduled,
             failed: inner.failed,
+            readers: inner.readers,
+            writers: inner.writers,
             ..Inner::default()
         };
         self.shared.room.notify_all();
@@ -266,14 +180,25 @@ impl Stream {
                 return None;
             }
             if let Some(event) = inner.events.pop_front() {
-                self.shared.schedule(&mut inner, &self.queue);
+                self.shared.schedule(&mut inner, &self.lane);
                 return Some(event);
             }
             if inner.failed {
                 return None;
             }
+            inner.readers += 1;
             inner = self.shared.news.wait(inner).unwrap_or_else(PoisonError::into_inner);
+            inner.readers -= 1;
         }
+    }
+
+    /// The next event if there is one; never waits, for those who read many streams on one thread. `None` says that
+    /// there is none yet, and nothing more comes after [`Event::Failed`]. [`Stream::interrupt`] is not for this.
+    pub fn try_next(&self) -> Option<Event> {
+        let mut inner = self.shared.lock();
+        let event = inner.events.pop_front()?;
+        self.shared.schedule(&mut inner, &self.lane);
+        Some(event)
     }
 
     /// Makes the current or the next call of [`Stream::next`] return `None`, once.
@@ -292,10 +217,12 @@ impl Drop for Stream {
     fn drop(&mut self) {
         let mut inner = self.shared.lock();
         inner.dropped = true;
-        if !inner.scheduled {
-            inner.scheduled = true;
-            self.queue.add(Instant::now(), self.shared.clone());
-        }
+        // A visit that is still to come holds the rest for a while.
+        inner.intake.clear();
+        let events = std::mem::take(&mut inner.events);
+        drop(inner);
+        drop(events);
+        self.lane.close(self.shared.slot, self.shared.load);
     }
 }
 
@@ -303,13 +230,19 @@ impl Shared {
     pub(crate) fn new(
         slot: Slot,
         vocabulary: Arc<Vocabulary>,
-        sizes: StepSizes,
+        (mode, encoder): (Mode, &EncoderConfig),
         options: &StreamOptions,
     ) -> Self {
+        let sizes = mode.step_sizes(encoder);
         Self {
             slot,
             vocabulary,
             sizes,
+            again: match mode {
+                Mode::Buffered { window, .. } => window.left + window.right,
+                Mode::Cached { .. } | Mode::Offline { .. } => 0,
+            },
+            load: load(mode),
             capacity: options.queue_samples.max(sizes.first).max(sizes.later),
             overflow: options.overflow,
             partials: options.partials,
@@ -330,74 +263,69 @@ impl Shared {
                 gate.push(pcm, |part| self.append(inner, part));
                 inner.gate = Some(gate);
             }
-            None => self.append(inner, Part::Speech { start: inner.clock, pcm }),
+            None => inner.intake.append(pcm),
         }
     }
 
-    /// Queues speech and notes silence, which ends the utterance before it.
+    /// Queues speech and notes silence.
     fn append(&self, inner: &mut Inner, part: Part<'_>) {
         match part {
-            Part::Speech { pcm, .. } => inner.append(pcm),
+            Part::Speech { pcm, .. } => inner.intake.append(pcm),
             Part::Silence { samples, .. } => {
-                let base = inner.clock;
-                inner.clock += samples;
-                let sample = inner.clock;
-                match inner.utterances.back_mut() {
-                    None => inner.report(Event::Progress { sample }, &self.news),
-                    Some(last) if last.silent => {}
-                    Some(last) => {
-                        last.ended = true;
-                        inner.utterances.push_back(Utterance {
-                            base,
-                            ended: true,
-                            silent: true,
-                            ..Default::default()
-                        });
-                    }
+                if let Some(sample) = inner.intake.silence(samples) {
+                    self.report(inner, Event::Progress { sample });
                 }
             }
         }
     }
 
-    /// Puts the stream into the batcher's queue if it can be stepped and isn't there.
-    fn schedule(self: &Arc<Self>, inner: &mut Inner, queue: &Queue<Arc<Self>>) {
-        if !inner.scheduled && inner.ready(self.sizes) {
-            inner.scheduled = true;
-            let due_since = *inner.due_since.get_or_insert_with(Instant::now);
-            queue.add(due_since, self.clone());
+    /// Puts the stream into the lane's queue if it can be stepped and isn't there.
+    ///
+    /// The deadline of a chunk is when it was due and as long again as it lasts. It was due when it was complete; where
+    /// audio comes faster than it is spoken, as from a file, not before the chunk ahead of it was and had lasted, or now
+    /// if that is sooner: such a stream takes its turns and what time is left, and a live one is none the worse for it.
+    fn schedule(self: &Arc<Self>, inner: &mut Inner, lane: &Lane) {
+        if inner.scheduled || inner.dropped {
+            return;
         }
+        let Some(next) = inner.next(self.sizes) else { return };
+        let due = match inner.pace {
+            Some(pace) if pace > next.complete => pace.min(Instant::now()).max(next.complete),
+            _ => next.complete,
+        };
+        inner.due = Some(due);
+        inner.scheduled = true;
+        let frames = next.samples.div_ceil(FRAME_SAMPLES as usize) + self.again;
+        lane.add(due + self.lasts(next.samples), frames, self.clone());
     }
 
-    /// Takes the next chunk out of the queue.
-    pub(crate) fn visit(&self) -> Visit {
+    /// How long a chunk lasts: the same for all of a stream but in one pass.
+    fn lasts(&self, samples: usize) -> Duration {
+        let samples = if self.sizes.later == usize::MAX { samples } else { self.sizes.later };
+        Duration::from_secs_f64(samples as f64 / f64::from(SAMPLE_RATE))
+    }
+
+    /// Takes the next chunk out of the queue into `pcm`, which is empty; none if there is nothing to do.
+    pub(crate) fn visit(&self, pcm: &mut Vec<f32>) -> Option<Work> {
         let mut inner = self.lock();
-        if inner.dropped {
-            return Visit::Gone;
+        inner.scheduled = false;
+        let next = inner.next(self.sizes).filter(|_| !inner.dropped)?;
+        let decoded = inner.decoding.samples;
+        let taken = inner.intake.take(next.samples, decoded, pcm)?;
+        inner.scheduled = true;
+        let lasts = self.lasts(next.samples);
+        inner.pace = inner.due.take().map(|due| due + lasts);
+        let reset_first = std::mem::take(&mut inner.slot_is_stale);
+        if let Some((start, samples)) = taken.lost {
+            self.report(&mut inner, Event::Lost { start, samples });
         }
-        if !inner.ready(self.sizes) {
-            inner.scheduled = false;
-            return Visit::Idle;
+        inner.decoding.chunks += 1;
+        inner.decoding.samples += next.samples as u64;
+        if inner.writers > 0 {
+            self.room.notify_all();
         }
         let generation = inner.generation;
-        let wanted = self.sizes.of(inner.decoding.chunks);
-        let reset_first = std::mem::take(&mut inner.slot_is_stale);
-        inner.due_since = None;
-        let Some(utterance) = inner.utterances.front_mut() else {
-            inner.scheduled = false;
-            return Visit::Idle;
-        };
-        let pcm: Vec<f32> = utterance.pcm.drain(..wanted.min(utterance.pcm.len())).collect();
-        let end = utterance.ended && utterance.pcm.is_empty();
-        let lost = std::mem::take(&mut utterance.lost);
-        let start = utterance.base - lost;
-        if lost > 0 {
-            inner.report(Event::Lost { start, samples: lost }, &self.news);
-        }
-        inner.queued -= pcm.len();
-        inner.decoding.chunks += 1;
-        inner.decoding.samples += pcm.len() as u64;
-        self.room.notify_all();
-        Visit::Work(Work { pcm, end, reset_first, generation })
+        Some(Work { end: taken.end, reset_first, generation, complete: next.complete, lasts })
     }
 
     /// Turns the result of a step into events and queues the stream again if another chunk is complete.
@@ -405,31 +333,36 @@ impl Shared {
         self: &Arc<Self>,
         work: &Work,
         result: Result<Decoded, Error>,
-        queue: &Queue<Arc<Self>>,
-    ) {
+        lane: &Lane,
+    ) -> Option<Wait> {
         let mut inner = self.lock();
         inner.scheduled = false;
         if inner.dropped {
-            inner.scheduled = true;
-            return queue.add(Instant::now(), self.clone());
+            return None;
         }
+        let mut wait = None;
         if inner.generation == work.generation {
             match result {
-                Ok(decoded) => self.hand_out(&mut inner, work.end, decoded),
+                Ok(decoded) => {
+                    self.hand_out(&mut inner, work.end, decoded);
+                    let time = work.complete.elapsed();
+                    wait = Some(Wait { time, late: time > work.lasts });
+                }
                 Err(error) => {
                     inner.failed = true;
-                    inner.utterances.clear();
-                    inner.report(Event::Failed(error), &self.news);
+                    inner.intake.clear();
+                    self.report(&mut inner, Event::Failed(error));
                     self.room.notify_all();
                 }
             }
         }
-        self.schedule(&mut inner, queue);
+        self.schedule(&mut inner, lane);
+        wait
     }
 
     fn hand_out(&self, inner: &mut Inner, end: bool, decoded: Decoded) {
-        let Inner { decoding, utterances, .. } = &mut *inner;
-        let base = utterances.front().map_or(0, |utterance| utterance.base);
+        let Inner { decoding, intake, .. } = &mut *inner;
+        let base = intake.base();
         let done = base + decoding.samples;
         let word = |word: FrameWord| Event::Word(word_at(word, base, done));
         let mut said = Vec::new();
@@ -455,26 +388,45 @@ impl Shared {
         let horizon = decoding.words.horizon(decoding.frames) * FRAME_SAMPLES;
         let partial = if self.partials { decoding.words.partial(&self.vocabulary) } else { None };
         for event in said {
-            inner.report(event, &self.news);
+            self.report(inner, event);
         }
         if end {
-            inner.report(Event::Progress { sample: done }, &self.news);
+            self.report(inner, Event::Progress { sample: done });
             inner.decoding = Decoding::default();
             inner.slot_is_stale = true;
-            if inner.utterances.pop_front().is_some_and(|utterance| utterance.finished) {
-                inner.report(Event::Finished { sample: done }, &self.news);
+            let over = inner.intake.over();
+            if over.finished {
+                self.report(inner, Event::Finished { sample: done });
             }
-            if inner.utterances.front().is_some_and(|next| next.silent) {
-                inner.utterances.pop_front();
-                let sample = inner.utterances.front().map_or(inner.clock, |next| next.base - next.lost);
-                inner.report(Event::Progress { sample }, &self.news);
+            if let Some(sample) = over.silent_until {
+                self.report(inner, Event::Progress { sample });
             }
         } else {
-            inner.report(Event::Progress { sample: done.min(base + horizon) }, &self.news);
+            self.report(inner, Event::Progress { sample: done.min(base + horizon) });
             if let Some(word) = partial {
-                inner.report(Event::Partial(word_at(word, base, done)), &self.news);
+                self.report(inner, Event::Partial(word_at(word, base, done)));
             }
         }
+    }
+
+    fn report(&self, inner: &mut Inner, event: Event) {
+        if let (Event::Progress { .. }, Some(Event::Progress { .. })) = (&event, inner.events.back()) {
+            inner.events.pop_back();
+        }
+        inner.events.push_back(event);
+        if inner.readers > 0 {
+            self.news.notify_all();
+        }
+    }
+}
+
+/// What a stream of this kind adds to the load of a device: encoder frames in 1,000 s of audio, those of windows as often
+/// as they are heard.
+pub(crate) fn load(mode: Mode) -> u64 {
+    let frames = 1_000 * u64::from(SAMPLE_RATE) / FRAME_SAMPLES;
+    match mode {
+        Mode::Buffered { window, .. } => frames * window.frames() as u64 / window.chunk.max(1) as u64,
+        Mode::Cached { .. } | Mode::Offline { .. } => frames,
     }
 }
 
@@ -488,63 +440,18 @@ fn word_at(word: FrameWord, base: u64, done: u64) -> Word {
 }
 
 impl Inner {
-    /// Whether a chunk is complete and there is room for what it brings.
-    fn ready(&self, sizes: StepSizes) -> bool {
-        let wanted = sizes.of(self.decoding.chunks);
-        let complete = |utterance: &Utterance| utterance.ended || utterance.pcm.len() >= wanted;
-        !self.failed && self.events.len() < MOST_EVENTS && self.utterances.front().is_some_and(complete)
+    /// The next chunk, if it is complete and there is room for what it brings.
+    fn next(&self, sizes: StepSizes) -> Option<Next> {
+        if self.failed || self.events.len() >= MOST_EVENTS {
+            return None;
+        }
+        self.intake.next(sizes.of(self.decoding.chunks), self.decoding.samples)
     }
 
-    fn append(&mut self, pcm: &[f32]) {
-        if self.utterances.back().is_none_or(|last| last.ended) {
-            self.utterances.push_back(Utterance { base: self.clock, ..Default::default() });
-        }
-        if let Some(last) = self.utterances.back_mut() {
-            last.pcm.extend(pcm.iter().map(|&x| if x.is_finite() { x } else { 0.0 }));
-        }
-        self.queued += pcm.len();
-        self.clock += pcm.len() as u64;
-    }
-
-    /// Gives up the oldest `samples` samples that are queued; returns how many that were. The utterance that is being
-    /// decoded ends where the loss begins, and another begins after it.
+    /// Gives up the oldest `samples` samples that are queued; returns how many that were.
     fn drop_oldest(&mut self, samples: usize) -> usize {
-        let wanted = samples.clamp(1, self.queued.max(1));
-        let mut left = wanted;
-        let mut index = 0;
-        while left > 0 && index < self.utterances.len() {
-            let utterance = &mut self.utterances[index];
-            let count = left.min(utterance.pcm.len());
-            left -= count;
-            self.queued -= count;
-            utterance.pcm.drain(..count);
-            let started = index == 0 && self.decoding.chunks > 0;
-            if count > 0 && started {
-                let after = Utterance {
-                    base: utterance.base + self.decoding.samples + count as u64,
-                    pcm: std::mem::take(&mut utterance.pcm),
-                    lost: count as u64,
-                    ended: utterance.ended,
-                    finished: utterance.finished,
-                    silent: false,
-                };
-                (utterance.ended, utterance.finished) = (true, false);
-                self.utterances.insert(1, after);
-            } else {
-                utterance.base += count as u64;
-                utterance.lost += count as u64;
-            }
-            index += 1;
-        }
-        wanted - left
-    }
-
-    fn report(&mut self, event: Event, news: &Condvar) {
-        if let (Event::Progress { .. }, Some(Event::Progress { .. })) = (&event, self.events.back()) {
-            self.events.pop_back();
-        }
-        self.events.push_back(event);
-        news.notify_all();
+        let decoded = (self.decoding.chunks > 0).then_some(self.decoding.samples);
+        self.intake.drop_oldest(samples, decoded)
     }
 }
 

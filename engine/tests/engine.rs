@@ -299,7 +299,7 @@ fn errors_name_the_thing_and_the_remedy() {
     let wrong = engine().stream(&options).err().expect("no such context");
     assert_eq!(wrong.to_string(), "look-ahead: the model has no context of 5 frames; it has 13, 6, 1, 0");
     let backend = "gpu".parse::<BackendChoice>().expect_err("no such backend");
-    assert!(backend.to_string().contains("there are auto and cpu"));
+    assert!(backend.to_string().contains("there are auto, cpu, cuda"));
 }
 
 #[test]
@@ -378,4 +378,32 @@ fn the_end_of_an_utterance_is_an_event_and_no_text() {
     let expected = stops.iter().filter(|word| word.text.ends_with('.')).count();
     assert!(expected > 0 && ends.len() == expected, "{events:?}");
     assert_eq!(text(&words), text(&stops).replace('.', ""));
+}
+
+#[test]
+fn many_streams_are_read_on_one_thread_without_waiting() {
+    let engine = engine();
+    let pcm = speech();
+    let streams: Vec<_> =
+        (0..3).map(|_| engine.stream(&StreamOptions::default()).expect("a stream")).collect();
+    assert!(streams.iter().all(|stream| stream.try_next().is_none()), "nothing was said");
+    let expected = transcribe(&streams[0], &pcm, 4_000);
+    for stream in &streams[1..] {
+        stream.push(&pcm).expect("the stream takes audio");
+        stream.finish();
+    }
+    let mut words = [Vec::new(), Vec::new()];
+    let mut finished = 0;
+    while finished < words.len() {
+        for (stream, words) in streams[1..].iter().zip(&mut words) {
+            match stream.try_next() {
+                Some(Event::Word(word)) => words.push(word),
+                Some(Event::Finished { .. }) => finished += 1,
+                Some(_) => {}
+                None => thread::yield_now(),
+            }
+        }
+    }
+    assert!(words.iter().all(|words| text(words) == text(&expected) && words.len() > 5));
+    assert!(streams.iter().all(|stream| stream.try_next().is_none()), "and nothing comes after the end");
 }

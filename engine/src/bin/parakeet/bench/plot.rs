@@ -217,13 +217,13 @@ fn figure(value: &f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Percentiles;
     use super::super::live::{Limit, Seen};
     use super::*;
 
     fn trial(streams: usize, p95: f64, passed: bool) -> Trial {
-        let mut seen = Seen::default();
-        seen.device = "a <device>".into();
-        seen.latency_seconds.p95 = p95;
+        let latency_seconds = Percentiles { p95, ..Percentiles::default() };
+        let seen = Seen { device: "a <device>".into(), latency_seconds, ..Seen::default() };
         Trial { streams, passed, reasons: Vec::new(), seen: Some(seen) }
     }
 

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The audio that a stream holds until it is stepped: utterances on one clock, and when their samples came.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+/// Samples that share a time of arrival at most, 10 ms, if they come in smaller pieces: bounds what the times take.
+const ARRIVAL_SAMPLES: u64 = 160;
+
+/// Audio in utterances; the first one is being decoded.
+#[derive(Default)]
+pub(crate) struct Intake {
+    utterances: VecDeque<Utterance>,
+    queued: usize,
+    /// Samples taken in, with those of silence.
+    clock: u64,
+    arrivals: VecDeque<Arrival>,
+}
+
+/// Audio without a break.
+#[derive(Default)]
+struct Utterance {
+    /// Sample clock of its first sample.
+    base: u64,
+    pcm: VecDeque<f32>,
+    /// Samples dropped before it.
+    lost: u64,
+    /// Since when no more samples will come.
+    ended: Option<Instant>,
+    /// The user ended it, rather than a loss or a pause.
+    finished: bool,
+    /// It is silence that nobody decodes.
+    silent: bool,
+}
+
+/// When samples came.
+struct Arrival {
+    start: u64,
+    end: u64,
+    at: Instant,
+}
+
+/// The next chunk, as it lies in the queue.
+pub(crate) struct Next {
+    pub(crate) samples: usize,
+    /// When it was complete.
+    pub(crate) complete: Instant,
+}
+
+/// What there is to know of a chunk that was taken.
+pub(crate) struct Taken {
+    /// The utterance ends with it.
+    pub(crate) end: bool,
+    /// First sample and number of those that were dropped before it.
+    pub(crate) lost: Option<(u64, u64)>,
+}
+
+/// What follows an utterance that is over.
+pub(crate) struct Over {
+    /// The user ended it.
+    pub(crate) finished: bool,
+    /// Silence follows up to this sample.
+    pub(crate) silent_until: Option<u64>,
+}
+
+impl Intake {
+    /// Samples that wait.
+    pub(crate) fn queued(&self) -> usize {
+        self.queued
+    }
+
+    /// Sample clock of the first sample of the utterance that is being decoded.
+    pub(crate) fn base(&self) -> u64 {
+        self.utterances.front().map_or(0, |utterance| utterance.base)
+    }
+
+    /// Takes in speech; samples that aren't finite count as 0.
+    pub(crate) fn append(&mut self, pcm: &[f32]) {
+        if self.utterances.back().is_none_or(|last| last.ended.is_some()) {
+            self.utterances.push_back(Utterance { base: self.clock, ..Default::default() });
+        }
+        if let Some(last) = self.utterances.back_mut() {
+            last.pcm.extend(pcm.iter().map(|&x| if x.is_finite() { x } else { 0.0 }));
+        }
+        self.queued += pcm.len();
+        let start = self.clock;
+        self.clock += pcm.len() as u64;
+        let (end, at) = (self.clock, Instant::now());
+        match self.arrivals.back_mut() {
+            Some(last) if last.end == start && end - last.start <= ARRIVAL_SAMPLES => {
+                (last.end, last.at) = (end, at);
+            }
+            _ => self.arrivals.push_back(Arrival { start, end, at }),
+        }
+    }
+
+    /// Notes silence, which ends the utterance before it. If none is left to decode, the silence is over at once: up to
+    /// this sample.
+    pub(crate) fn silence(&mut self, samples: u64) -> Option<u64> {
+        let base = self.clock;
+        self.clock += samples;
+        let Some(last) = self.utterances.back_mut() else { return Some(self.clock) };
+        if !last.silent {
+            let ended = Some(Instant::now());
+            last.ended = last.ended.or(ended);
+            self.utterances.push_back(Utterance { base, ended, silent: true, ..Default::default() });
+        }
+        None
+    }
+
+    /// Ends the last utterance for the user, or an empty one if that has ended.
+    pub(crate) fn finish(&mut self) {
+        let ended = Some(Instant::now());
+        match self.utterances.back_mut() {
+            Some(last) if last.ended.is_none() => (last.ended, last.finished) = (ended, true),
+            _ => self.utterances.push_back(Utterance {
+                base: self.clock,
+                ended,
+                finished: true,
+                ..Default::default()
+            }),
+        }
+    }
+
+    /// The next chunk if it is complete: `wanted` samples after the first `decoded` of the utterance, or what is left of
+    /// it.
+    pub(crate) fn next(&self, wanted: usize, decoded: u64) -> Option<Next> {
+        let utterance = self.utterances.front()?;
+        let samples = wanted.min(utterance.pcm.len());
+        let complete = match utterance.ended {
+            Some(ended) if samples < wanted => ended,
+            None if samples < wanted => return None,
+            ended => self.arrival(utterance.base + decoded + samples as u64).or(ended)?,
+        };
+        Some(Next { samples, complete })
+    }
+
+    /// When all samples before this one had come.
+    fn arrival(&self, end: u64) -> Option<Instant> {
+        let index = self.arrivals.partition_point(|arrival| arrival.end < end);
+        self.arrivals.get(index).map(|arrival| arrival.at)
+    }
+
+    /// Takes out the next `samples` samples, which follow the first `decoded` of the utterance, into `pcm`.
+    pub(crate) fn take(&mut self, samples: usize, decoded: u64, pcm: &mut Vec<f32>) -> Option<Taken> {
+        let utterance = self.utterances.front_mut()?;
+        let (front, back) = utterance.pcm.as_slices();
+        let from_front = samples.min(front.len());
+        pcm.extend_from_slice(&front[..from_front]);
+        pcm.extend_from_slice(&back[..samples - from_front]);
+        utterance.pcm.drain(..samples);
+        self.queued -= samples;
+        let end = utterance.ended.is_some() && utterance.pcm.is_empty();
+        let lost = std::mem::take(&mut utterance.lost);
+        let lost = (lost > 0).then_some((utterance.base - lost, lost));
+        let taken = utterance.base + decoded + samples as u64;
+        self.forget(taken);
+        Some(Taken { end, lost })
+    }
+
+    /// Forgets when samples before this one came.
+    fn forget(&mut self, end: u64) {
+        while self.arrivals.front().is_some_and(|arrival| arrival.end <= end) {
+            self.arrivals.pop_front();
+        }
+    }
+
+    /// Puts away the utterance that was decoded, and silence behind it.
+    pub(crate) fn over(&mut self) -> Over {
+        let finished = self.utterances.pop_front().is_some_and(|utterance| utterance.finished);
+        let silent_until = if self.utterances.front().is_some_and(|next| next.silent) {
+            self.utterances.pop_front();
+            Some(self.utterances.front().map_or(self.clock, |next| next.base - next.lost))
+        } else {
+            None
+        };
+        Over { finished, silent_until }
+    }
+
+    /// Forgets all audio; the clock stays.
+    pub(crate) fn clear(&mut self) {
+        *self = Self { clock: self.clock, ..Self::default() };
+    }
+
+    /// Gives up the oldest `samples` samples that are queued; returns how many that were. The utterance whose first
+    /// `decoded` samples were taken, if any were, ends where the loss begins, and another begins after it.
+    pub(crate) fn drop_oldest(&mut self, samples: usize, decoded: Option<u64>) -> usize {
+        let wanted = samples.clamp(1, self.queued.max(1));
+        let mut left = wanted;
+        let mut index = 0;
+        while left > 0 && index < self.utterances.len() {
+            let utterance = &mut self.utterances[index];
+            let count = left.min(utterance.pcm.len());
+            left -= count;
+            self.queued -= count;
+            utterance.pcm.drain(..count);
+            match decoded {
+                Some(decoded) if index == 0 && count > 0 => {
+                    let after = Utterance {
+                        base: utterance.base + decoded + count as u64,
+                        pcm: std::mem::take(&mut utterance.pcm),
+                        lost: count as u64,
+                        ended: utterance.ended,
+                        finished: utterance.finished,
+                        silent: false,
+                    };
+                    (utterance.ended, utterance.finished) = (Some(Instant::now()), false);
+                    let kept = after.base;
+                    self.utterances.insert(1, after);
+                    self.forget(kept);
+                }
+                _ => {
+                    utterance.base += count as u64;
+                    utterance.lost += count as u64;
+                    let kept = utterance.base;
+                    if count > 0 {
+                        self.forget(kept);
+                    }
+                }
+            }
+            index += 1;
+        }
+        wanted - left
+    }
+}
