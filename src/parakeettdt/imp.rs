@@ -9,7 +9,7 @@ use super::{
 };
 use gst::{glib, prelude::*, subclass::prelude::*};
 use gst_audio::AudioFormat;
-use parakeet_engine::Engine;
+use parakeet_engine::{Engine, Error};
 use std::{
     env,
     sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError},
@@ -19,6 +19,12 @@ use std::{
 pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("parakeettdt", gst::DebugColorFlags::empty(), Some("Parakeet speech to text"))
 });
+
+/// What to do about a model that can't be loaded.
+const OTHER_MODEL: &str = "set property model to a directory made by parakeet convert";
+
+/// What to do about a device that can't run it.
+const OTHER_DEVICE: &str = "set properties backend and device to what this machine has";
 
 /// Locking order: settings -> state. Neither is held across a push, a post, a query, a load, or a call of the engine.
 pub struct ParakeetTdt {
@@ -120,6 +126,10 @@ impl ParakeetTdt {
     /// Starts to load the model, on a thread of its own.
     fn load(&self) -> Result<(), gst::StateChangeError> {
         let settings = self.settings().clone();
+        let options = settings.engine().map_err(|error| {
+            gst::element_imp_error!(self, gst::LibraryError::Settings, ("property {error}"));
+            gst::StateChangeError
+        })?;
         let plugin =
             self.obj().factory().and_then(|factory| factory.plugin()).and_then(|plugin| plugin.filename());
         let plugin = plugin.or_else(|| env::current_exe().ok()).unwrap_or_default();
@@ -135,14 +145,17 @@ impl ParakeetTdt {
         let directory = match found {
             Ok(directory) => directory,
             Err(reason) => {
-                self.loaded(load, Err(reason));
+                self.loaded(load, Err(format!("{reason}; {OTHER_MODEL}")));
                 return Ok(());
             }
         };
         self.progress(gst::ProgressType::Start, &format!("loading model {}", directory.display()));
         let element = self.obj().downgrade();
         let spawned = thread::Builder::new().name("parakeet-load".into()).spawn(move || {
-            let opened = Engine::open(&directory, &settings.engine()).map_err(|error| error.to_string());
+            let opened = Engine::open(&directory, &options).map_err(|error| match error {
+                Error::Backend { .. } | Error::Option { .. } => format!("{error}; {OTHER_DEVICE}"),
+                _ => format!("{error}; {OTHER_MODEL}"),
+            });
             if let Some(element) = element.upgrade() {
                 element.imp().loaded(load, opened);
             }
@@ -183,7 +196,7 @@ impl ParakeetTdt {
                 gst::element_imp_error!(
                     self,
                     gst::ResourceError::OpenRead,
-                    ("cannot load the model: {reason}; set property model to a directory made by parakeet convert")
+                    ("cannot load the model: {reason}")
                 );
             }
         }
