@@ -26,10 +26,13 @@ const OTHER_MODEL: &str = "set property model to a directory made by parakeet co
 /// What to do about a device that can't run it.
 const OTHER_DEVICE: &str = "set properties backend and device to what this machine has";
 
-/// Locking order: settings -> state. Neither is held across a push, a post, a query, a load, or a call of the engine.
+/// Locking order: feeding -> settings -> state. The latter two are not held across a push, a post, a query, a load, or a
+/// call of the engine.
 pub struct ParakeetTdt {
     pub(super) sink_pad: gst::Pad,
     pub(super) src_pad: gst::Pad,
+    /// Held while audio goes into the stream, so that what waited goes first.
+    feeding: Mutex<()>,
     settings: Mutex<Settings>,
     state: Mutex<State>,
     /// The state changed: a model was loaded, a stream came, an event is pending, or everything has to stop.
@@ -39,6 +42,10 @@ pub struct ParakeetTdt {
 impl ParakeetTdt {
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn feeding(&self) -> MutexGuard<'_, ()> {
+        self.feeding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn settings(&self) -> MutexGuard<'_, Settings> {
@@ -67,8 +74,9 @@ impl ParakeetTdt {
         }
     }
 
-    /// Begins anew after [`halt`](Self::halt); no thread is in the element.
+    /// Begins anew after [`halt`](Self::halt); no thread is in the element but perhaps one that just opened the stream.
     pub(super) fn restart(&self) {
+        let _feeding = self.feeding();
         let mut state = self.state();
         state.run.flush();
         let stream = state.run.stream.clone();
@@ -261,6 +269,7 @@ impl ObjectSubclass for ParakeetTdt {
         ParakeetTdt {
             sink_pad,
             src_pad,
+            feeding: Mutex::default(),
             settings: Mutex::default(),
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -340,7 +349,9 @@ impl ElementImpl for ParakeetTdt {
         let changed = self.parent_change_state(transition);
         match transition {
             gst::StateChange::PausedToReady => {
-                // Dropped here, without the lock, so that the engine gets the stream's place back.
+                // Who opened the stream may still be feeding it.
+                let _feeding = self.feeding();
+                // Dropped without the state locked, so that the engine gets the stream's place back.
                 let _run = std::mem::replace(&mut self.state().run, Run::stopped());
             }
             gst::StateChange::ReadyToNull => self.unload(),

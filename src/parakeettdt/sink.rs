@@ -162,18 +162,24 @@ impl ParakeetTdt {
     /// `drain`. Only the streaming thread comes here.
     fn feed(&self, input: Option<Input>, drain: bool) -> Result<(), gst::FlowError> {
         let live = self.is_live();
+        let _feeding = self.feeding();
         let Some(stream) = self.stream(live, !live || drain)? else {
             if let Some(input) = input {
                 self.state().run.backlog.push(input, LIVE_QUEUE);
             }
             return Ok(());
         };
+        self.give_waiting(&stream)?;
+        input.map_or(Ok(()), |input| self.give(&stream, &input))
+    }
+
+    /// Gives what waited for the stream.
+    fn give_waiting(&self, stream: &Stream) -> Result<(), gst::FlowError> {
         loop {
             let waiting = self.state().run.backlog.pop();
-            let Some(waiting) = waiting else { break };
-            self.give(&stream, &waiting)?;
+            let Some(waiting) = waiting else { return Ok(()) };
+            self.give(stream, &waiting)?;
         }
-        input.map_or(Ok(()), |input| self.give(&stream, &input))
     }
 
     fn give(&self, stream: &Stream, input: &Input) -> Result<(), gst::FlowError> {
@@ -234,7 +240,7 @@ impl ParakeetTdt {
         let spawned = thread::Builder::new().name("parakeet-open".into()).spawn(move || {
             let opened = engine.stream(&options);
             if let Some(element) = element.upgrade() {
-                element.imp().opened(opening, opened);
+                element.imp().opened(opening, opened, live);
             }
         });
         spawned.map(drop).map_err(|error| {
@@ -248,7 +254,7 @@ impl ParakeetTdt {
     }
 
     /// Takes the result of attempt `opening`, unless nobody wants it any more.
-    fn opened(&self, opening: u64, opened: Result<Stream, Error>) {
+    fn opened(&self, opening: u64, opened: Result<Stream, Error>, live: bool) {
         let mut state = self.state();
         if !matches!(state.run.opening, Opening::UnderWay(wanted) if wanted == opening) {
             drop(state);
@@ -269,10 +275,16 @@ impl ParakeetTdt {
         self.changed.notify_all();
         if let Some(error) = failure {
             gst::element_imp_error!(self, gst::LibraryError::Settings, ("cannot recognise speech: {error}"));
+        } else if live {
+            // A live source may have nothing more to say for a while, and what it said must not wait for that.
+            let _feeding = self.feeding();
+            if let Err(error) = self.begin().and_then(|stream| self.give_waiting(&stream)) {
+                gst::debug!(CAT, imp = self, "somebody else has the stream, or nobody wants it: {error}");
+            }
         }
     }
 
-    /// Takes the stream that was opened into use.
+    /// Takes the stream that was opened into use, with `feeding` held.
     fn begin(&self) -> Result<Arc<Stream>, gst::FlowError> {
         let assumed = self.model_latency();
         let units = self.settings().units();

@@ -38,7 +38,7 @@ pub enum Opening {
     None,
     /// The attempt of this number is under way.
     UnderWay(u64),
-    /// For the streaming thread to take.
+    /// Ready to be taken into use.
     Done(Arc<Stream>),
 }
 
@@ -162,7 +162,7 @@ pub struct Run {
     pub stopping: bool,
     /// Why downstream takes nothing more.
     pub refused: Option<gst::FlowError>,
-    /// The engine's stream; set by the streaming thread, with the first audio.
+    /// The engine's stream, once it is opened for the first audio.
     pub stream: Option<Arc<Stream>>,
     pub opening: Opening,
     /// Whether upstream is live, once asked.
