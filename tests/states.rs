@@ -97,6 +97,40 @@ fn a_look_ahead_that_the_model_lacks_is_an_error() {
 }
 
 #[test]
+fn a_device_that_is_none_is_an_error_before_anything_is_loaded() {
+    let element = element();
+    let bus = gst::Bus::new();
+    element.set_bus(Some(&bus));
+    element.set_property("device", "gpu");
+    assert!(element.set_state(gst::State::Ready).is_err());
+    let message = bus.pop_filtered(&[gst::MessageType::Error]).expect("an error was posted");
+    let gst::MessageView::Error(error) = message.view() else { unreachable!() };
+    assert!(error.error().to_string().contains("property device: \"gpu\" is neither"), "{error:?}");
+    element.set_property("device", "auto");
+    assert!(element.set_state(gst::State::Ready).is_ok());
+    element.set_state(gst::State::Null).unwrap();
+}
+
+#[test]
+fn what_the_model_runs_on_has_names() {
+    let element = element();
+    for (property, names) in [
+        ("backend", &["auto", "cpu", "cuda"][..]),
+        ("precision", &["f16", "bf16", "f32"]),
+        ("cache-precision", &["full", "int8"]),
+    ] {
+        for name in names {
+            element.set_property_from_str(property, name);
+            let value = element.property_value(property);
+            let (_, value) = gst::glib::EnumValue::from_value(&value).expect("an enumeration");
+            assert_eq!(value.nick(), *name);
+        }
+    }
+    element.set_property("device", "1");
+    assert_eq!(element.property::<String>("device"), "1");
+}
+
+#[test]
 fn loading_is_told_and_does_not_hold_up_the_state_change() {
     let element = element();
     let bus = gst::Bus::new();

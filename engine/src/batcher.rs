@@ -118,7 +118,7 @@ impl Lane {
             // Whoever asked waits for it.
             let _ = sender.send(question(backend));
         }));
-        answer.recv().map_err(|_| self.failed("panicked when it was asked something".into()))
+        answer.recv().map_err(|_| self.failed("broke down when it was asked something".into()))
     }
 
     /// Samples that a stream's full queue gave up.
@@ -163,6 +163,13 @@ struct Job {
     pcm: Vec<f32>,
     /// None if there was nothing to do.
     work: Option<Work>,
+}
+
+impl Drop for Runner {
+    /// Should the thread break down, nobody is to wait for an answer.
+    fn drop(&mut self) {
+        self.lane.queue.stop();
+    }
 }
 
 impl Runner {

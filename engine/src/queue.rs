@@ -51,13 +51,19 @@ impl<T, R> Queue<T, R> {
         self.change(|arrived| arrived.requests.push(request));
     }
 
-    /// Makes [`Queue::receive`] return false.
+    /// Makes [`Queue::receive`] return false; requests are dropped from here on.
     pub(crate) fn stop(&self) {
-        self.change(|arrived| arrived.stopped = true);
+        self.change(|arrived| {
+            arrived.stopped = true;
+            arrived.requests.clear();
+        });
     }
 
     fn change(&self, change: impl FnOnce(&mut Arrived<T, R>)) {
         let mut arrived = self.lock();
+        if arrived.stopped {
+            return;
+        }
         change(&mut arrived);
         if std::mem::take(&mut arrived.idle) {
             self.changed.notify_one();
@@ -139,8 +145,11 @@ mod tests {
         queue.add(start, 10, 9);
         assert!(queue.receive(&mut backlog, &mut requests));
         assert_eq!(step(&mut backlog, 2, 100), [3, 9]);
+        queue.request('b');
         queue.stop();
+        queue.request('c');
         assert!(!queue.receive(&mut backlog, &mut requests));
+        assert_eq!(requests, ['a'], "who waits for an answer sees that none comes");
         assert_eq!(step(&mut backlog, 9, 100), [4]);
         assert_eq!(step(&mut backlog, 9, 100), [0; 0]);
     }

@@ -9,7 +9,7 @@ use super::{
 };
 use gst::{glib, prelude::*, subclass::prelude::*};
 use gst_audio::AudioFormat;
-use parakeet_engine::Engine;
+use parakeet_engine::{Engine, Error};
 use std::{
     env,
     sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError},
@@ -20,10 +20,19 @@ pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("parakeettdt", gst::DebugColorFlags::empty(), Some("Parakeet speech to text"))
 });
 
-/// Locking order: settings -> state. Neither is held across a push, a post, a query, a load, or a call of the engine.
+/// What to do about a model that can't be loaded.
+const OTHER_MODEL: &str = "set property model to a directory made by parakeet convert";
+
+/// What to do about a device that can't run it.
+const OTHER_DEVICE: &str = "set properties backend and device to what this machine has";
+
+/// Locking order: feeding -> settings -> state. The latter two are not held across a push, a post, a query, a load, or a
+/// call of the engine.
 pub struct ParakeetTdt {
     pub(super) sink_pad: gst::Pad,
     pub(super) src_pad: gst::Pad,
+    /// Held while audio goes into the stream, so that what waited goes first.
+    feeding: Mutex<()>,
     settings: Mutex<Settings>,
     state: Mutex<State>,
     /// The state changed: a model was loaded, a stream came, an event is pending, or everything has to stop.
@@ -33,6 +42,10 @@ pub struct ParakeetTdt {
 impl ParakeetTdt {
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn feeding(&self) -> MutexGuard<'_, ()> {
+        self.feeding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn settings(&self) -> MutexGuard<'_, Settings> {
@@ -61,8 +74,9 @@ impl ParakeetTdt {
         }
     }
 
-    /// Begins anew after [`halt`](Self::halt); no thread is in the element.
+    /// Begins anew after [`halt`](Self::halt); no thread is in the element but perhaps one that just opened the stream.
     pub(super) fn restart(&self) {
+        let _feeding = self.feeding();
         let mut state = self.state();
         state.run.flush();
         let stream = state.run.stream.clone();
@@ -120,6 +134,10 @@ impl ParakeetTdt {
     /// Starts to load the model, on a thread of its own.
     fn load(&self) -> Result<(), gst::StateChangeError> {
         let settings = self.settings().clone();
+        let options = settings.engine().map_err(|error| {
+            gst::element_imp_error!(self, gst::LibraryError::Settings, ("property {error}"));
+            gst::StateChangeError
+        })?;
         let plugin =
             self.obj().factory().and_then(|factory| factory.plugin()).and_then(|plugin| plugin.filename());
         let plugin = plugin.or_else(|| env::current_exe().ok()).unwrap_or_default();
@@ -135,14 +153,17 @@ impl ParakeetTdt {
         let directory = match found {
             Ok(directory) => directory,
             Err(reason) => {
-                self.loaded(load, Err(reason));
+                self.loaded(load, Err(format!("{reason}; {OTHER_MODEL}")));
                 return Ok(());
             }
         };
         self.progress(gst::ProgressType::Start, &format!("loading model {}", directory.display()));
         let element = self.obj().downgrade();
         let spawned = thread::Builder::new().name("parakeet-load".into()).spawn(move || {
-            let opened = Engine::open(&directory, &settings.engine()).map_err(|error| error.to_string());
+            let opened = Engine::open(&directory, &options).map_err(|error| match error {
+                Error::Backend { .. } | Error::Option { .. } => format!("{error}; {OTHER_DEVICE}"),
+                _ => format!("{error}; {OTHER_MODEL}"),
+            });
             if let Some(element) = element.upgrade() {
                 element.imp().loaded(load, opened);
             }
@@ -183,7 +204,7 @@ impl ParakeetTdt {
                 gst::element_imp_error!(
                     self,
                     gst::ResourceError::OpenRead,
-                    ("cannot load the model: {reason}; set property model to a directory made by parakeet convert")
+                    ("cannot load the model: {reason}")
                 );
             }
         }
@@ -248,6 +269,7 @@ impl ObjectSubclass for ParakeetTdt {
         ParakeetTdt {
             sink_pad,
             src_pad,
+            feeding: Mutex::default(),
             settings: Mutex::default(),
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -327,7 +349,9 @@ impl ElementImpl for ParakeetTdt {
         let changed = self.parent_change_state(transition);
         match transition {
             gst::StateChange::PausedToReady => {
-                // Dropped here, without the lock, so that the engine gets the stream's place back.
+                // Who opened the stream may still be feeding it.
+                let _feeding = self.feeding();
+                // Dropped without the state locked, so that the engine gets the stream's place back.
                 let _run = std::mem::replace(&mut self.state().run, Run::stopped());
             }
             gst::StateChange::ReadyToNull => self.unload(),

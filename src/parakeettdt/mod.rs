@@ -63,6 +63,38 @@ pub enum Backend {
     /// The processor.
     #[enum_value(name = "CPU: works everywhere", nick = "cpu")]
     Cpu,
+    /// NVIDIA GPUs.
+    #[enum_value(name = "CUDA: NVIDIA GPUs", nick = "cuda")]
+    Cuda,
+}
+
+/// Type of weights and activations on a GPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
+#[enum_type(name = "GstParakeetPrecision")]
+pub enum Precision {
+    /// Half precision.
+    #[default]
+    #[enum_value(name = "F16: half precision, the fastest, exact to three digits", nick = "f16")]
+    F16,
+    /// bfloat16.
+    #[enum_value(name = "BF16: as fast, exact to two digits", nick = "bf16")]
+    Bf16,
+    /// Single precision.
+    #[enum_value(name = "F32: single precision, to compare with", nick = "f32")]
+    F32,
+}
+
+/// Type of the keys and values that a stream keeps on a GPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
+#[enum_type(name = "GstParakeetCachePrecision")]
+pub enum CachePrecision {
+    /// That of the activations.
+    #[default]
+    #[enum_value(name = "Full: as the activations", nick = "full")]
+    Full,
+    /// Integers of 8 bits.
+    #[enum_value(name = "Int8: half the memory of half precision", nick = "int8")]
+    Int8,
 }
 
 /// What one text buffer holds.

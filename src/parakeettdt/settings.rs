@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What the user sets on the element: properties, their defaults and their meaning.
 
-use super::{Backend, TextUnit};
+use super::{Backend, CachePrecision, Precision, TextUnit};
 use gst::{glib, prelude::*};
-use parakeet_engine::{BackendChoice, EngineOptions, StreamOptions, Units, Window, model::ModelConfig};
+use parakeet_engine::{
+    BackendChoice, EngineOptions, Error, StreamOptions, Units, Window, model::ModelConfig,
+};
 use std::sync::LazyLock;
 
 /// Value of `look-ahead` that leaves the choice to the model.
 const LOOK_AHEAD_OF_MODEL: u32 = u32::MAX;
+
+/// Value of `device` that leaves the choice to the element.
+const AUTO: &str = "auto";
 
 /// Milliseconds of an encoder frame.
 const FRAME_MS: usize = 80;
@@ -19,7 +24,10 @@ const LONGEST_MS: u32 = 180_000;
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub model: Option<String>,
-    pub backend: Backend,
+    backend: Backend,
+    device: String,
+    precision: Precision,
+    cache_precision: CachePrecision,
     look_ahead: u32,
     left_context_ms: u32,
     chunk_ms: u32,
@@ -37,6 +45,9 @@ impl Default for Settings {
         Settings {
             model: None,
             backend: Backend::Auto,
+            device: AUTO.into(),
+            precision: Precision::F16,
+            cache_precision: CachePrecision::Full,
             look_ahead: LOOK_AHEAD_OF_MODEL,
             left_context_ms: 10_000,
             chunk_ms: 2_000,
@@ -86,13 +97,24 @@ impl Settings {
         gst::ClockTime::from_mseconds(self.lateness_ms.into())
     }
 
-    /// Options for the engine.
-    pub fn engine(&self) -> EngineOptions {
+    /// Options for the engine. Fails if `device` is no device's name.
+    pub fn engine(&self) -> Result<EngineOptions, Error> {
         let backend = match self.backend {
             Backend::Auto => BackendChoice::Auto,
             Backend::Cpu => BackendChoice::Cpu,
+            Backend::Cuda => BackendChoice::Cuda,
         };
-        EngineOptions { backend, ..EngineOptions::default() }
+        let precision = match self.precision {
+            Precision::F16 => parakeet_engine::Precision::F16,
+            Precision::Bf16 => parakeet_engine::Precision::Bf16,
+            Precision::F32 => parakeet_engine::Precision::F32,
+        };
+        let cache = match self.cache_precision {
+            CachePrecision::Full => parakeet_engine::CachePrecision::Full,
+            CachePrecision::Int8 => parakeet_engine::CachePrecision::Int8,
+        };
+        let device = self.device.parse()?;
+        Ok(EngineOptions { backend, device, precision, cache, ..EngineOptions::default() })
     }
 
     /// Sets a property; true if it changes the latency.
@@ -100,6 +122,9 @@ impl Settings {
         match name {
             "model" => self.model = get::<Option<String>>(value).filter(|path| !path.is_empty()),
             "backend" => self.backend = get(value),
+            "device" => self.device = get::<Option<String>>(value).unwrap_or_else(|| AUTO.into()),
+            "precision" => self.precision = get(value),
+            "cache-precision" => self.cache_precision = get(value),
             "look-ahead" => self.look_ahead = get(value),
             "left-context" => self.left_context_ms = get(value),
             "chunk" => self.chunk_ms = get(value),
@@ -120,6 +145,9 @@ impl Settings {
         match name {
             "model" => self.model.to_value(),
             "backend" => self.backend.to_value(),
+            "device" => self.device.to_value(),
+            "precision" => self.precision.to_value(),
+            "cache-precision" => self.cache_precision.to_value(),
             "look-ahead" => self.look_ahead.to_value(),
             "left-context" => self.left_context_ms.to_value(),
             "chunk" => self.chunk_ms.to_value(),
@@ -153,6 +181,25 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
         glib::ParamSpecEnum::builder_with_default("backend", default.backend)
             .nick("Backend")
             .blurb("What the model runs on. Read on the way from NULL to READY")
+            .build(),
+        glib::ParamSpecString::builder("device")
+            .nick("Device")
+            .blurb(
+                "Which of the backend's devices: its number, or auto for all of them, where each stream goes to the one \
+                 with the least to do. Read on the way from NULL to READY",
+            )
+            .default_value(Some(default.device.as_str()))
+            .build(),
+        glib::ParamSpecEnum::builder_with_default("precision", default.precision)
+            .nick("Precision")
+            .blurb("Type of weights and activations on a GPU. Read on the way from NULL to READY")
+            .build(),
+        glib::ParamSpecEnum::builder_with_default("cache-precision", default.cache_precision)
+            .nick("Cache precision")
+            .blurb(
+                "Type of the keys and values that a stream keeps on a GPU; less memory lets more streams in. Read on the \
+                 way from NULL to READY",
+            )
             .build(),
         glib::ParamSpecUInt::builder("look-ahead")
             .nick("Look-ahead")

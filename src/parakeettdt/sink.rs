@@ -4,13 +4,16 @@
 use super::{
     imp::{CAT, ParakeetTdt},
     input::{self, Input},
-    state::{Action, Model},
+    state::{Action, Model, Opening},
     timeline::{Gap, Join, SAMPLE_RATE, Unplaced},
 };
 use gst::{prelude::*, subclass::prelude::*};
 use gst_audio::AudioInfo;
-use parakeet_engine::{Overflow, PushError, Stream, StreamOptions};
-use std::sync::{Arc, PoisonError};
+use parakeet_engine::{Engine, Error, Overflow, PushError, Stream, StreamOptions};
+use std::{
+    sync::{Arc, PoisonError},
+    thread,
+};
 
 /// Audio that a live stream may fall behind before the oldest is dropped, in samples.
 const LIVE_QUEUE: usize = 30 * SAMPLE_RATE as usize;
@@ -159,18 +162,24 @@ impl ParakeetTdt {
     /// `drain`. Only the streaming thread comes here.
     fn feed(&self, input: Option<Input>, drain: bool) -> Result<(), gst::FlowError> {
         let live = self.is_live();
+        let _feeding = self.feeding();
         let Some(stream) = self.stream(live, !live || drain)? else {
             if let Some(input) = input {
                 self.state().run.backlog.push(input, LIVE_QUEUE);
             }
             return Ok(());
         };
+        self.give_waiting(&stream)?;
+        input.map_or(Ok(()), |input| self.give(&stream, &input))
+    }
+
+    /// Gives what waited for the stream.
+    fn give_waiting(&self, stream: &Stream) -> Result<(), gst::FlowError> {
         loop {
             let waiting = self.state().run.backlog.pop();
-            let Some(waiting) = waiting else { break };
-            self.give(&stream, &waiting)?;
+            let Some(waiting) = waiting else { return Ok(()) };
+            self.give(stream, &waiting)?;
         }
-        input.map_or(Ok(()), |input| self.give(&stream, &input))
     }
 
     fn give(&self, stream: &Stream, input: &Input) -> Result<(), gst::FlowError> {
@@ -191,45 +200,101 @@ impl ParakeetTdt {
         Ok(())
     }
 
-    /// The engine's stream; none while the model is loaded, unless this is to `wait`.
+    /// The engine's stream; none while the model is loaded or the stream opened, unless this is to `wait`.
     fn stream(&self, live: bool, wait: bool) -> Result<Option<Arc<Stream>>, gst::FlowError> {
         let mut state = self.state();
-        let engine = loop {
+        loop {
             state.check()?;
             if let Some(stream) = &state.run.stream {
                 return Ok(Some(stream.clone()));
             }
-            match &state.model {
-                Model::Ready(engine) => break engine.clone(),
-                Model::Loading if wait => {
-                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            match (&state.model, &state.run.opening) {
+                (Model::Unloaded | Model::Failed, _) => return Err(gst::FlowError::Error),
+                (_, Opening::Done(_)) => break,
+                (Model::Ready(engine), Opening::None) => {
+                    let engine = engine.clone();
+                    drop(state);
+                    self.open(engine, live)?;
+                    state = self.state();
                 }
-                Model::Loading => return Ok(None),
-                Model::Unloaded | Model::Failed => return Err(gst::FlowError::Error),
+                _ if !wait => return Ok(None),
+                _ => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+        drop(state);
+        self.begin().map(Some)
+    }
+
+    /// Starts to open a stream, on a thread of its own: the engine answers after the step under way.
+    fn open(&self, engine: Arc<Engine>, live: bool) -> Result<(), gst::FlowError> {
+        let (queue_samples, overflow) =
+            if live { (LIVE_QUEUE, Overflow::DropOldest) } else { (QUEUE, Overflow::Block) };
+        let options = self.settings().stream(engine.config());
+        let options = StreamOptions { queue_samples, overflow, ..options };
+        let mut state = self.state();
+        state.opening += 1;
+        let opening = state.opening;
+        state.run.opening = Opening::UnderWay(opening);
+        drop(state);
+        let element = self.obj().downgrade();
+        let spawned = thread::Builder::new().name("parakeet-open".into()).spawn(move || {
+            let opened = engine.stream(&options);
+            if let Some(element) = element.upgrade() {
+                element.imp().opened(opening, opened, live);
+            }
+        });
+        spawned.map(drop).map_err(|error| {
+            gst::element_imp_error!(
+                self,
+                gst::CoreError::Thread,
+                ("cannot start a thread to open a stream: {error}")
+            );
+            gst::FlowError::Error
+        })
+    }
+
+    /// Takes the result of attempt `opening`, unless nobody wants it any more.
+    fn opened(&self, opening: u64, opened: Result<Stream, Error>, live: bool) {
+        let mut state = self.state();
+        if !matches!(state.run.opening, Opening::UnderWay(wanted) if wanted == opening) {
+            drop(state);
+            return;
+        }
+        let failure = match opened {
+            Ok(stream) => {
+                state.run.opening = Opening::Done(Arc::new(stream));
+                None
+            }
+            Err(error) => {
+                state.run.opening = Opening::None;
+                state.run.fail();
+                Some(error)
             }
         };
         drop(state);
-        let (queue_samples, overflow) =
-            if live { (LIVE_QUEUE, Overflow::DropOldest) } else { (QUEUE, Overflow::Block) };
-        let settings = self.settings().clone();
-        let (options, units) = (settings.stream(engine.config()), settings.units());
-        let options = StreamOptions { queue_samples, overflow, ..options };
-        let stream = match engine.stream(&options) {
-            Ok(stream) => Arc::new(stream),
-            Err(error) => {
-                gst::element_imp_error!(
-                    self,
-                    gst::LibraryError::Settings,
-                    ("cannot recognise speech: {error}")
-                );
-                return Err(gst::FlowError::Error);
+        self.changed.notify_all();
+        if let Some(error) = failure {
+            gst::element_imp_error!(self, gst::LibraryError::Settings, ("cannot recognise speech: {error}"));
+        } else if live {
+            // A live source may have nothing more to say for a while, and what it said must not wait for that.
+            let _feeding = self.feeding();
+            if let Err(error) = self.begin().and_then(|stream| self.give_waiting(&stream)) {
+                gst::debug!(CAT, imp = self, "somebody else has the stream, or nobody wants it: {error}");
             }
-        };
+        }
+    }
+
+    /// Takes the stream that was opened into use, with `feeding` held.
+    fn begin(&self) -> Result<Arc<Stream>, gst::FlowError> {
         let assumed = self.model_latency();
+        let units = self.settings().units();
         let mut state = self.state();
         if state.run.stopping {
             return Err(gst::FlowError::Flushing);
         }
+        let Opening::Done(stream) = std::mem::take(&mut state.run.opening) else {
+            return Err(gst::FlowError::Flushing);
+        };
         state.run.stream = Some(stream.clone());
         state.run.units = units;
         let dropped = state.run.backlog.dropped();
@@ -243,7 +308,7 @@ impl ParakeetTdt {
         if self.model_latency() != assumed {
             self.post(gst::message::Latency::builder().src(&*self.obj()).build());
         }
-        Ok(Some(stream))
+        Ok(stream)
     }
 
     /// Asks upstream, once, whether it is live.

@@ -30,6 +30,18 @@ pub enum Model {
     Failed,
 }
 
+/// The engine's stream before it is in use: it is opened on a thread of its own, since that may wait for the device.
+#[derive(Default)]
+pub enum Opening {
+    /// Not asked for, or in use.
+    #[default]
+    None,
+    /// The attempt of this number is under way.
+    UnderWay(u64),
+    /// Ready to be taken into use.
+    Done(Arc<Stream>),
+}
+
 /// Audio that was dropped and not yet reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loss {
@@ -79,6 +91,8 @@ pub struct State {
     pub model: Model,
     /// Number of the last attempt to load; an older attempt that ends later is ignored.
     pub load: u64,
+    /// Number of the last attempt to open a stream; the result of an older one is ignored.
+    pub opening: u64,
     /// What the model is; none if not known yet.
     pub config: Option<ModelConfig>,
     /// Greatest delay of a word in a live pipeline.
@@ -89,7 +103,14 @@ pub struct State {
 
 impl Default for State {
     fn default() -> Self {
-        State { model: Model::default(), load: 0, config: None, max_delay_ms: 0, run: Run::stopped() }
+        State {
+            model: Model::default(),
+            load: 0,
+            opening: 0,
+            config: None,
+            max_delay_ms: 0,
+            run: Run::stopped(),
+        }
     }
 }
 
@@ -141,8 +162,9 @@ pub struct Run {
     pub stopping: bool,
     /// Why downstream takes nothing more.
     pub refused: Option<gst::FlowError>,
-    /// The engine's stream; set by the streaming thread, with the first audio.
+    /// The engine's stream, once it is opened for the first audio.
     pub stream: Option<Arc<Stream>>,
+    pub opening: Opening,
     /// Whether upstream is live, once asked.
     pub live: Option<bool>,
     pub info: Option<gst_audio::AudioInfo>,
@@ -188,6 +210,7 @@ impl Run {
         *self = Run {
             stopping: old.stopping,
             stream: old.stream.filter(|_| !old.dead),
+            opening: old.opening,
             live: old.live,
             info: old.info,
             pending: events.collect(),
@@ -275,6 +298,11 @@ impl Run {
         }
         self.loss_told = Some(Instant::now());
         self.loss.take().map(Action::Lost)
+    }
+
+    /// Nothing will be recognised any more.
+    pub fn fail(&mut self) {
+        self.dead = true;
     }
 
     /// Lets an event go; a new stream and a segment with other parameters start a new timeline.

@@ -267,6 +267,29 @@ fn the_earliest_deadline_comes_first() {
 }
 
 #[test]
+fn audio_that_comes_faster_than_it_is_spoken_takes_what_live_streams_leave() {
+    let (fake, hand) = Fake::new(1);
+    let held = Held { hand, engine: engine([fake]) };
+    // A chunk of a minute, so that no pause of the test is as long.
+    let window = Window { left: 0, chunk: 750, right: 0 };
+    let minute = vec![0.0; 960_000];
+    let options =
+        StreamOptions { window: Some(window), queue_samples: 3 * minute.len(), ..Default::default() };
+    let [file, live] = [(); 2].map(|()| held.engine.stream(&options).expect("a stream"));
+    for _ in 0..3 {
+        file.push(&minute).expect("the stream takes audio");
+    }
+    let mut order = held.hand.step();
+    live.push(&minute).expect("the stream takes audio");
+    for _ in 0..3 {
+        held.hand.permit();
+        order.extend(held.hand.step());
+    }
+    assert_eq!(order, [0, 1, 0, 0]);
+    drop(held.hand);
+}
+
+#[test]
 fn an_overloaded_device_lets_all_streams_fall_behind_alike() {
     let (fake, hand) = Fake::new(4);
     let held = Held { hand, engine: engine([fake]) };
@@ -331,7 +354,7 @@ fn a_question_that_panics_is_an_error_of_who_asked() {
     let engine = engine([Fake::free(1)]);
     let lane = engine.lanes().next().expect("there is one");
     let answer: Result<()> = lane.ask(|_| panic!("a fault of the test"));
-    assert_eq!(answer.unwrap_err().to_string(), "backend fake: panicked when it was asked something");
+    assert_eq!(answer.unwrap_err().to_string(), "backend fake: broke down when it was asked something");
     push(&open(&engine));
 }
 
