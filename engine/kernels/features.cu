@@ -24,31 +24,43 @@ extern "C" __global__ void __launch_bounds__(128) mel_frames(
     const double2* roots, const int2* filters, const int* offsets, const float* weights, float* out
 ) {
     if (blockIdx.x >= counts->mels) return;
-    __shared__ double2 data[FFT];
+    // Real samples, two by two as complex ones: a transform of half the size.
+    __shared__ double2 data[FFT / 2];
     __shared__ float power[FFT / 2 + 1];
     Place place = places[blockIdx.x];
     const Item& item = items[place.item];
     int frame = item.mel_first + item.mel_old + place.index;
-    for (int n = threadIdx.x; n < FFT; n += 128) {
-        int m = n - (FFT - WINDOW) / 2;
-        double value = 0.0;
-        if (m >= 0 && m < WINDOW) value = (double)emphasised(item, pcm, frame * HOP - WINDOW / 2 + m) * hann[m];
-        data[__brev(n) >> 23] = make_double2(value, 0.0);
+    for (int n = threadIdx.x; n < FFT / 2; n += 128) {
+        double2 value = make_double2(0.0, 0.0);
+        int m = 2 * n - (FFT - WINDOW) / 2;
+        if (m >= 0 && m < WINDOW) {
+            int at = frame * HOP - WINDOW / 2 + m;
+            value.x = (double)emphasised(item, pcm, at) * hann[m];
+            value.y = (double)emphasised(item, pcm, at + 1) * hann[m + 1];
+        }
+        data[__brev(n) >> 24] = value;
     }
     __syncthreads();
-    for (int half = 1; half < FFT; half *= 2) {
-        for (int pair = threadIdx.x; pair < FFT / 2; pair += 128) {
-            int k = pair % half;
-            int low = (pair - k) * 2 + k;
-            double2 root = roots[k * (FFT / 2 / half)];
-            double2 a = data[low], b = data[low + half];
-            double2 turned = make_double2(b.x * root.x - b.y * root.y, b.x * root.y + b.y * root.x);
-            data[low] = make_double2(a.x + turned.x, a.y + turned.y);
-            data[low + half] = make_double2(a.x - turned.x, a.y - turned.y);
-        }
+    for (int half = 1; half < FFT / 2; half *= 2) {
+        int k = threadIdx.x % half;
+        int low = (threadIdx.x - k) * 2 + k;
+        double2 root = roots[k * (FFT / 2 / half)];
+        double2 a = data[low], b = data[low + half];
+        double2 turned = make_double2(b.x * root.x - b.y * root.y, b.x * root.y + b.y * root.x);
+        data[low] = make_double2(a.x + turned.x, a.y + turned.y);
+        data[low + half] = make_double2(a.x - turned.x, a.y - turned.y);
         __syncthreads();
     }
-    for (int k = threadIdx.x; k <= FFT / 2; k += 128) power[k] = (float)(data[k].x * data[k].x + data[k].y * data[k].y);
+    for (int k = threadIdx.x; k <= FFT / 2; k += 128) {
+        // The spectra of the even and of the odd samples, then of all.
+        double2 z = data[k % (FFT / 2)], mirrored = data[(FFT / 2 - k) % (FFT / 2)];
+        double2 even = make_double2(0.5 * (z.x + mirrored.x), 0.5 * (z.y - mirrored.y));
+        double2 odd = make_double2(0.5 * (z.y + mirrored.y), 0.5 * (mirrored.x - z.x));
+        double2 root = k == FFT / 2 ? make_double2(-1.0, 0.0) : roots[k];
+        double re = even.x + odd.x * root.x - odd.y * root.y;
+        double im = even.y + odd.x * root.y + odd.y * root.x;
+        power[k] = (float)(re * re + im * im);
+    }
     __syncthreads();
     for (int bin = threadIdx.x; bin < BINS; bin += 128) {
         int2 filter = filters[bin];

@@ -104,13 +104,13 @@ extern "C" __global__ void __launch_bounds__(256) silu(const Counts* counts, rea
     }
 }
 
+// Sum over a block through `shared`, one value a warp; two such sums in a row need two memories.
 __device__ __forceinline__ float sum_of_block(float x, float* shared) {
     x = sum_of_warp(x);
     if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = x;
     __syncthreads();
     float sum = 0.0f;
     for (int warp = 0; warp < blockDim.x / 32; warp++) sum += shared[warp];
-    __syncthreads();
     return sum;
 }
 
@@ -123,6 +123,26 @@ __device__ __forceinline__ void gated(const real* in, u64 at, int channel, float
     for (int i = 0; i < PER; i++) out[i] = widen(narrow(widen(a.values[i]) * sigmoid(widen(b.values[i]))));
 }
 
+// Input row `i` of an item at `channel`: its own, what the slot kept before it, or zeros.
+__device__ __forceinline__ void input_row(
+    const Item& item, const real* in, const real* tail, int i, int channel, float (&out)[PER]
+) {
+#pragma unroll
+    for (int j = 0; j < PER; j++) out[j] = 0.0f;
+    if (i >= 0) {
+        if (i < item.frames) gated(in, item.row + i, channel, out);
+        return;
+    }
+#if TAIL > 0
+    int frame = item.first + i;
+    if (frame >= 0 && item.ring > 0) {
+        Pack<PER> pack = load<PER>(tail + (frame % TAIL) * WIDTH + channel);
+#pragma unroll
+        for (int j = 0; j < PER; j++) out[j] = widen(pack.values[j]);
+    }
+#endif
+}
+
 // Gated linear unit, depthwise convolution with what the slot kept before and zeros after, norm and SiLU; then keeps the
 // last TAIL inputs. A block computes a tile of one item over the whole width, a thread PER channels. `in`
 // [rows][2 * WIDTH], `taps` [TAPS][WIDTH], `out` [rows][WIDTH].
@@ -131,69 +151,49 @@ extern "C" __global__ void __launch_bounds__((WIDTH / PER + 31) / 32 * 32) convo
     const float* taps, const float* bias, const float* norm_weight, const float* norm_bias, real* out
 ) {
     if (blockIdx.x >= counts->tiles) return;
-    __shared__ float sums[32];
+    __shared__ float sums[2][32];
     Place tile = tiles[blockIdx.x];
-    const Item& item = items[tile.item];
+    const Item item = items[tile.item];
     int channel = threadIdx.x * PER;
     // Threads beyond the width compute its last channels again and keep nothing.
     bool surplus = channel >= WIDTH;
     if (surplus) channel = WIDTH - PER;
     real* tail = tail_of(blocks, item.slot, layer);
-    float weights[TAPS][PER], window[TAPS][PER], start[PER];
+    // The inputs of a row, the oldest first; all but the last are known before the loop, and loaded side by side.
+    float window[TAPS][PER];
 #pragma unroll
-    for (int i = 0; i < PER; i++) start[i] = bias[channel + i];
-#pragma unroll
-    for (int tap = 0; tap < TAPS; tap++) {
-#pragma unroll
-        for (int i = 0; i < PER; i++) {
-            weights[tap][i] = taps[tap * WIDTH + channel + i];
-            window[tap][i] = 0.0f;
-        }
-    }
+    for (int tap = 1; tap < TAPS; tap++) input_row(item, in, tail, tile.index - TAIL + tap - 1, channel, window[tap]);
+    Floats<PER> start = load_floats<PER>(bias + channel);
     int end = min(tile.index + TILE, item.frames);
-    // Row i of the item comes into the window last; the row that it completes is AHEAD before it.
-    for (int i = tile.index - TAIL; i < end + AHEAD; i++) {
+    for (int row = tile.index; row < end; row++) {
 #pragma unroll
         for (int tap = 0; tap + 1 < TAPS; tap++) {
 #pragma unroll
             for (int j = 0; j < PER; j++) window[tap][j] = window[tap + 1][j];
         }
-        int frame = item.first + i;
-        if (i >= 0 && i < item.frames) {
-            gated(in, item.row + i, channel, window[TAPS - 1]);
-        } else if (i < 0 && frame >= 0 && item.ring > 0) {
-#if TAIL > 0
-            Pack<PER> pack = load<PER>(tail + (frame % TAIL) * WIDTH + channel);
-#pragma unroll
-            for (int j = 0; j < PER; j++) window[TAPS - 1][j] = widen(pack.values[j]);
-#endif
-        } else {
-#pragma unroll
-            for (int j = 0; j < PER; j++) window[TAPS - 1][j] = 0.0f;
-        }
-        int row = i - AHEAD;
-        if (row < tile.index) continue;
+        input_row(item, in, tail, row + AHEAD, channel, window[TAPS - 1]);
         float sum[PER];
 #pragma unroll
-        for (int j = 0; j < PER; j++) sum[j] = start[j];
+        for (int j = 0; j < PER; j++) sum[j] = start.values[j];
 #pragma unroll
         for (int tap = 0; tap < TAPS; tap++) {
+            Floats<PER> weights = load_floats<PER>(taps + tap * WIDTH + channel);
 #pragma unroll
-            for (int j = 0; j < PER; j++) sum[j] += weights[tap][j] * window[tap][j];
+            for (int j = 0; j < PER; j++) sum[j] += weights.values[j] * window[tap][j];
         }
 #if CONV_NORM
         float part = 0.0f;
 #pragma unroll
         for (int j = 0; j < PER; j++) part += surplus ? 0.0f : sum[j];
-        float mean = sum_of_block(part, sums) / WIDTH;
+        float mean = sum_of_block(part, sums[0]) / WIDTH;
         part = 0.0f;
 #pragma unroll
         for (int j = 0; j < PER; j++) part += surplus ? 0.0f : (sum[j] - mean) * (sum[j] - mean);
-        float scale = rsqrtf(sum_of_block(part, sums) / WIDTH + EPSILON);
+        float scale = rsqrtf(sum_of_block(part, sums[1]) / WIDTH + EPSILON);
+        Floats<PER> weight = load_floats<PER>(norm_weight + channel);
+        Floats<PER> summand = load_floats<PER>(norm_bias + channel);
 #pragma unroll
-        for (int j = 0; j < PER; j++) {
-            sum[j] = (sum[j] - mean) * scale * norm_weight[channel + j] + norm_bias[channel + j];
-        }
+        for (int j = 0; j < PER; j++) sum[j] = (sum[j] - mean) * scale * weight.values[j] + summand.values[j];
 #endif
         Pack<PER> pack;
 #pragma unroll
@@ -201,15 +201,16 @@ extern "C" __global__ void __launch_bounds__((WIDTH / PER + 31) / 32 * 32) convo
         if (!surplus) store<PER>(out + (u64)(item.row + row) * WIDTH + channel, pack);
     }
 #if TAIL > 0
-    // A slot's step is one tile, so nobody else reads its tail.
-    if (item.ring == 0) return;
-    for (int i = max(item.frames - TAIL, 0); i < item.frames; i++) {
-        float value[PER];
-        gated(in, item.row + i, channel, value);
+    // A slot's step is one tile, so nobody else reads its tail; nothing looks ahead there, so the last rows are at hand.
+    if (item.ring == 0 || surplus) return;
+#pragma unroll
+    for (int tap = TAPS - TAIL; tap < TAPS; tap++) {
+        int i = item.frames - TAPS + tap;
+        if (i < 0) continue;
         Pack<PER> pack;
 #pragma unroll
-        for (int j = 0; j < PER; j++) pack.values[j] = narrow(value[j]);
-        if (!surplus) store<PER>(tail + ((item.first + i) % TAIL) * WIDTH + channel, pack);
+        for (int j = 0; j < PER; j++) pack.values[j] = narrow(window[tap][j]);
+        store<PER>(tail + ((item.first + i) % TAIL) * WIDTH + channel, pack);
     }
 #endif
 }

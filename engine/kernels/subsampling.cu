@@ -9,63 +9,80 @@
 // Length of the next level.
 __device__ __forceinline__ int halve(int length) { return PAD == 2 ? length / 2 + 1 : (length - 1) / 2 + 1; }
 
-// First level, ReLU and depthwise part of the second. A block computes a part of the bins of one position, a thread one
-// channel at a time. `taps1`, `taps2` [9][CHANNELS]; `mel` [frames][BINS]; `out` [positions][BINS2][CHANNELS].
-extern "C" __global__ void __launch_bounds__(256) subsample_first(
+// Columns of zeros beside the bins, so that the kernel needs no bounds there.
+#define MARGIN 4
+
+// First level, ReLU and depthwise part of the second. A block computes a part of the bins of one position, a thread two
+// channels at a time. `taps1`, `taps2` [9][CHANNELS]; `mel` [frames][BINS]; `out` [positions][BINS2][CHANNELS].
+extern "C" __global__ void __launch_bounds__(128) subsample_first(
     const Item* items, const Counts* counts, const Place* places, const float* mel, const float* taps1,
     const float* bias1, const float* taps2, const float* bias2, real* out
 ) {
     if (blockIdx.x >= counts->positions) return;
-    __shared__ float window[7][BINS];
+    __shared__ float window[7][BINS + 2 * MARGIN];
     Place place = places[blockIdx.x];
     const Item& item = items[place.item];
     int position = item.position_first + place.index;
     int first = 2 * position - PAD;
     int length1 = item.mel_total == 0x7fffffff ? 0x7fffffff : halve(item.mel_total);
-    for (int i = threadIdx.x; i < 7 * BINS; i += blockDim.x) {
-        int frame = 2 * first - PAD + i / BINS;
-        bool there = frame >= 0 && frame < item.mel_total;
-        window[i / BINS][i % BINS] = there ? mel[(u64)(item.mel + frame - item.mel_first) * BINS + i % BINS] : 0.0f;
+    for (int i = threadIdx.x; i < 7 * (BINS + 2 * MARGIN); i += blockDim.x) {
+        int row = i / (BINS + 2 * MARGIN), bin = i % (BINS + 2 * MARGIN) - MARGIN, frame = 2 * first - PAD + row;
+        bool there = frame >= 0 && frame < item.mel_total && bin >= 0 && bin < BINS;
+        window[row][bin + MARGIN] = there ? mel[(u64)(item.mel + frame - item.mel_first) * BINS + bin] : 0.0f;
     }
     __syncthreads();
     int from = BINS2 * blockIdx.y / PARTS, to = BINS2 * (blockIdx.y + 1) / PARTS;
-    for (int channel = threadIdx.x; channel < CHANNELS; channel += blockDim.x) {
-        float inner[9], outer[9];
+    bool there[3];
 #pragma unroll
-        for (int tap = 0; tap < 9; tap++) {
-            inner[tap] = taps1[tap * CHANNELS + channel];
-            outer[tap] = taps2[tap * CHANNELS + channel];
+    for (int row = 0; row < 3; row++) there[row] = first + row >= 0 && first + row < length1;
+    for (int channel = 2 * threadIdx.x; channel < CHANNELS; channel += 2 * blockDim.x) {
+        // The last of an odd number is computed twice.
+        int pair[2] = {channel, min(channel + 1, CHANNELS - 1)};
+        float inner[9][2], outer[9][2], b1[2], b2[2];
+#pragma unroll
+        for (int c = 0; c < 2; c++) {
+#pragma unroll
+            for (int tap = 0; tap < 9; tap++) {
+                inner[tap][c] = taps1[tap * CHANNELS + pair[c]];
+                outer[tap][c] = taps2[tap * CHANNELS + pair[c]];
+            }
+            b1[c] = bias1[pair[c]];
+            b2[c] = bias2[pair[c]];
         }
-        float b1 = bias1[channel], b2 = bias2[channel];
         // The three columns of the first level under the kernel; two of them are new for each bin.
-        float columns[3][3];
-        auto column = [&](int bin, float (&values)[3]) {
+        float columns[3][3][2];
+        auto column = [&](int bin, float (&values)[3][2]) {
+            bool inside = bin >= 0 && bin < BINS1;
+            int at = inside ? 2 * bin - PAD + MARGIN : MARGIN;
 #pragma unroll
             for (int row = 0; row < 3; row++) {
-                int at = first + row;
-                float sum = 0.0f;
-                if (at >= 0 && at < length1 && bin >= 0 && bin < BINS1) {
-                    sum = b1;
+                float sum[2] = {b1[0], b1[1]};
 #pragma unroll
-                    for (int tap = 0; tap < 9; tap++) {
-                        int mel_bin = 2 * bin - PAD + tap % 3;
-                        if (mel_bin >= 0 && mel_bin < BINS) sum += inner[tap] * window[2 * row + tap / 3][mel_bin];
-                    }
-                    sum = fmaxf(sum, 0.0f);
+                for (int tap = 0; tap < 9; tap++) {
+                    float value = window[2 * row + tap / 3][at + tap % 3];
+                    sum[0] += inner[tap][0] * value;
+                    sum[1] += inner[tap][1] * value;
                 }
-                values[row] = sum;
+#pragma unroll
+                for (int c = 0; c < 2; c++) values[row][c] = inside && there[row] ? fmaxf(sum[c], 0.0f) : 0.0f;
             }
         };
         column(2 * from - PAD, columns[2]);
         for (int bin = from; bin < to; bin++) {
 #pragma unroll
-            for (int row = 0; row < 3; row++) columns[0][row] = columns[2][row];
+            for (int row = 0; row < 3; row++) {
+                columns[0][row][0] = columns[2][row][0];
+                columns[0][row][1] = columns[2][row][1];
+            }
             column(2 * bin - PAD + 1, columns[1]);
             column(2 * bin - PAD + 2, columns[2]);
-            float sum = b2;
 #pragma unroll
-            for (int tap = 0; tap < 9; tap++) sum += outer[tap] * columns[tap % 3][tap / 3];
-            out[((u64)blockIdx.x * BINS2 + bin) * CHANNELS + channel] = narrow(sum);
+            for (int c = 0; c < 2; c++) {
+                float sum = b2[c];
+#pragma unroll
+                for (int tap = 0; tap < 9; tap++) sum += outer[tap][c] * columns[tap % 3][tap / 3][c];
+                out[((u64)blockIdx.x * BINS2 + bin) * CHANNELS + pair[c]] = narrow(sum);
+            }
         }
     }
 }

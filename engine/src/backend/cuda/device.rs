@@ -142,6 +142,7 @@ impl Device {
     }
 
     /// Copies `count` values from `address`, after everything enqueued.
+    #[cfg(test)]
     pub fn read<T: bytemuck::Pod>(&self, address: u64, count: usize) -> Result<Vec<T>> {
         self.wait()?;
         let mut values = vec![T::zeroed(); count];
@@ -306,11 +307,6 @@ pub struct Pinned {
 unsafe impl Send for Pinned {}
 
 impl Pinned {
-    /// How many bytes there are.
-    pub fn len(&self) -> usize {
-        self.bytes
-    }
-
     /// Its bytes.
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: allocated with this size and initialised; nobody writes to it while it is borrowed.
@@ -339,6 +335,8 @@ pub struct Module {
 
 // SAFETY: a module's handle belongs to no thread.
 unsafe impl Send for Module {}
+// SAFETY: as above, and nothing changes it.
+unsafe impl Sync for Module {}
 
 impl Module {
     /// The kernel `name` with `shared` bytes of shared memory that a block asks for beyond what is declared.

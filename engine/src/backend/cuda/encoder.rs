@@ -106,7 +106,8 @@ impl Step<'_> {
             depthwise.into(),
         ];
         let grid = [extent.positions, Shape::PARTS];
-        device.launch(&kernels.subsample_first, grid, threads, &arguments)?;
+        let pairs = channels.div_ceil(2).next_multiple_of(32).min(128);
+        device.launch(&kernels.subsample_first, grid, pairs, &arguments)?;
         let relu = Way { relu: true, ..products.plain() };
         let (x, y) = ((depthwise.address, channels), (pointwise.address, channels));
         products.run(&subsampling.pointwise[0], relu, extent.positions * bins2, x, y)?;

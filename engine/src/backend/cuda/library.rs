@@ -82,7 +82,6 @@ library! {
 library! {
     /// Matrix products (<https://docs.nvidia.com/cuda/cublas/#using-the-cublaslt-api>).
     CublasLt, "cublasLt",
-    version("cublasLtGetVersion"): fn() -> usize;
     create("cublasLtCreate"): fn(*mut *mut c_void) -> c_int;
     destroy("cublasLtDestroy"): fn(*mut c_void) -> c_int;
     description_create("cublasLtMatmulDescCreate"): fn(*mut *mut c_void, c_int, c_int) -> c_int;
@@ -245,12 +244,6 @@ impl Handle {
         Ok(Self { library, handle })
     }
 
-    /// The library's version, such as 130200.
-    pub fn version(&self) -> usize {
-        // SAFETY: asks nothing.
-        unsafe { (self.library.version)() }
-    }
-
     /// Asks for up to `most` algorithms within a workspace of `workspace` bytes; without `split` only those that add up
     /// each value in one place, so that a result doesn't depend on how the work was cut.
     pub fn plan(&self, product: &Product, workspace: usize, split: bool, most: usize) -> Result<Plan> {
@@ -347,11 +340,6 @@ pub struct Operands {
 }
 
 impl Plan {
-    /// Algorithms to choose from.
-    pub fn choices(&self) -> usize {
-        self.found.len()
-    }
-
     /// Enqueues `y = epilogue(alpha x w^T + beta y + bias)` on `stream`. The operands must have the plan's sizes.
     pub fn run(
         &self,

@@ -13,7 +13,7 @@ const MOST_BLOCKS: usize = 4_096;
 
 /// A block and how many of its slots are taken.
 struct Block {
-    memory: Buffer,
+    _memory: Buffer,
     taken: u32,
 }
 
@@ -87,17 +87,12 @@ impl Pool {
         // Zeros, so that a product over rows that hold nothing can't meet what isn't a number.
         let memory = self.device.zeros(self.block_bytes)?;
         self.device.write(self.table.address + (index * size_of::<u64>()) as u64, &[memory.address])?;
-        let block = Some(Block { memory, taken: 0 });
+        let block = Some(Block { _memory: memory, taken: 0 });
         if index == self.blocks.len() {
             self.blocks.push(block);
         } else {
             self.blocks[index] = block;
         }
         Ok(index)
-    }
-
-    /// Bytes on the card.
-    pub fn bytes(&self) -> usize {
-        self.blocks.iter().flatten().map(|block| block.memory.bytes).sum()
     }
 }
