@@ -5,7 +5,14 @@ use bytemuck::{Pod, Zeroable};
 
 use super::products::ladder;
 use super::slot::Work;
+use crate::backend::Mode;
 use crate::backend::geometry::{Geometry, Visibility};
+use crate::features::HOP;
+use crate::model::config::EncoderConfig;
+
+/// Mel frames that a slot keeps, and rows of a tile, at most.
+const KEPT: usize = 14;
+const TILE: usize = 16;
 
 /// `Item` of `common.cuh`.
 #[repr(C)]
@@ -81,6 +88,34 @@ impl Extent {
             rows = ladder(rows + 1);
         }
         None
+    }
+
+    /// What `count` streams of this mode bring to a step together.
+    pub fn expected(mode: Mode, encoder: &EncoderConfig, count: usize) -> Self {
+        let one = |frames: usize, mels: usize, tiles: usize| {
+            let positions = 2 * frames + 1;
+            Self { items: 1, rows: frames, mels, frames: mels + KEPT, positions, tiles }
+        };
+        let Self { items, rows, mels, frames, positions, tiles } = match mode {
+            Mode::Cached { context } => {
+                let frames = encoder.contexts[context][1].max(0) as usize + 1;
+                one(frames, 8 * frames + 1, 1)
+            }
+            Mode::Buffered { window, .. } => {
+                let frames = window.frames() + 1;
+                one(frames, window.samples() / HOP, frames.div_ceil(TILE))
+            }
+            // How long its signal will be isn't known.
+            Mode::Offline { .. } => one(1, 1, 1),
+        };
+        Self {
+            items: items * count,
+            rows: rows * count,
+            mels: mels * count,
+            frames: frames * count,
+            positions: positions * count,
+            tiles: tiles * count,
+        }
     }
 
     /// Whether there is at least as much of everything.

@@ -29,6 +29,7 @@ use crate::backend::{
     Backend, Decoded, EngineOptions, Limits, Memory, Mode, Peaks, Slot, Step, Timings, Token,
 };
 use crate::error::{Error, Result};
+use crate::features::{FRAME_SAMPLES, HOP, WINDOW};
 use crate::model::Model;
 
 use batch::{Batch, Extent, Layout};
@@ -46,6 +47,9 @@ const NAME: &str = "cuda";
 
 /// Rows of the working memory that a backend begins with.
 const FIRST_ROWS: usize = 16;
+
+/// Streams whose chunks a thread copies one after the other: fewer aren't worth waking another.
+const GRAIN: usize = 64;
 
 /// Most blocks of iterations that are enqueued before the host looks.
 const MOST_ITERATIONS: usize = 16;
@@ -189,11 +193,12 @@ impl CudaBackend {
         if !rings {
             self.reach(jobs)?;
         }
-        self.stage(jobs, &layout, bytes);
+        let grain = if rings { GRAIN } else { 1 };
+        self.stage(jobs, &layout, bytes, grain);
         let record = recorded.map(|extent| extent.rows);
         let marks = self.enqueue(extent, layout, bytes, rings, record)?;
         // What the card needs is staged: the host can tidy up meanwhile.
-        jobs.par_iter_mut().with_min_len(64).for_each(|job| job.state.advance());
+        jobs.par_iter_mut().with_min_len(grain).for_each(|job| job.state.advance());
         self.collect(jobs, extent, layout, rings, record)?;
         if let Some([start, copied, subsampled, encoded]) = marks {
             let end = self.device.mark()?;
@@ -231,6 +236,27 @@ impl CudaBackend {
         }
     }
 
+    /// Makes room for a step of all open streams of this mode, or as many as a step should hold, before they have audio.
+    fn prepare_for(&mut self, mode: Mode) -> Result<()> {
+        let alike = |state: &&Box<SlotState>| state.mode == mode;
+        let count = self.slots.iter().flatten().filter(alike).count();
+        let encoder = &self.model.config.encoder;
+        let one = Extent::expected(mode, encoder, 1);
+        let count = count.min(self.limit / one.rows.max(1)).max(1);
+        if self.scratch.extent.covers(&Extent::expected(mode, encoder, count)) {
+            return Ok(());
+        }
+        // Twice as many, so that opening thousands makes room a few times only.
+        let count = (2 * count).min(self.limit / one.rows.max(1)).max(1);
+        let extent = Extent::expected(mode, encoder, count);
+        let samples = match mode {
+            Mode::Buffered { window, .. } => window.samples(),
+            _ => mode.step_sizes(encoder).later.min(self.limit * FRAME_SAMPLES as usize) + WINDOW + HOP,
+        };
+        let extent = extent.recording().unwrap_or(extent);
+        self.fit(&extent, Layout::new(&extent).pcm + count * samples * size_of::<f32>())
+    }
+
     /// Makes room for a step of this extent and so many bytes of description and samples.
     fn fit(&mut self, extent: &Extent, bytes: usize) -> Result<()> {
         if self.scratch.extent.covers(extent) && self.scratch.input.bytes >= bytes {
@@ -243,7 +269,7 @@ impl CudaBackend {
             bytes.max(self.scratch.input.bytes).saturating_sub(Layout::new(&extent).pcm).div_ceil(4);
         // The old memory goes first: both may not fit.
         self.scratch = Scratch::new(&self.device, &self.shape, Extent::recorded(1), 0)?;
-        self.scratch = Scratch::new(&self.device, &self.shape, extent, samples * 5 / 4)?;
+        self.scratch = Scratch::new(&self.device, &self.shape, extent, samples)?;
         Ok(())
     }
 
@@ -269,7 +295,7 @@ impl CudaBackend {
     }
 
     /// Writes the step's description and samples where the card copies them from.
-    fn stage(&mut self, jobs: &[Job], layout: &Layout, bytes: usize) {
+    fn stage(&mut self, jobs: &[Job], layout: &Layout, bytes: usize, grain: usize) {
         let memory = &mut self.scratch.staged.bytes_mut()[..bytes];
         self.batch.write(layout, memory);
         let mut rest = &mut memory[layout.pcm..];
@@ -280,7 +306,7 @@ impl CudaBackend {
             copies.push((to, samples));
             rest = others;
         }
-        copies.into_par_iter().with_min_len(64).for_each(|(to, samples)| to.copy_from_slice(samples));
+        copies.into_par_iter().with_min_len(grain).for_each(|(to, samples)| to.copy_from_slice(samples));
     }
 
     /// Enqueues the step up to its first decisions; the marks are before and after the copy and each part.
@@ -463,6 +489,10 @@ impl Backend for CudaBackend {
             self.slots.resize_with(index + 1, || None);
         }
         self.slots[index] = Some(Box::new(SlotState::new(&self.model.config, mode, language)));
+        if let Err(e) = self.prepare_for(mode) {
+            self.close(Slot(slot));
+            return Err(e);
+        }
         Ok(Slot(slot))
     }
 
@@ -494,7 +524,9 @@ impl Backend for CudaBackend {
         }
         let geometry = self.shape.geometry;
         let prepare = |job: &mut Job| job.work = job.state.prepare(geometry, &steps[job.index]);
-        jobs.par_iter_mut().with_min_len(64).for_each(prepare);
+        // A window is much to copy, a chunk little.
+        let windows = jobs.iter().any(|job| matches!(job.state.mode, Mode::Buffered { .. }));
+        jobs.par_iter_mut().with_min_len(if windows { 1 } else { GRAIN }).for_each(prepare);
         let (mut near, mut far) = (Vec::new(), Vec::new());
         for mut job in jobs {
             match (&mut job.work, job.state.mode) {
