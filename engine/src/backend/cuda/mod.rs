@@ -238,8 +238,8 @@ impl CudaBackend {
 
     /// Makes room for a step of all open streams of this mode, or as many as a step should hold, before they have audio.
     fn prepare_for(&mut self, mode: Mode) -> Result<()> {
-        let alike = |state: &&Box<SlotState>| state.mode == mode;
-        let count = self.slots.iter().flatten().filter(alike).count();
+        let alike = |state: &&SlotState| state.mode == mode;
+        let count = self.slots.iter().flatten().map(Box::as_ref).filter(alike).count();
         let encoder = &self.model.config.encoder;
         let one = Extent::expected(mode, encoder, 1);
         let count = count.min(self.limit / one.rows.max(1)).max(1);
