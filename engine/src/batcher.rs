@@ -33,6 +33,7 @@ type Request = Box<dyn FnOnce(&mut dyn Backend) + Send>;
 /// What streams, the engine and the lane's thread share.
 pub(crate) struct Lane {
     name: &'static str,
+    limits: Limits,
     queue: Queue<Arc<Shared>, Request>,
     /// Sum of [`crate::stream::load`] over its streams.
     load: AtomicU64,
@@ -51,13 +52,13 @@ impl Batcher {
     pub(crate) fn start(backend: Box<dyn Backend>) -> Result<Self> {
         let lane = Arc::new(Lane {
             name: backend.name(),
+            limits: backend.limits(),
             queue: Queue::default(),
             load: AtomicU64::new(0),
             dropped_samples: AtomicU64::new(0),
             statistics: Mutex::new(LaneStatistics::new(backend.device())),
         });
-        let mut runner =
-            Runner { lane: lane.clone(), limits: backend.limits(), backend, buffers: Vec::new() };
+        let mut runner = Runner { lane: lane.clone(), backend, buffers: Vec::new() };
         let thread = std::thread::Builder::new().name("parakeet-lane".into()).spawn(move || runner.run());
         let thread = thread.map_err(|e| lane.failed(format!("cannot start its thread: {e}")))?;
         Ok(Self { lane, thread: Some(thread) })
@@ -79,8 +80,14 @@ impl Drop for Batcher {
 }
 
 impl Lane {
-    /// Queues a stream whose next chunk is complete and adds so many encoder frames to a step.
-    pub(crate) fn add(&self, deadline: Instant, frames: usize, stream: Arc<Shared>) {
+    /// Queues a stream whose next chunk is complete and adds so many encoder frames to a step, with caches or `whole`.
+    pub(crate) fn add(&self, deadline: Instant, frames: usize, whole: bool, stream: Arc<Shared>) {
+        let Limits { frames: cached_most, whole_frames: whole_most, .. } = self.limits;
+        let frames = match whole && whole_most != cached_most {
+            // In frames of a step where all have caches.
+            true => (frames as f64 * cached_most as f64 / whole_most as f64) as usize,
+            false => frames,
+        };
         self.queue.add(deadline, frames, stream);
     }
 
@@ -151,7 +158,6 @@ impl Lane {
 struct Runner {
     lane: Arc<Lane>,
     backend: Box<dyn Backend>,
-    limits: Limits,
     /// Empty buffers for chunks.
     buffers: Vec<Vec<f32>>,
 }
@@ -181,7 +187,7 @@ impl Runner {
                 let _ = catch_unwind(AssertUnwindSafe(|| request(self.backend.as_mut())));
             }
             let mut buffer = || self.buffers.pop().unwrap_or_default();
-            let batch = backlog.take(self.limits);
+            let batch = backlog.take(self.lane.limits);
             let mut jobs: Vec<_> = batch.map(|stream| Job { stream, pcm: buffer(), work: None }).collect();
             self.step(&mut jobs);
             for Job { mut pcm, .. } in jobs {

@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     fn step(backlog: &mut Backlog<u64>, streams: usize, frames: usize) -> Vec<u64> {
-        let mut taken: Vec<_> = backlog.take(Limits { streams, frames }).collect();
+        let mut taken: Vec<_> = backlog.take(Limits { streams, frames, whole_frames: frames }).collect();
         taken.sort_unstable();
         taken
     }

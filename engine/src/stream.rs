@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     sizes: StepSizes,
     /// Frames that the encoder hears again in each step.
     again: usize,
+    /// Its steps are signals by themselves.
+    whole: bool,
     /// What the stream adds to the load of its lane.
     load: u64,
     capacity: usize,
@@ -242,6 +244,7 @@ impl Shared {
                 Mode::Buffered { window, .. } => window.left + window.right,
                 Mode::Cached { .. } | Mode::Offline { .. } => 0,
             },
+            whole: !matches!(mode, Mode::Cached { .. }),
             load: load(mode),
             capacity: options.queue_samples.max(sizes.first).max(sizes.later),
             overflow: options.overflow,
@@ -296,7 +299,7 @@ impl Shared {
         inner.due = Some(due);
         inner.scheduled = true;
         let frames = next.samples.div_ceil(FRAME_SAMPLES as usize) + self.again;
-        lane.add(due + self.lasts(next.samples), frames, self.clone());
+        lane.add(due + self.lasts(next.samples), frames, self.whole, self.clone());
     }
 
     /// How long a chunk lasts: the same for all of a stream but in one pass.

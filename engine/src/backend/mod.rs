@@ -204,8 +204,10 @@ pub struct Decoded {
 pub struct Limits {
     /// Streams.
     pub streams: usize,
-    /// Encoder frames (rows) of all streams together; one stream may have more.
+    /// Encoder frames (rows) of all streams together where all have caches; one stream may have more.
     pub frames: usize,
+    /// The same where none has: windows and whole signals are decoded frame after frame, which takes no longer for many.
+    pub whole_frames: usize,
 }
 
 /// Where the time of a step went, in seconds on the device.

@@ -127,7 +127,7 @@ impl Backend for CpuBackend {
     }
 
     fn limits(&self) -> Limits {
-        Limits { streams: MOST_STREAMS, frames: usize::MAX }
+        Limits { streams: MOST_STREAMS, frames: usize::MAX, whole_frames: usize::MAX }
     }
 
     fn open(&mut self, mode: Mode, language: usize) -> Result<Slot> {

@@ -51,6 +51,9 @@ const FIRST_ROWS: usize = 16;
 /// Streams whose chunks a thread copies one after the other: fewer aren't worth waking another.
 const GRAIN: usize = 64;
 
+/// How many times as many rows a step of whole signals may have as one of chunks.
+const WHOLE: usize = 4;
+
 /// Most blocks of iterations that are enqueued before the host looks.
 const MOST_ITERATIONS: usize = 16;
 
@@ -160,11 +163,12 @@ impl CudaBackend {
     /// Runs jobs of one kind, as many at a time as a step should hold.
     fn run(&mut self, mut jobs: Vec<Job>, rings: bool, results: &mut [Option<Result<Decoded>>]) {
         let mut rest = &mut jobs[..];
+        let limit = if rings { self.limit } else { WHOLE * self.limit };
         while !rest.is_empty() {
             let mut rows = 0;
             let fits = |job: &&Job| {
                 rows += job.frames();
-                rows <= self.limit
+                rows <= limit
             };
             let count = rest.iter().take_while(fits).count().max(1);
             let (group, others) = rest.split_at_mut(count);
@@ -242,12 +246,13 @@ impl CudaBackend {
         let count = self.slots.iter().flatten().map(Box::as_ref).filter(alike).count();
         let encoder = &self.model.config.encoder;
         let one = Extent::expected(mode, encoder, 1);
-        let count = count.min(self.limit / one.rows.max(1)).max(1);
+        let limit = if matches!(mode, Mode::Cached { .. }) { self.limit } else { WHOLE * self.limit };
+        let count = count.min(limit / one.rows.max(1)).max(1);
         if self.scratch.extent.covers(&Extent::expected(mode, encoder, count)) {
             return Ok(());
         }
         // Twice as many, so that opening thousands makes room a few times only.
-        let count = (2 * count).min(self.limit / one.rows.max(1)).max(1);
+        let count = (2 * count).min(limit / one.rows.max(1)).max(1);
         let extent = Extent::expected(mode, encoder, count);
         let samples = match mode {
             Mode::Buffered { window, .. } => window.samples(),
@@ -477,7 +482,7 @@ impl Backend for CudaBackend {
     }
 
     fn limits(&self) -> Limits {
-        Limits { streams: self.limit, frames: self.limit }
+        Limits { streams: self.limit, frames: self.limit, whole_frames: WHOLE * self.limit }
     }
 
     fn open(&mut self, mode: Mode, language: usize) -> Result<Slot> {

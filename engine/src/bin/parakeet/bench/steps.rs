@@ -186,7 +186,8 @@ impl<'a> Slots<'a> {
     /// Streams that a call should hold.
     fn a_call(&self, frames: usize) -> usize {
         let limits = self.backend.limits();
-        limits.streams.min(limits.frames / frames).max(1)
+        let most = if matches!(self.mode, Mode::Cached { .. }) { limits.frames } else { limits.whole_frames };
+        limits.streams.min(most / frames).max(1)
     }
 
     /// One step of all, `a_call` at a time; its seconds, how many tokens came, and where the time went, if that is known.
@@ -400,7 +401,7 @@ mod tests {
         }
 
         fn limits(&self) -> Limits {
-            Limits { streams: 100, frames: 15 }
+            Limits { streams: 100, frames: 15, whole_frames: 15 }
         }
 
         fn open(&mut self, _: Mode, _: usize) -> Result<Slot, Error> {
