@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CString, c_void};
+use std::ptr::null_mut;
 use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, CudaEvent, CudaGraph, CudaStream, DriverError, result, sys};
@@ -215,21 +216,28 @@ impl Device {
             return Ok(());
         }
         let mut pointers: Vec<*mut c_void> = arguments.iter().map(Argument::pointer).collect();
-        let grid = (grid[0] as u32, grid[1] as u32, 1);
-        let stream = self.stream.cu_stream();
-        // SAFETY: callers pass the arguments of the kernel's signature in their order; the pointers live as long as the
-        // call.
-        unsafe {
-            result::launch_kernel(
-                kernel.function,
-                grid,
-                (block as u32, 1, 1),
-                kernel.shared as u32,
-                stream,
-                &mut pointers,
-            )
-        }
-        .map_err(driver(&kernel.name))
+        let mut early = sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+        };
+        let config = sys::CUlaunchConfig {
+            gridDimX: grid[0] as u32,
+            gridDimY: grid[1] as u32,
+            gridDimZ: 1,
+            blockDimX: block as u32,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: kernel.shared as u32,
+            hStream: self.stream.cu_stream(),
+            attrs: &raw mut early,
+            numAttrs: u32::from(kernel.early),
+        };
+        // SAFETY: callers pass the arguments of the kernel's signature in their order; pointers and attribute live as long
+        // as the call.
+        let launched =
+            unsafe { sys::cuLaunchKernelEx(&config, kernel.function, pointers.as_mut_ptr(), null_mut()) };
+        launched.result().map_err(driver(&kernel.name))
     }
 
     /// Captures what `enqueue` enqueues instead of running it.
@@ -352,7 +360,20 @@ impl Module {
             unsafe { result::function::set_function_attribute(function, attribute, shared as i32) }
                 .map_err(&fail)?;
         }
-        Ok(Kernel { _module: self.clone(), function, shared, name: name.to_owned() })
+        Ok(Kernel { _module: self.clone(), function, shared, early: false, name: name.to_owned() })
+    }
+
+    /// As [`Module::kernel`], for a kernel that waits for the one ahead by itself (programmatic dependent launch): it may
+    /// start before that one is through, on cards that can.
+    pub fn early_kernel(self: &Arc<Self>, name: &str, shared: usize) -> Result<Kernel> {
+        let kernel = self.kernel(name, shared)?;
+        // Until the kernel ahead has the same split of its memory, none starts early.
+        let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+        let most = sys::CUshared_carveout_enum::CU_SHAREDMEM_CARVEOUT_MAX_SHARED as i32;
+        // SAFETY: the function was just found.
+        unsafe { result::function::set_function_attribute(kernel.function, attribute, most) }
+            .map_err(driver(name))?;
+        Ok(Kernel { early: self.device.capability.0 >= 9, ..kernel })
     }
 }
 
@@ -370,6 +391,7 @@ pub struct Kernel {
     _module: Arc<Module>,
     function: sys::CUfunction,
     shared: usize,
+    early: bool,
     name: String,
 }
 
