@@ -71,6 +71,10 @@ pub struct Args {
     /// Milliseconds of audio that a live source hands over at a time
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     piece_ms: u32,
+    /// Share of the words that must be those of one stream alone; less than 1 for models with random weights, whose choices
+    /// are so close that rounding decides them
+    #[arg(long, value_name = "SHARE", default_value_t = 1.0)]
+    agreement: f64,
     /// Run this many copies of the audio at once as fast as they go, in one pass each and as streams
     #[arg(long, value_name = "N", value_parser = count)]
     files: Option<usize>,
@@ -182,6 +186,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         seconds: args.seconds,
         spread: args.spread,
         piece: Duration::from_millis(args.piece_ms.into()),
+        agreement: args.agreement,
     };
     let measured = if let Some(count) = args.streams {
         Measured::Streams(live::streams(&load, &ways[0], count)?)

@@ -62,11 +62,12 @@ fn seen(seen: &Seen) {
     line("streams in a step", &seen.batch, 1.0);
     line("from a complete chunk to its words in ms", &seen.latency_seconds, 1e3);
     println!(
-        "{} late chunks ({:.3} %), {:.1} s of audio dropped, {} words, {} streams with another text than one alone",
+        "{} late chunks ({:.3} %), {:.1} s of audio dropped, {} words, {:.1} % of them as of one stream alone, {} streams with another text",
         seen.late_chunks,
         seen.late_share * 100.0,
         seen.dropped_seconds,
         seen.words,
+        seen.agreement * 100.0,
         seen.different
     );
     let memory = match (seen.memory_used, seen.memory_total) {
