@@ -110,7 +110,7 @@ struct Report {
 enum Measured {
     Costs(costs::Costs),
     Steps(steps::Steps),
-    Streams(live::Streams),
+    Streams(Box<live::Streams>),
     Live(live::Live),
     Files(files::Files),
 }
@@ -189,7 +189,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         agreement: args.agreement,
     };
     let measured = if let Some(count) = args.streams {
-        Measured::Streams(live::streams(&load, &ways[0], count)?)
+        Measured::Streams(Box::new(live::streams(&load, &ways[0], count)?))
     } else if args.live {
         Measured::Live(live::most(&load, &ways)?)
     } else if let Some(count) = args.files {
