@@ -4,43 +4,50 @@
 
 use std::sync::Arc;
 
-use super::device::{Argument, Buffer, Device};
+use super::batch::{Extent, Layout};
+use super::device::{Buffer, Device};
 use super::encoder::Step;
 use super::kernels::Kernels;
 use super::library::Type;
 use super::params::Params;
-use super::products::{Products, Way, ladder};
+use super::products::{Matrix, Products, Way, ladder};
 use super::scratch::Scratch;
 use super::shape::Shape;
+use super::skinny::Precise;
 use crate::error::Result;
 
 /// Iterations that are enqueued together.
 pub const ITERATIONS: usize = 4;
 
-/// What the predictor works with.
-struct Predictor<'a> {
-    device: &'a Arc<Device>,
-    shape: &'a Shape,
-    kernels: &'a Kernels,
-    params: &'a Params,
-    scratch: &'a Scratch,
-    counts: Argument,
-    items: usize,
-}
+impl Step<'_> {
+    /// A product of the decoder into single precision, for all items.
+    fn decoder_product(
+        &self,
+        products: &mut Products,
+        which: Precise,
+        matrix: &Matrix,
+        x: (u64, usize),
+        y: u64,
+    ) -> Result<()> {
+        if self.enqueue_few(which, matrix, x, y)? {
+            return Ok(());
+        }
+        let precise = Way { result: Type::F32, ..products.plain() };
+        products.run(matrix, precise, self.extent.items, x, (y, matrix.outputs))
+    }
 
-impl Predictor<'_> {
     /// Feeds each item's label to the predictor; its output goes to `scratch.fresh`.
-    fn enqueue(&self, products: &mut Products) -> Result<()> {
-        let Self { device, shape, kernels, params, scratch, counts, items } = self;
+    fn enqueue_predictor(&self, products: &mut Products) -> Result<()> {
+        let Self { device, shape, kernels, params, scratch, extent, .. } = self;
         let (width, layers) = (shape.predictor, shape.predictor_layers);
         let stride = layers * width;
         let hidden = |layer: usize| (scratch.hidden.address + (layer * width * shape.size()) as u64, stride);
-        let precise = Way { result: Type::F32, ..products.plain() };
         for (index, lstm) in params.decoder.lstm.iter().enumerate() {
-            let gates = (scratch.gates.address, 4 * width);
-            products.run(&lstm.product, precise, *items, hidden(index.saturating_sub(1)), gates)?;
+            let which = if index == 0 { Precise::Predictor } else { Precise::Predictor2 };
+            let x = hidden(index.saturating_sub(1));
+            self.decoder_product(products, which, &lstm.product, x, scratch.gates.address)?;
             let arguments = [
-                *counts,
+                self.counts(),
                 (&scratch.cursors).into(),
                 (&scratch.gates).into(),
                 (&lstm.table).into(),
@@ -48,14 +55,12 @@ impl Predictor<'_> {
                 (&scratch.hidden).into(),
                 (&scratch.cell).into(),
             ];
-            device.launch(&kernels.lstm_cell, [*items, 1], 256, &arguments)?;
+            device.launch(&kernels.lstm_cell, [extent.items, 1], 256, &arguments)?;
         }
-        let fresh = (scratch.fresh.address, shape.joint);
-        products.run(&params.decoder.joint_predictor, precise, *items, hidden(layers - 1), fresh)
+        let out = &params.decoder.joint_predictor;
+        self.decoder_product(products, Precise::Predictor, out, hidden(layers - 1), scratch.fresh.address)
     }
-}
 
-impl Step<'_> {
     /// Brings the items' decoder state in. `start` is what [`start`] made.
     pub fn enqueue_decode_begin(&self, start: &Buffer) -> Result<()> {
         let Self { device, kernels, scratch, extent, .. } = self;
@@ -80,11 +85,9 @@ impl Step<'_> {
     pub fn enqueue_decode(&self, products: &mut Products) -> Result<()> {
         let Self { device, shape, kernels, params, scratch, extent, .. } = self;
         let items = extent.items;
-        let predictor = Predictor { device, shape, kernels, params, scratch, counts: self.counts(), items };
         for _ in 0..ITERATIONS {
-            let way = Way { result: Type::F32, ..products.plain() };
-            let (x, y) = ((scratch.joint.address, shape.joint), (scratch.logits.address, shape.logits()));
-            products.run(&params.decoder.joint_out, way, items, x, y)?;
+            let (x, y) = ((scratch.joint.address, shape.joint), scratch.logits.address);
+            self.decoder_product(products, Precise::Joint, &params.decoder.joint_out, x, y)?;
             let arguments = [
                 self.items(),
                 self.counts(),
@@ -95,7 +98,7 @@ impl Step<'_> {
                 scratch.capacity.into(),
             ];
             device.launch(&kernels.decide, [items, 1], 256, &arguments)?;
-            predictor.enqueue(products)?;
+            self.enqueue_predictor(products)?;
             let arguments = [
                 self.items(),
                 self.counts(),
@@ -154,9 +157,18 @@ pub fn start(
     device.write(scratch.input.address, &[1_i32; 5])?;
     let blank = shape.vocabulary as i32;
     device.write(scratch.cursors.address, &[0, -1, 0, blank, 1])?;
-    let predictor =
-        Predictor { device, shape, kernels, params, scratch, counts: (&scratch.input).into(), items: 1 };
-    predictor.enqueue(products)?;
+    let step = Step {
+        device,
+        shape,
+        kernels,
+        params,
+        scratch,
+        extent: Extent { items: 1, ..Extent::default() },
+        layout: Layout::new(&Extent::default()),
+        blocks: 0,
+        rings: false,
+    };
+    step.enqueue_predictor(products)?;
     let memory = device.zeros(shape.memory_bytes())?;
     let arguments =
         [(&scratch.hidden).into(), (&scratch.cell).into(), (&scratch.fresh).into(), (&memory).into()];

@@ -405,6 +405,8 @@ pub enum Argument {
     Address(u64),
     /// An `int`.
     Int(i32),
+    /// A `float`.
+    Float(f32),
 }
 
 impl Argument {
@@ -412,6 +414,7 @@ impl Argument {
         match self {
             Self::Address(address) => (&raw const *address).cast_mut().cast(),
             Self::Int(value) => (&raw const *value).cast_mut().cast(),
+            Self::Float(value) => (&raw const *value).cast_mut().cast(),
         }
     }
 }

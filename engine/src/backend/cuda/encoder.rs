@@ -53,6 +53,11 @@ impl Step<'_> {
         self.at(self.layout.counts)
     }
 
+    /// Where the number of rows is.
+    pub fn row_count(&self) -> Argument {
+        self.at(self.layout.counts + size_of::<i32>())
+    }
+
     pub fn items(&self) -> Argument {
         self.at(self.layout.items)
     }
@@ -132,6 +137,9 @@ impl Step<'_> {
     /// All layers, the prompt and the joint's projection of the encoder's output.
     pub fn enqueue_layers(&self, products: &mut Products, positions: &Positions) -> Result<()> {
         let Self { params, scratch, .. } = self;
+        if self.enqueue_few_layers(positions)? {
+            return if params.prompt.is_some() { self.project(products) } else { Ok(()) };
+        }
         let mut before: Option<&Norm> = None;
         for (index, layer) in params.layers.iter().enumerate() {
             match before {
@@ -156,9 +164,12 @@ impl Step<'_> {
     }
 
     fn norm(&self, norm: &Norm, to: &Buffer) -> Result<()> {
-        let Self { device, kernels, scratch, extent, .. } = self;
-        let arguments =
-            [self.counts(), (&scratch.x).into(), (&norm.weight).into(), (&norm.bias).into(), to.into()];
+        self.normalise(norm, (&self.scratch.x).into(), to.into())
+    }
+
+    pub fn normalise(&self, norm: &Norm, x: Argument, y: Argument) -> Result<()> {
+        let Self { device, kernels, extent, .. } = self;
+        let arguments = [self.counts(), x, (&norm.weight).into(), (&norm.bias).into(), y];
         let grid = [extent.rows.div_ceil(NORM_ROWS), 1];
         device.launch(&kernels.layer_norm, grid, 32 * NORM_ROWS, &arguments)
     }
@@ -196,11 +207,25 @@ impl Step<'_> {
         index: usize,
         positions: &Positions,
     ) -> Result<()> {
-        let Self { device, kernels, scratch, extent, shape, .. } = self;
+        let Self { scratch, extent, shape, .. } = self;
         let width = shape.encoder.width;
         self.norm(&layer.norm_attention, &scratch.y)?;
         let qkv = self.rows(&scratch.qkv, 3 * width);
         products.run(&layer.qkv, products.plain(), extent.rows, self.rows(&scratch.y, width), qkv)?;
+        self.attend(index, positions)?;
+        let way = Way { add: true, ..products.plain() };
+        products.run(
+            &layer.attention_out,
+            way,
+            extent.rows,
+            self.rows(&scratch.y, width),
+            self.rows(&scratch.x, width),
+        )
+    }
+
+    /// Attention of what is in `scratch.qkv`, to `scratch.y`.
+    pub fn attend(&self, index: usize, positions: &Positions) -> Result<()> {
+        let Self { device, kernels, scratch, extent, shape, .. } = self;
         let arguments = [
             (&scratch.qkv).into(),
             (&scratch.y).into(),
@@ -229,9 +254,19 @@ impl Step<'_> {
                 device.launch(&kernels.attention_simple, [tiles, heads], 128, &arguments)?;
             }
         }
+        Ok(())
+    }
+
+    fn convolution(&self, products: &mut Products, layer: &Layer, index: usize) -> Result<()> {
+        let Self { scratch, extent, shape, .. } = self;
+        let width = shape.encoder.width;
+        self.norm(&layer.norm_conv, &scratch.y)?;
+        let wide = self.rows(&scratch.wide, 2 * width);
+        products.run(&layer.pointwise1, products.plain(), extent.rows, self.rows(&scratch.y, width), wide)?;
+        self.convolve(layer, index)?;
         let way = Way { add: true, ..products.plain() };
         products.run(
-            &layer.attention_out,
+            &layer.pointwise2,
             way,
             extent.rows,
             self.rows(&scratch.y, width),
@@ -239,12 +274,9 @@ impl Step<'_> {
         )
     }
 
-    fn convolution(&self, products: &mut Products, layer: &Layer, index: usize) -> Result<()> {
+    /// The convolution module's middle, from `scratch.wide` to `scratch.y`.
+    pub fn convolve(&self, layer: &Layer, index: usize) -> Result<()> {
         let Self { device, kernels, scratch, extent, shape, layout, .. } = self;
-        let width = shape.encoder.width;
-        self.norm(&layer.norm_conv, &scratch.y)?;
-        let wide = self.rows(&scratch.wide, 2 * width);
-        products.run(&layer.pointwise1, products.plain(), extent.rows, self.rows(&scratch.y, width), wide)?;
         let arguments = [
             self.items(),
             self.counts(),
@@ -258,15 +290,7 @@ impl Step<'_> {
             (&layer.conv_norm.bias).into(),
             (&scratch.y).into(),
         ];
-        device.launch(&kernels.convolution, [extent.tiles, 1], shape.convolution_threads(), &arguments)?;
-        let way = Way { add: true, ..products.plain() };
-        products.run(
-            &layer.pointwise2,
-            way,
-            extent.rows,
-            self.rows(&scratch.y, width),
-            self.rows(&scratch.x, width),
-        )
+        device.launch(&kernels.convolution, [extent.tiles, 1], shape.convolution_threads(), &arguments)
     }
 
     /// The encoder's output, in `scratch.y`, through the prompt and the joint's first layer.

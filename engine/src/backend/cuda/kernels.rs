@@ -11,12 +11,13 @@ use super::device::{Device, Kernel};
 use super::failed;
 use super::library::Nvrtc;
 use super::shape::Shape;
+use super::skinny::Skinny;
 use crate::error::Result;
 
 const COMMON: &str = include_str!("../../../kernels/common.cuh");
 
 /// Each is compiled by itself, side by side with the others.
-const SOURCES: [(&str, &str); 5] = [
+const SOURCES: [(&str, &str); 6] = [
     ("features.cu", include_str!("../../../kernels/features.cu")),
     ("subsampling.cu", include_str!("../../../kernels/subsampling.cu")),
     ("layers.cu", include_str!("../../../kernels/layers.cu")),
@@ -29,6 +30,7 @@ const SOURCES: [(&str, &str); 5] = [
         ),
     ),
     ("decode.cu", include_str!("../../../kernels/decode.cu")),
+    ("skinny.cu", include_str!("../../../kernels/skinny.cu")),
 ];
 
 /// Everything that is launched, named as in the sources.
@@ -55,6 +57,8 @@ pub struct Kernels {
     pub look: Kernel,
     pub decode_end: Kernel,
     pub keep_start: Kernel,
+    /// Where the model's sizes suit them.
+    pub skinny: Option<Skinny>,
 }
 
 impl Kernels {
@@ -76,8 +80,8 @@ impl Kernels {
         for code in code {
             modules.push(Arc::new(device.module(&code?)?));
         }
-        let [features, subsampling, layers, attention, decode] =
-            <[_; 5]>::try_from(modules).map_err(|_| failed("a kernel is missing".into()))?;
+        let [features, subsampling, layers, attention, decode, skinny] =
+            <[_; 6]>::try_from(modules).map_err(|_| failed("a kernel is missing".into()))?;
         Ok(Self {
             mel_frames: features.kernel("mel_frames", 0)?,
             mel_history: features.kernel("mel_history", 0)?,
@@ -105,6 +109,10 @@ impl Kernels {
             look: decode.kernel("look", 0)?,
             decode_end: decode.kernel("decode_end", 0)?,
             keep_start: decode.kernel("keep_start", 0)?,
+            skinny: match Skinny::suits(shape, device.shared_memory) {
+                true => Some(Skinny::new(&skinny, shape)?),
+                false => None,
+            },
         })
     }
 }

@@ -15,6 +15,7 @@ mod pool;
 mod products;
 mod scratch;
 mod shape;
+mod skinny;
 mod slot;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ use super::batch::{Extent, Layout};
 use super::device::{Buffer, Device, Pinned};
 use super::products::ladder;
 use super::shape::Shape;
+use super::skinny::MOST_ROWS;
 use crate::error::Result;
 
 /// `Token` of `decode.cu`.
@@ -41,6 +42,8 @@ pub struct Scratch {
     pub third: [Buffer; 2],
     /// The residual stream, what a norm makes of it, and two wider ones.
     pub x: Buffer,
+    /// Another place for the residual stream of few rows.
+    pub spare: Buffer,
     pub y: Buffer,
     pub wide: Buffer,
     pub qkv: Buffer,
@@ -89,6 +92,7 @@ impl Scratch {
             second: [buffer(second)?, buffer(second)?],
             third: [buffer(third)?, buffer(third)?],
             x: buffer(rows * width * size)?,
+            spare: buffer(rows.min(MOST_ROWS) * width * size)?,
             y: buffer(rows * width * size)?,
             wide: buffer(rows * wide * size)?,
             qkv: buffer(rows * 3 * width * size)?,
@@ -119,6 +123,7 @@ impl Scratch {
             t1,
             t2,
             &self.x,
+            &self.spare,
             &self.y,
             &self.wide,
             &self.qkv,
