@@ -151,7 +151,8 @@ fn the_log_tells_what_the_model_runs_on() {
         element.set_property_from_str("backend", backend);
         let (sender, told) = std::sync::mpsc::channel();
         let name = element.name();
-        let listener = gst::log::add_log_function(move |category, level, _, _, _, object, message| {
+        // Never removed: another test may be logging through it.
+        gst::log::add_log_function(move |category, level, _, _, _, object, message| {
             let ours = object.is_some_and(|object| object.to_string() == name);
             if ours && level == gst::DebugLevel::Info && category.name() == "parakeettdt" {
                 // The test may have heard enough.
@@ -161,12 +162,13 @@ fn the_log_tells_what_the_model_runs_on() {
         gst::log::set_threshold_for_name("parakeettdt", gst::DebugLevel::Info);
         let bench = Bench::with(element, false);
         bench.wait_for_model();
-        gst::log::remove_log_function(listener);
         let told: Vec<String> = told.try_iter().collect();
         let runs =
             |on: &str| told.iter().any(|text| text.starts_with(&format!("the model runs on backend {on}, ")));
         match (backend, parakeet_engine::backend::cuda::count()) {
-            ("cpu", _) => assert_eq!((runs("cpu"), told.len()), (true, 1), "{told:?}"),
+            ("cpu", _) => {
+                assert!(runs("cpu") && told.iter().all(|text| !text.starts_with("passed")), "{told:?}")
+            }
             (_, Err(missing)) => {
                 assert!(runs("cpu") && told.contains(&format!("passed over: {missing}")), "{told:?}");
             }
