@@ -71,6 +71,11 @@ fn info_tells_checkpoints_without_converting() {
     assert_eq!((json["format"].as_str(), json["streaming"].as_str()), (Some("nemo"), Some("buffered")));
     assert_eq!(json["windows"][0]["latency_ms"].as_u64(), Some(4000));
     assert_eq!(json["normalized_features"].as_bool(), Some(true));
+    let text = parakeet().arg("info").arg(data("oracle/fullatt/model.nemo")).assert().success();
+    let text = String::from_utf8_lossy(&text.get_output().stdout).into_owned();
+    let kept = json["gpu"][0]["stream_bytes"].as_f64().unwrap() / 1e6;
+    let line = format!("  on a GPU    f16: {kept:.3} MB a stream, beside the windows under way");
+    assert!(text.contains(&line) && text.matches("a GB").count() == 0, "{text}");
     let json = info(&data("hf/nemotron"));
     assert_eq!((json["format"].as_str(), json["kind"].as_str()), (Some("hugging-face"), Some("rnnt")));
     assert_eq!(json["contexts"][0]["right_frames"].as_u64(), Some(6));

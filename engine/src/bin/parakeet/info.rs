@@ -64,7 +64,7 @@ struct OnGpu {
     precision: String,
     cache: String,
     stream_bytes: usize,
-    /// Streams whose state fills 10^9 bytes.
+    /// Streams whose state fills 10^9 bytes; working memory comes on top.
     streams_per_gb: usize,
 }
 
@@ -229,7 +229,14 @@ fn print(report: &Report, out: &mut impl Write) -> std::io::Result<()> {
              {latency_ms} ms{bytes}{default}"
         )?;
     }
-    for (index, OnGpu { precision, cache, stream_bytes, streams_per_gb }) in report.gpu.iter().enumerate() {
+    // Of windows next to nothing is kept, whatever its type, and working memory is what bounds their number.
+    let windowed = report.contexts.is_empty();
+    if let Some(OnGpu { precision, stream_bytes, .. }) = report.gpu.first().filter(|_| windowed) {
+        let bytes = megabytes(*stream_bytes);
+        writeln!(out, "  on a GPU    {precision}: {bytes} a stream, beside the windows under way")?;
+    }
+    let cached = report.gpu.iter().filter(|_| !windowed);
+    for (index, OnGpu { precision, cache, stream_bytes, streams_per_gb }) in cached.enumerate() {
         let title = if index == 0 { "on a GPU" } else { "" };
         let bytes = megabytes(*stream_bytes);
         writeln!(
