@@ -112,6 +112,74 @@ fn a_device_that_is_none_is_an_error_before_anything_is_loaded() {
 }
 
 #[test]
+fn a_backend_that_is_not_there_is_an_error() {
+    let element = element();
+    let bus = gst::Bus::new();
+    element.set_bus(Some(&bus));
+    element.set_property_from_str("backend", "cuda");
+    assert!(element.set_state(gst::State::Ready).is_ok());
+    let end = loop {
+        let kinds = [gst::MessageType::Progress, gst::MessageType::Error];
+        let message =
+            bus.timed_pop_filtered(gst::ClockTime::from_seconds(60), &kinds).expect("the load ends");
+        match message.view() {
+            gst::MessageView::Progress(progress) if progress.get().0 == gst::ProgressType::Complete => {
+                break None;
+            }
+            gst::MessageView::Error(error) => break Some(error.error().to_string()),
+            _ => {}
+        }
+    };
+    match (parakeet_engine::backend::cuda::count(), end) {
+        (Err(missing), Some(error)) => {
+            let remedy = "set properties backend and device to what this machine has";
+            assert_eq!(error, format!("cannot load the model: {missing}; {remedy}"));
+        }
+        // The card may still be too old, or NVRTC missing.
+        (Ok(_), Some(error)) => assert!(error.contains("backend cuda: "), "{error}"),
+        (Ok(_), None) => {}
+        (Err(missing), None) => panic!("it runs without a GPU: {missing}"),
+    }
+    element.set_state(gst::State::Null).unwrap();
+}
+
+#[test]
+fn the_log_tells_what_the_model_runs_on() {
+    for (backend, number) in [("cpu", 1), ("auto", 2)] {
+        let element = element();
+        element.set_property("name", format!("logged{number}"));
+        element.set_property_from_str("backend", backend);
+        let (sender, told) = std::sync::mpsc::channel();
+        let name = element.name();
+        // Never removed: another test may be logging through it.
+        gst::log::add_log_function(move |category, level, _, _, _, object, message| {
+            let ours = object.is_some_and(|object| object.to_string() == name);
+            if ours && level == gst::DebugLevel::Info && category.name() == "parakeettdt" {
+                // The test may have heard enough.
+                let _ = sender.send(message.get().map(|text| text.to_string()).unwrap_or_default());
+            }
+        });
+        gst::log::set_threshold_for_name("parakeettdt", gst::DebugLevel::Info);
+        let bench = Bench::with(element, false);
+        bench.wait_for_model();
+        let told: Vec<String> = told.try_iter().collect();
+        let runs =
+            |on: &str| told.iter().any(|text| text.starts_with(&format!("the model runs on backend {on}, ")));
+        match (backend, parakeet_engine::backend::cuda::count()) {
+            ("cpu", _) => {
+                assert!(runs("cpu") && told.iter().all(|text| !text.starts_with("passed")), "{told:?}")
+            }
+            (_, Err(missing)) => {
+                assert!(runs("cpu") && told.contains(&format!("passed over: {missing}")), "{told:?}");
+            }
+            (_, Ok(_)) => {
+                assert!(runs("cuda") || told.iter().any(|text| text.contains("backend cuda: ")), "{told:?}")
+            }
+        }
+    }
+}
+
+#[test]
 fn what_the_model_runs_on_has_names() {
     let element = element();
     for (property, names) in [

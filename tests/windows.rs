@@ -6,7 +6,7 @@ mod common;
 use common::*;
 use gst::prelude::*;
 use parakeet_engine::{
-    Engine, EngineOptions, Event, StreamOptions, Window,
+    BackendChoice, Engine, EngineOptions, Event, StreamOptions, Window,
     model::{ConvertOptions, convert},
 };
 use std::{env, fs, path::PathBuf};
@@ -24,7 +24,8 @@ impl Converted {
 
     fn element(&self) -> gst::Element {
         init();
-        gst::ElementFactory::make("parakeettdt").property("model", self.0.to_str().unwrap()).build().unwrap()
+        let element = gst::ElementFactory::make("parakeettdt").property("model", self.0.to_str().unwrap());
+        element.property_from_str("backend", "cpu").build().unwrap()
     }
 }
 
@@ -40,7 +41,8 @@ fn windows_give_the_engines_words() {
     let pcm = speech("0870");
     let mut heard = Vec::new();
     for (left, chunk, right) in [(10_000_u32, 2_000_u32, 2_000_u32), (2_000, 480, 320)] {
-        let engine = Engine::open(&model.0, &EngineOptions::default()).unwrap();
+        let options = EngineOptions { backend: BackendChoice::Cpu, ..EngineOptions::default() };
+        let engine = Engine::open(&model.0, &options).unwrap();
         let [l, c, r] = [left, chunk, right].map(|ms| f64::from(ms) / 1e3);
         let window = Some(Window::from_seconds(l, c, r).unwrap());
         let options = StreamOptions { window, skip_silence: true, ..StreamOptions::default() };

@@ -91,6 +91,11 @@ impl Lane {
         self.queue.add(deadline, frames, stream);
     }
 
+    /// The backend and the device for people.
+    pub(crate) fn describe(&self) -> String {
+        format!("{}, {}", self.name, self.statistics().device)
+    }
+
     /// What its streams ask for together.
     pub(crate) fn load(&self) -> u64 {
         self.load.load(Ordering::Relaxed)

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
-use crate::backend::{self, Backend, EngineOptions};
+use crate::backend::{self, Backend, EngineOptions, Opened};
 use crate::batcher::{Batcher, Lane};
 use crate::error::{Error, Result};
 use crate::model::{Model, ModelConfig, Vocabulary};
@@ -19,6 +19,7 @@ pub struct Engine {
     vocabulary: Arc<Vocabulary>,
     /// One for each device.
     lanes: Vec<Batcher>,
+    passed_over: Vec<String>,
 }
 
 /// What makes two engines the same.
@@ -52,14 +53,15 @@ impl Engine {
 
     fn load(dir: &Path, options: &EngineOptions) -> Result<Self> {
         let model = Arc::new(Model::load(dir)?);
-        let backends = backend::open(&model, options)?;
-        Self::with_backends(model, backends)
+        let Opened { backends, passed_over } = backend::open(&model, options)?;
+        let passed_over = passed_over.iter().map(Error::to_string).collect();
+        Ok(Self { passed_over, ..Self::with_backends(model, backends)? })
     }
 
     /// The model on these devices, of which there is one at least.
     pub(crate) fn with_backends(model: Arc<Model>, backends: Vec<Box<dyn Backend>>) -> Result<Self> {
         let lanes = backends.into_iter().map(Batcher::start).collect::<Result<_>>()?;
-        Ok(Self { vocabulary: Arc::new(model.vocabulary.clone()), model, lanes })
+        Ok(Self { vocabulary: Arc::new(model.vocabulary.clone()), model, lanes, passed_over: Vec::new() })
     }
 
     /// What the model is.
@@ -70,6 +72,16 @@ impl Engine {
     /// The model's pieces.
     pub fn vocabulary(&self) -> &Vocabulary {
         &self.vocabulary
+    }
+
+    /// What the model runs on: the backend and name of each device, such as `cuda, NVIDIA H100 80GB HBM3 (0)`.
+    pub fn devices(&self) -> Vec<String> {
+        self.lanes().map(|lane| lane.describe()).collect()
+    }
+
+    /// Why GPUs that `auto` would rather have taken don't run the model, one reason each.
+    pub fn passed_over(&self) -> &[String] {
+        &self.passed_over
     }
 
     /// Bytes of state that such a stream holds in the backend between two steps. Waits for the step under way.

@@ -96,8 +96,8 @@ impl StreamOptions {
 /// What happens to audio that doesn't fit into the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overflow {
-    /// [`Stream::push`] waits.
+    /// [`Stream::push`](crate::Stream::push) waits.
     Block,
-    /// The oldest audio is given up and reported as [`Event::Lost`].
+    /// The oldest audio is given up and reported as [`Event::Lost`](crate::Event::Lost).
     DropOldest,
 }

@@ -289,6 +289,25 @@ fn one_engine_for_all_who_ask_for_the_same() {
 }
 
 #[test]
+fn auto_takes_what_works_and_keeps_why_the_rest_does_not() {
+    let dir = root().join("models/parakeet-tdt-mini");
+    let open = |backend| Engine::open(&dir, &EngineOptions { backend, threads: 1, ..Default::default() });
+    let auto = open(BackendChoice::Auto).expect("the embedded model loads");
+    match open(BackendChoice::Cuda) {
+        Ok(cuda) => assert_eq!((auto.devices(), auto.passed_over()), (cuda.devices(), cuda.passed_over())),
+        Err(missing) => {
+            assert_eq!(auto.devices(), ["cpu, 1 threads"]);
+            assert_eq!(auto.passed_over()[0], missing.to_string());
+            if let Err(reason) = parakeet_engine::backend::cuda::count() {
+                assert_eq!(auto.passed_over(), [reason.to_string()]);
+            }
+        }
+    }
+    let cpu = open(BackendChoice::Cpu).expect("the embedded model loads");
+    assert_eq!((cpu.devices(), cpu.passed_over().len()), (vec!["cpu, 1 threads".to_owned()], 0));
+}
+
+#[test]
 fn errors_name_the_thing_and_the_remedy() {
     let missing =
         Engine::open(Path::new("no/such/model"), &EngineOptions::default()).err().expect("no model");

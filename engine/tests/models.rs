@@ -37,12 +37,31 @@ fn info_tells_a_model_directory() {
     let latencies: Vec<_> = contexts.iter().map(|context| context["latency_ms"].as_u64()).collect();
     assert_eq!(latencies, [Some(1120), Some(560), Some(160), Some(80)]);
     assert!(contexts.iter().all(|context| context["stream_bytes"].as_u64() > Some(1_000_000)));
+    // 12 layers, K and V, 70 frames and the 8 frames of a convolution's tail, 256 halves each; the decoder's state and 14
+    // mel frames of 128 bins are 4 ((2 * 320 + 320 + 1) + 14 * 128) = 11,012 bytes, in units of 16 bytes 11,024.
+    let halves = 12 * (2 * 70 + 8) * 256 * 2 + 11_024;
+    let gpu = json["gpu"].as_array().unwrap();
+    let told = |index: usize, field: &str| gpu[index][field].as_u64().unwrap();
+    assert_eq!((gpu[0]["cache"].as_str(), gpu[1]["cache"].as_str()), (Some("full"), Some("int8")));
+    assert_eq!((told(0, "stream_bytes"), told(0, "streams_per_gb")), (halves, 1_000_000_000 / halves));
+    assert!(told(1, "streams_per_gb") > 3 * told(0, "streams_per_gb") / 2);
+    assert!(json["devices"].as_array().is_some_and(|devices| !devices.is_empty()));
     let text = parakeet().arg("info").arg(mini()).assert().success();
     let text = String::from_utf8_lossy(&text.get_output().stdout).into_owned();
-    for part in
-        ["TDT, durations [0, 1, 2, 3, 4]", "1024 pieces", "look-ahead 13: 1120 ms", "MB a stream (default)"]
-    {
+    let on_gpu =
+        format!("  on a GPU    f16, cache full: 0.9 MB a stream, {} streams a GB", 1_000_000_000 / halves);
+    for part in [
+        "TDT, durations [0, 1, 2, 3, 4]",
+        "1024 pieces",
+        "look-ahead 13: 1120 ms",
+        "MB a stream (default)",
+        &on_gpu,
+        "  runs on     ",
+    ] {
         assert!(text.contains(part), "{part}: {text}");
+    }
+    if let Err(missing) = parakeet_engine::backend::cuda::count() {
+        assert!(text.contains(&format!("  passed over {missing}")), "{text}");
     }
 }
 
@@ -52,6 +71,11 @@ fn info_tells_checkpoints_without_converting() {
     assert_eq!((json["format"].as_str(), json["streaming"].as_str()), (Some("nemo"), Some("buffered")));
     assert_eq!(json["windows"][0]["latency_ms"].as_u64(), Some(4000));
     assert_eq!(json["normalized_features"].as_bool(), Some(true));
+    let text = parakeet().arg("info").arg(data("oracle/fullatt/model.nemo")).assert().success();
+    let text = String::from_utf8_lossy(&text.get_output().stdout).into_owned();
+    let kept = json["gpu"][0]["stream_bytes"].as_f64().unwrap() / 1e6;
+    let line = format!("  on a GPU    f16: {kept:.3} MB a stream, beside the windows under way");
+    assert!(text.contains(&line) && text.matches("a GB").count() == 0, "{text}");
     let json = info(&data("hf/nemotron"));
     assert_eq!((json["format"].as_str(), json["kind"].as_str()), (Some("hugging-face"), Some("rnnt")));
     assert_eq!(json["contexts"][0]["right_frames"].as_u64(), Some(6));

@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use parakeet_engine::{Engine, EngineOptions, Event, StreamOptions, Word};
+use parakeet_engine::{BackendChoice, Engine, EngineOptions, Event, StreamOptions, Word};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -36,7 +36,8 @@ fn ten_hours_of_silence_keep_time_and_memory() {
     let mut config: serde_json::Value = serde_json::from_str(&config).expect("it is sound");
     config["decoder"]["kind"]["tdt"]["durations"] = serde_json::json!([4, 4, 4, 4, 4]);
     std::fs::write(dir.join("config.json"), config.to_string()).expect("the directory is ours");
-    let engine = Engine::open(&dir, &EngineOptions { threads: 1, ..Default::default() }).expect("it loads");
+    let options = EngineOptions { backend: BackendChoice::Cpu, threads: 1, ..Default::default() };
+    let engine = Engine::open(&dir, &options).expect("it loads");
     let stream = Arc::new(engine.stream(&StreamOptions::default()).expect("a stream"));
     let writer = {
         let stream = stream.clone();

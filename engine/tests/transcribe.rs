@@ -21,12 +21,17 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
 }
 
+/// On the CPU, which says the same everywhere.
 fn transcribe(file: &Path, arguments: &[&str], input: &[u8]) -> Output {
+    transcribe_on("cpu", file, arguments, input)
+}
+
+fn transcribe_on(backend: &str, file: &Path, arguments: &[&str], input: &[u8]) -> Output {
     Command::cargo_bin("parakeet")
         .unwrap()
         .arg("transcribe")
         .arg(file)
-        .arg("--model")
+        .args(["--backend", backend, "--model"])
         .arg(repository().join("models/parakeet-tdt-mini"))
         .args(arguments)
         .write_stdin(input)
@@ -233,5 +238,27 @@ fn windows_out_of_range_are_named() {
         assert!(!output.status.success());
         let error = String::from_utf8(output.stderr).unwrap();
         assert!(error.contains(expected), "{arguments:?}: {error}");
+    }
+}
+
+#[test]
+fn a_backend_that_is_not_there_is_told_and_auto_does_without() {
+    let (auto, cuda) =
+        (transcribe_on("auto", &speech(), &[], &[]), transcribe_on("cuda", &speech(), &[], &[]));
+    match parakeet_engine::backend::cuda::count() {
+        Err(missing) => {
+            assert!(missing.to_string().starts_with("backend cuda: "), "{missing}");
+            assert!(missing.to_string().contains("NVIDIA driver"), "{missing}");
+            assert_eq!((cuda.status.code(), cuda.stdout.len()), (Some(1), 0));
+            assert_eq!(String::from_utf8(cuda.stderr).unwrap(), format!("error: {missing}\n"));
+            assert_eq!(stdout(auto), stdout(transcribe(&speech(), &[], &[])));
+        }
+        // The card may still be too old, or NVRTC missing.
+        Ok(_) if !cuda.status.success() => {
+            let error = String::from_utf8(cuda.stderr).unwrap();
+            assert!(error.starts_with("error: backend cuda: "), "{error}");
+            assert_eq!(stdout(auto), stdout(transcribe(&speech(), &[], &[])));
+        }
+        Ok(_) => assert_eq!(stdout(auto), stdout(cuda)),
     }
 }

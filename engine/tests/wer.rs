@@ -30,7 +30,7 @@ fn wer(dir: &Path, arguments: &[&str]) -> Output {
         .unwrap()
         .arg("wer")
         .arg(dir.join("set.tsv"))
-        .arg("--model")
+        .args(["--backend", "cpu", "--model"])
         .arg(repository().join("models/parakeet-tdt-mini"))
         .args(arguments)
         .output()
@@ -62,7 +62,7 @@ fn errors_are_counted_against_the_transcript() {
     assert_eq!(file["reference"], REFERENCE.to_lowercase().replace([',', '.'], ""));
     let transcript = Command::cargo_bin("parakeet")
         .unwrap()
-        .args(["transcribe", "--model"])
+        .args(["transcribe", "--backend", "cpu", "--model"])
         .arg(repository().join("models/parakeet-tdt-mini"))
         .arg(dir.path().join("speech.wav"))
         .output()

@@ -165,7 +165,11 @@ impl ParakeetTdt {
                 _ => format!("{error}; {OTHER_MODEL}"),
             });
             if let Some(element) = element.upgrade() {
-                element.imp().loaded(load, opened);
+                let imp = element.imp();
+                if let Ok(engine) = &opened {
+                    imp.tell_devices(engine);
+                }
+                imp.loaded(load, opened);
             }
         });
         spawned.map(drop).map_err(|error| {
@@ -176,6 +180,16 @@ impl ParakeetTdt {
             );
             gst::StateChangeError
         })
+    }
+
+    /// Logs what the model runs on, and why it doesn't run on what `auto` would rather have taken.
+    fn tell_devices(&self, engine: &Engine) {
+        for device in engine.devices() {
+            gst::info!(CAT, imp = self, "the model runs on backend {device}");
+        }
+        for reason in engine.passed_over() {
+            gst::info!(CAT, imp = self, "passed over: {reason}");
+        }
     }
 
     /// Takes the result of attempt `load`, unless the element has gone back to NULL meanwhile.

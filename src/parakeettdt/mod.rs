@@ -16,6 +16,10 @@
  * that moves on by a chunk; models that stream with caches choose among their own contexts with `look-ahead`. Silence is
  * not recognised at all unless `skip-silence` is off.
  *
+ * The model runs on the NVIDIA GPUs that can run it, else on the CPU; `backend` and `device` choose otherwise, and the
+ * debug category parakeettdt tells at INFO what was taken and why. A GPU takes its driver, NVRTC and cuBLASLt of CUDA 12 or
+ * 13; it computes all elements of a process that name the same model together.
+ *
  * With a live source the latency is the audio that the model needs beyond a word (`look-ahead` frames of 80 ms and the
  * chunk they make, or `chunk` and `right-context`) and the `latency` property. If recognition can't keep up, the oldest waiting audio is dropped with
  * a warning. Without a live source nothing is ever dropped: the source waits.
@@ -32,6 +36,9 @@
  * |[
  * gst-launch-1.0 -q autoaudiosrc ! audioconvert ! audioresample ! parakeettdt look-ahead=1 ! srtenc ! fdsink
  * ]| Captions what is said into the microphone, with a short look-ahead: earlier, less accurate.
+ * |[
+ * gst-launch-1.0 -q filesrc location=speech.ogg ! decodebin ! audioconvert ! audioresample ! parakeettdt backend=cuda cache-precision=int8 ! srtenc ! fdsink
+ * ]| Runs on the NVIDIA GPUs or fails, and keeps the keys and values of streams in 8 bits.
  *
  * Since: 0.1.0
  */
@@ -56,15 +63,15 @@ glib::wrapper! {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
 #[enum_type(name = "GstParakeetBackend")]
 pub enum Backend {
-    /// The best that works on this machine.
+    /// NVIDIA GPUs where they run the model, else the processor.
     #[default]
-    #[enum_value(name = "Auto: the best that works on this machine", nick = "auto")]
+    #[enum_value(name = "Auto: NVIDIA GPUs where they run the model, else the CPU", nick = "auto")]
     Auto,
     /// The processor.
     #[enum_value(name = "CPU: works everywhere", nick = "cpu")]
     Cpu,
     /// NVIDIA GPUs.
-    #[enum_value(name = "CUDA: NVIDIA GPUs", nick = "cuda")]
+    #[enum_value(name = "CUDA: NVIDIA GPUs, or an error", nick = "cuda")]
     Cuda,
 }
 

@@ -180,13 +180,16 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             .build(),
         glib::ParamSpecEnum::builder_with_default("backend", default.backend)
             .nick("Backend")
-            .blurb("What the model runs on. Read on the way from NULL to READY")
+            .blurb(
+                "What the model runs on; debug category parakeettdt tells at INFO what auto took and why. Read on the way \
+                 from NULL to READY",
+            )
             .build(),
         glib::ParamSpecString::builder("device")
             .nick("Device")
             .blurb(
-                "Which of the backend's devices: its number, or auto for all of them, where each stream goes to the one \
-                 with the least to do. Read on the way from NULL to READY",
+                "Which of the backend's devices: its number (with backend auto that of a GPU), or auto for all that run \
+                 the model, where each stream goes to the one with the least to do. Read on the way from NULL to READY",
             )
             .default_value(Some(default.device.as_str()))
             .build(),

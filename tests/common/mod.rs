@@ -85,11 +85,13 @@ pub struct Bench {
     record: mpsc::Receiver<Out>,
 }
 
-/// The element with the model of the source tree, wherever the tests were built.
+/// The element with the model of the source tree, wherever the tests were built, on the CPU, whose words are the
+/// reference's to the last.
 pub fn element() -> gst::Element {
     init();
     let model = concat!(env!("CARGO_MANIFEST_DIR"), "/models/parakeet-tdt-mini");
-    gst::ElementFactory::make("parakeettdt").property("model", model).build().unwrap()
+    let element = gst::ElementFactory::make("parakeettdt").property("model", model);
+    element.property_from_str("backend", "cpu").build().unwrap()
 }
 
 impl Bench {

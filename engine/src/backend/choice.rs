@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BackendChoice {
-    /// The best that works on this machine.
+    /// NVIDIA GPUs where they run the model, else the processor's cores. With a device's number it is that GPU or an error.
     #[default]
     Auto,
     /// The processor's cores.
@@ -22,7 +22,7 @@ pub enum BackendChoice {
 /// Which of a backend's devices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Device {
-    /// All of them; each stream goes to the one with the least to do.
+    /// All of them that run the model; each stream goes to the one with the least to do.
     #[default]
     Auto,
     /// The one with this number, counted from 0 as the driver does.

@@ -9,15 +9,14 @@ mod conformance;
 pub mod cpu;
 pub mod cuda;
 mod geometry;
-
-use std::sync::Arc;
+mod open;
 
 use crate::error::{Error, Result};
 use crate::features::{FRAME_SAMPLES, HOP, WINDOW_AHEAD};
-use crate::model::Model;
 use crate::model::config::EncoderConfig;
 
 pub use choice::{BackendChoice, CachePrecision, Device, EngineOptions, Precision};
+pub use open::{Opened, open};
 
 /// Handle of one stream's state inside a backend (features, K and V rings, convolution tails, predictor state).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -284,26 +283,6 @@ pub trait Backend: Send {
     /// Measures what the device can do at best, where the backend knows how.
     fn peaks(&mut self) -> Result<Option<Peaks>> {
         Ok(None)
-    }
-}
-
-/// The model on every device that `options` name, one backend each. Fails if there is none, saying what is missing.
-pub fn open(model: &Arc<Model>, options: &EngineOptions) -> Result<Vec<Box<dyn Backend>>> {
-    match options.backend {
-        BackendChoice::Auto | BackendChoice::Cpu => {
-            Ok(vec![Box::new(cpu::CpuBackend::new(model.clone(), options.threads)?)])
-        }
-        BackendChoice::Cuda => {
-            let devices = match options.device {
-                Device::Auto => 0..cuda::count()?,
-                Device::Index(index) => index..index + 1,
-            };
-            let open = |index| {
-                let backend = cuda::CudaBackend::new(model.clone(), options, index)?;
-                Ok(Box::new(backend) as Box<dyn Backend>)
-            };
-            devices.map(open).collect()
-        }
     }
 }
 

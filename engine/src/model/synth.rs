@@ -113,8 +113,8 @@ pub fn synthetic_config(options: &SynthOptions) -> Result<ModelConfig> {
 }
 
 /// Writes a model directory with weights in half precision, one tensor in memory at a time, and returns its
-/// configuration. `out` and `progress` are as for [`super::convert`]; of the options it is the name and the cancellation
-/// that count.
+/// configuration. `out` and `progress` are as for [`convert`](super::convert()); of the options it is the name and the
+/// cancellation that count.
 pub fn synthesize(
     options: &SynthOptions,
     out: &Path,

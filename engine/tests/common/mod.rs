@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parakeet_engine::{Engine, EngineOptions, Event, Stream, Token, Word};
+use parakeet_engine::{BackendChoice, Engine, EngineOptions, Event, Stream, Token, Word};
 use serde::Deserialize;
 
 pub const SPEECH: &str = "/usr/share/pocketsphinx/test/data/librivox";
@@ -33,8 +33,9 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
+/// The embedded model on the CPU, whose tokens are NeMo's to the last.
 pub fn engine() -> Arc<Engine> {
-    let options = EngineOptions { threads: 2, ..Default::default() };
+    let options = EngineOptions { backend: BackendChoice::Cpu, threads: 2, ..Default::default() };
     Engine::open(&root().join("models/parakeet-tdt-mini"), &options).expect("the embedded model loads")
 }
 

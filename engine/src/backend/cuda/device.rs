@@ -14,6 +14,9 @@ use super::failed;
 use crate::backend::Memory;
 use crate::error::{Error, Result};
 
+/// Version of the oldest driver that has all functions which are called, as the driver writes it.
+const OLDEST_DRIVER: i32 = 12_000;
+
 /// Turns a driver's error into one that says what failed.
 fn driver(what: &str) -> impl Fn(DriverError) -> Error + '_ {
     move |e| {
@@ -38,15 +41,30 @@ pub struct Device {
 }
 
 impl Device {
-    /// How many cards the driver shows. Fails without a driver, saying so.
+    /// How many cards the driver shows. Fails without one, or without a driver that is new enough, saying so.
     pub fn count() -> Result<usize> {
         // SAFETY: only tries to open the library.
         if !unsafe { sys::is_culib_present() } {
             let library = if cfg!(windows) { "nvcuda.dll" } else { "libcuda.so.1" };
             return Err(failed(format!("there is no NVIDIA driver on this machine ({library})")));
         }
-        let count = result::init().and_then(|()| result::device::get_count());
-        count.map(|count| count as usize).map_err(driver("the NVIDIA driver shows no card"))
+        let mut version = 0;
+        // SAFETY: the pointer is to a live integer, and every driver has this function.
+        unsafe { sys::cuDriverGetVersion(&raw mut version) }
+            .result()
+            .map_err(driver("the NVIDIA driver doesn't tell its version"))?;
+        // An older one lacks functions, and cudarc panics where one is missing.
+        if version < OLDEST_DRIVER {
+            let [major, minor] = [version / 1_000, version % 1_000 / 10];
+            return Err(failed(format!(
+                "the NVIDIA driver is of CUDA {major}.{minor}: install one of CUDA 12 or newer"
+            )));
+        }
+        const NONE: &str = "the NVIDIA driver shows no card";
+        match result::init().and_then(|()| result::device::get_count()).map_err(driver(NONE))? {
+            count @ 1.. => Ok(count as usize),
+            _ => Err(failed(NONE.into())),
+        }
     }
 
     /// Opens card `index`.

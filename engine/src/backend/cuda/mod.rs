@@ -44,6 +44,8 @@ use scratch::{HEADER, Record, Scratch};
 use shape::Shape;
 use slot::{SlotState, Work};
 
+pub use shape::stream_bytes;
+
 const NAME: &str = "cuda";
 
 /// Rows of the working memory that a backend begins with.
@@ -115,10 +117,7 @@ impl CudaBackend {
     pub fn new(model: Arc<Model>, options: &EngineOptions, index: usize) -> Result<Self> {
         let shape = Shape::new(&model.config, options)?;
         let device = Device::open(index)?;
-        if shape.cache8 && shape.left > 0 && shape.ring_warps(device.shared_memory).is_none() {
-            let reason = "the model's heads or chunks don't go with int8: use full".into();
-            return Err(Error::Option { option: "cache", reason });
-        }
+        shape.check_rings(device.shared_memory)?;
         let kernels = Kernels::load(&device, &shape)?;
         let mut products = Products::new(&device, shape.real())?;
         let mut params = Params::load(&device, &model, &shape)?;

@@ -42,6 +42,14 @@ pub struct Shape {
     per: usize,
 }
 
+/// Bytes that a stream of the model holds on a card between two steps, whatever its context or window: rings have room for
+/// the longest left context that is streamed with caches. Needs no card. Fails where this backend can't run the model so.
+pub fn stream_bytes(config: &ModelConfig, options: &EngineOptions) -> Result<usize> {
+    let shape = Shape::new(config, options)?;
+    shape.check_rings(usize::MAX)?;
+    Ok(shape.slot_bytes())
+}
+
 impl Shape {
     /// Of a model. Fails where the kernels can't compute it.
     pub fn new(config: &ModelConfig, options: &EngineOptions) -> Result<Self> {
@@ -197,6 +205,15 @@ impl Shape {
         suits.then(|| (1..=warps).rev().find(fits)).flatten()
     }
 
+    /// Whether a card that gives a block `most` bytes of shared memory can keep rings of this type.
+    pub fn check_rings(&self, most: usize) -> Result<()> {
+        if self.cache8 && self.left > 0 && self.ring_warps(most).is_none() {
+            let reason = "the model's heads or chunks don't go with int8: use full".into();
+            return Err(Error::Option { option: "cache", reason });
+        }
+        Ok(())
+    }
+
     /// Shared memory of a block of `attention_ring` of so many warps, as `attention_ring.cu` lays it out.
     pub fn ring_attention_memory(&self, warps: usize) -> usize {
         let (left, head) = (self.left, self.head());
@@ -260,5 +277,58 @@ impl Shape {
         let durations: Vec<_> = self.durations.iter().map(u32::to_string).collect();
         macros.push(format!("-DDURATION_VALUES={{{}}}", durations.join(",")));
         macros
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Like, SynthOptions, synthetic_config};
+
+    #[test]
+    fn a_stream_of_the_large_models_holds_so_much() {
+        let bytes = |like, cache| {
+            let model = SynthOptions { like, vocabulary: None, layers: None, seed: 0 };
+            let config = synthetic_config(&model).expect("a configuration");
+            stream_bytes(&config, &EngineOptions { cache, ..Default::default() }).expect("it runs")
+        };
+        // Decoder state: hidden and cell of 2 LSTM layers of 640, what the joint makes of it (640) and a time jump, 4 bytes
+        // each: (2 * 2 * 640 + 640 + 1) * 4 = 12,804. Features: 14 mel frames of 128 bins, 4 bytes each = 7,168. Together
+        // 19,972, in units of 16 bytes 19,984.
+        let state = 19_984;
+        // Convolutions: 24 layers, 8 frames of 1,024 halves = 393,216.
+        let tails = 24 * 8 * 1_024 * 2;
+        // Rings: 24 layers, K and V, 70 frames of 1,024 halves = 6,881,280.
+        let halves = 24 * 2 * 70 * 1_024 * 2;
+        // Of 24 layers and 8 heads, K and V, 70 frames of 128 bytes and a scale: 18,480 bytes, in lines of 128 18,560.
+        let bytes8 = 24 * 8 * 18_560;
+        let like = Like::NemotronStreaming06b;
+        let full = bytes(like, CachePrecision::Full);
+        assert_eq!((full, full), (halves + tails + state, 7_294_480));
+        assert!(full <= 7_400_000);
+        let int8 = bytes(like, CachePrecision::Int8);
+        assert_eq!((int8, int8), (bytes8 + tails + state, 3_976_720));
+        // Windows leave nothing but the decoder's state, in units of 16 bytes.
+        assert_eq!(bytes(Like::Tdt06bV3, CachePrecision::Int8), 12_816);
+    }
+
+    #[test]
+    fn what_a_card_cannot_run_is_told_without_one() {
+        let model = SynthOptions { like: Like::TdtMini, vocabulary: None, layers: None, seed: 0 };
+        let config = synthetic_config(&model).expect("a configuration");
+        let int8 = EngineOptions { cache: CachePrecision::Int8, ..Default::default() };
+        let single = EngineOptions { precision: Precision::F32, ..int8.clone() };
+        let error = stream_bytes(&config, &single).expect_err("they don't go together").to_string();
+        assert_eq!(error, "cache: int8 goes with the precisions f16 and bf16");
+        let mut odd = config.clone();
+        odd.encoder.heads = 16;
+        let error = stream_bytes(&odd, &int8).expect_err("heads of 16").to_string();
+        assert_eq!(error, "cache: the model's heads or chunks don't go with int8: use full");
+        let mut wide = config;
+        wide.encoder.width = 8_192;
+        let error = stream_bytes(&wide, &int8).expect_err("too wide").to_string();
+        let expected =
+            "unsupported model: cuda runs encoders up to a width of 4096, not 8192; use the backend cpu";
+        assert_eq!(error, expected);
     }
 }

@@ -8,10 +8,10 @@ use crate::failure::Failure;
 /// What the model runs on; the engine knows the names.
 #[derive(Clone, Debug, clap::Args)]
 pub struct EngineArgs {
-    /// What the model runs on: auto (the best that works here), cpu or cuda
+    /// What the model runs on: auto (NVIDIA GPUs where they run it, else the CPU), cpu or cuda
     #[arg(long, value_name = "NAME", default_value = "auto")]
     backend: String,
-    /// Which of the backend's devices: a number from 0, or auto for all of them
+    /// Which of the backend's devices: a number from 0 (with the backend auto a GPU's), or auto for all that run the model
     #[arg(long, value_name = "N", default_value = "auto")]
     device: String,
     /// Type of weights and activations on a GPU: f16, bf16 or f32

@@ -4,10 +4,10 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use parakeet_engine::backend::chunk_samples;
+use parakeet_engine::backend::{chunk_samples, cuda};
 use parakeet_engine::model::config::{ConvNorm, Normalize, Transducer};
 use parakeet_engine::model::{self, Description, ModelConfig, Origin};
-use parakeet_engine::{Engine, StreamOptions};
+use parakeet_engine::{CachePrecision, Engine, EngineOptions, StreamOptions};
 use serde::Serialize;
 
 use crate::engine_args::EngineArgs;
@@ -49,6 +49,23 @@ struct Report {
     contexts: Vec<Context>,
     windows: Vec<Window>,
     weight_bytes: u64,
+    /// What a stream of any context or window holds on a GPU, by type of its keys and values; empty if `cuda` can't run the
+    /// model.
+    gpu: Vec<OnGpu>,
+    /// What it runs on here; nothing until it is converted.
+    devices: Vec<String>,
+    /// Why it doesn't run on what `auto` would rather have taken.
+    passed_over: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct OnGpu {
+    /// As the options have it.
+    precision: String,
+    cache: String,
+    stream_bytes: usize,
+    /// Streams whose state fills 10^9 bytes; working memory comes on top.
+    streams_per_gb: usize,
 }
 
 #[derive(Serialize)]
@@ -79,7 +96,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         Origin::Model => Some(Engine::open(&args.model, &args.engine.options()?)?),
         Origin::Nemo | Origin::HuggingFace => None,
     };
-    let report = report(&description, |options| engine.as_ref()?.stream_bytes(options).ok());
+    let mut report = report(&description, |options| engine.as_ref()?.stream_bytes(options).ok());
+    if let Some(engine) = engine {
+        (report.devices, report.passed_over) = (engine.devices(), engine.passed_over().to_vec());
+    }
     let mut out = std::io::stdout().lock();
     if args.json {
         serde_json::to_writer_pretty(&mut out, &report).map_err(std::io::Error::from)?;
@@ -145,7 +165,22 @@ fn report(description: &Description, stream_bytes: impl Fn(&StreamOptions) -> Op
         },
         contexts: contexts.iter().map(context).collect(),
         weight_bytes: *weight_bytes,
+        gpu: CachePrecision::ALL.iter().filter_map(|(_, cache)| on_gpu(config, *cache)).collect(),
+        devices: Vec::new(),
+        passed_over: Vec::new(),
     }
+}
+
+/// In half precision.
+fn on_gpu(config: &ModelConfig, cache: CachePrecision) -> Option<OnGpu> {
+    let options = EngineOptions { cache, ..EngineOptions::default() };
+    let stream_bytes = cuda::stream_bytes(config, &options).ok()?;
+    Some(OnGpu {
+        precision: options.precision.to_string(),
+        cache: cache.to_string(),
+        stream_bytes,
+        streams_per_gb: 1_000_000_000 / stream_bytes.max(1),
+    })
 }
 
 fn print(report: &Report, out: &mut impl Write) -> std::io::Result<()> {
@@ -194,6 +229,27 @@ fn print(report: &Report, out: &mut impl Write) -> std::io::Result<()> {
              {latency_ms} ms{bytes}{default}"
         )?;
     }
+    // Of windows next to nothing is kept, whatever its type, and working memory is what bounds their number.
+    let windowed = report.contexts.is_empty();
+    if let Some(OnGpu { precision, stream_bytes, .. }) = report.gpu.first().filter(|_| windowed) {
+        let bytes = megabytes(*stream_bytes);
+        writeln!(out, "  on a GPU    {precision}: {bytes} a stream, beside the windows under way")?;
+    }
+    let cached = report.gpu.iter().filter(|_| !windowed);
+    for (index, OnGpu { precision, cache, stream_bytes, streams_per_gb }) in cached.enumerate() {
+        let title = if index == 0 { "on a GPU" } else { "" };
+        let bytes = megabytes(*stream_bytes);
+        writeln!(
+            out,
+            "  {title:12}{precision}, cache {cache}: {bytes} a stream, {streams_per_gb} streams a GB"
+        )?;
+    }
+    for device in &report.devices {
+        writeln!(out, "  runs on     {device}")?;
+    }
+    for reason in &report.passed_over {
+        writeln!(out, "  passed over {reason}")?;
+    }
     Ok(())
 }
 
@@ -204,5 +260,5 @@ fn grouped(number: usize) -> String {
 }
 
 fn megabytes(bytes: usize) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
+    format!("{:.*} MB", if bytes < 100_000 { 3 } else { 1 }, bytes as f64 / 1e6)
 }

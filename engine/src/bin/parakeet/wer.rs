@@ -36,7 +36,7 @@ use report::{Report, Scored};
      Noise: {}.",
     normalise::RULE, noise::DEFINITION))]
 pub struct Args {
-    /// Text file with a line per utterance, audio<TAB>reference; the audio's path is relative to the manifest's
+    /// Text file with a line per utterance: audio, a tab, reference; the audio's path is relative to the manifest's
     /// directory, lines that are empty or begin with # are left out
     manifest: PathBuf,
     /// Model directory [default: as for transcribe]

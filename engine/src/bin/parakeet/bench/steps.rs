@@ -100,7 +100,7 @@ pub struct Plan<'a> {
 
 /// Measures on the first device that the options name; first come the seconds since `started` when that was open.
 pub fn measure(plan: &Plan<'_>, started: Instant) -> Result<(f64, Steps), Failure> {
-    let mut backend = backend::open(plan.model, plan.options)?.swap_remove(0);
+    let mut backend = backend::open(plan.model, plan.options)?.backends.swap_remove(0);
     let load_seconds = started.elapsed().as_secs_f64();
     Ok((load_seconds, measure_on(backend.as_mut(), plan)?))
 }
