@@ -12,7 +12,7 @@ use crate::error::Result;
 const WORKSPACE: usize = 32 << 20;
 
 /// Most rows of a product that may be cut along its sum: with few rows that is the only way to use the whole card.
-const SPLIT_ROWS: usize = 64;
+const SPLIT_ROWS: usize = 384;
 
 /// Sizes that numbers of rows are rounded up to, so that few plans and recordings serve all batches. The surplus rows hold
 /// anything, and nobody reads what becomes of them.
