@@ -115,9 +115,12 @@ impl CudaBackend {
             let reason = "the model's heads or chunks don't go with int8: use full".into();
             return Err(Error::Option { option: "cache", reason });
         }
-        let kernels = Kernels::load(&device, &shape)?;
         let mut products = Products::new(&device, shape.real())?;
-        let mut params = Params::load(&device, &model, &shape)?;
+        if shape.product8 {
+            products.check8(shape.encoder.width)?;
+        }
+        let kernels = Kernels::load(&device, &shape)?;
+        let mut params = Params::load(&device, &model, &shape, &kernels)?;
         let scratch = Scratch::new(&device, &shape, Extent::recorded(FIRST_ROWS), 0)?;
         let start = decoder::start(&device, &shape, &kernels, &mut params, &mut products, &scratch)?;
         let near = match shape.left {
@@ -584,7 +587,8 @@ fn peaks(device: &Arc<Device>, products: &mut Products, shape: &Shape) -> Result
         params::upload(device, shape.precision, &values)
     };
     let (x, y) = (noise(1)?, device.buffer(SIDE * SIDE * shape.size())?);
-    let matrix = products::Matrix { weight: noise(2)?, bias: None, outputs: SIDE, inputs: SIDE };
+    let matrix =
+        products::Matrix { weight: noise(2)?, scales: None, bias: None, outputs: SIDE, inputs: SIDE };
     let mut time = |work: &mut dyn FnMut(&mut Products) -> Result<()>| {
         work(products)?;
         let start = device.mark()?;
