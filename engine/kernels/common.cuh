@@ -6,6 +6,7 @@
 //   LAYERS           layers of the encoder
 //   LEFT             rows of a slot's K and V rings, the largest left context of the model
 //   CACHE8           1 where the rings hold 8-bit integers
+//   PRODUCT8         1 where the layers' products multiply e4m3 with a scale for each row
 //   TAPS TAIL        taps of the depthwise convolution, and how many of them look back
 //   BINS KEPT        mel bins, and how many mel frames a slot keeps at most
 //   SLOTS            slots of a block of memory

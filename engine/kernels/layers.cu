@@ -6,11 +6,57 @@
 //   LANE             values of a row that a thread of `layer_norm` takes at a time
 //   TILE             rows of a tile
 //   PER              neighbouring channels that a thread of `convolution` takes
+// With PRODUCT8, what the products read is e4m3, with a factor for each row that makes up for its largest value being 448.
 
 #define EPSILON 1e-5f
 // Values of a row that a lane holds, and whether that makes up whole rows: it does for every published model.
 #define SHARE ((WIDTH + 31) / 32)
 #define EVEN (WIDTH % (32 * LANE) == 0)
+
+#if PRODUCT8
+typedef u8 input;
+
+__device__ __forceinline__ float max_of_warp(float x) {
+    for (int lane = 16; lane > 0; lane /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, lane));
+    return x;
+}
+
+// Largest value of a block through `shared`, one value a warp; two such in a row need two memories.
+__device__ __forceinline__ float max_of_block(float x, float* shared) {
+    x = max_of_warp(x);
+    if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = x;
+    __syncthreads();
+    float most = 0.0f;
+    for (int warp = 0; warp < blockDim.x / 32; warp++) most = fmaxf(most, shared[warp]);
+    return most;
+}
+
+// What a row is multiplied by whose largest magnitude is `peak`, and in `scale` what undoes it.
+__device__ __forceinline__ float factor_of(float peak, float* scale, bool first) {
+    // A row of zeros has no largest value.
+    peak = fmaxf(peak, 1e-20f);
+    if (first) *scale = peak / 448.0f;
+    return 448.0f / peak;
+}
+
+template <int N> struct __align__(N) Bytes { u8 values[N]; };
+
+// N neighbouring values times `factor` as e4m3, saturated.
+template <int N> __device__ __forceinline__ void store8(u8* to, const float* values, float factor) {
+    Bytes<N> pack;
+#pragma unroll
+    for (int i = 0; i < N; i += 2) {
+        u16 pair;
+        float high = i + 1 < N ? values[(i + 1) % N] : 0.0f;
+        asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(high * factor), "f"(values[i] * factor));
+        pack.values[i] = (u8)pair;
+        if (i + 1 < N) pack.values[(i + 1) % N] = (u8)(pair >> 8);
+    }
+    *(Bytes<N>*)to = pack;
+}
+#else
+typedef real input;
+#endif
 
 // Rows of `WIDTH` values, one a warp; a lane holds LANE neighbours of every 32 * LANE.
 struct Row {
@@ -38,6 +84,25 @@ struct Row {
         }
     }
 
+    // As row `row` of `to`: as `real`s, or as e4m3 if there are scales.
+    __device__ __forceinline__ void give(void* to, float* scales, int row, int lane) const {
+#if PRODUCT8
+        if (scales) {
+            float peak = 0.0f;
+#pragma unroll
+            for (int i = 0; i < SHARE; i++) peak = fmaxf(peak, fabsf(values[i]));
+            float factor = factor_of(max_of_warp(peak), scales + row, lane == 0);
+#pragma unroll
+            for (int i = 0; i < SHARE / LANE; i++) {
+                u8* at = (u8*)to + (u64)row * WIDTH + (i * 32 + lane) * LANE;
+                if (inside(i, lane)) store8<LANE>(at, values + i * LANE, factor);
+            }
+            return;
+        }
+#endif
+        write((real*)to + (u64)row * WIDTH, lane);
+    }
+
     __device__ __forceinline__ void normalise(const float* weight, const float* bias, int lane) {
         float sum = 0.0f;
 #pragma unroll
@@ -63,22 +128,22 @@ struct Row {
     }
 };
 
-// y = LayerNorm(x). A row a warp.
+// y = LayerNorm(x), as e4m3 if there are `scales`. A row a warp.
 extern "C" __global__ void __launch_bounds__(128) layer_norm(
-    const Counts* counts, const real* x, const float* weight, const float* bias, real* y
+    const Counts* counts, const real* x, const float* weight, const float* bias, void* y, float* scales
 ) {
     int row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (row >= counts->rows) return;
     Row values;
     values.read(x + (u64)row * WIDTH, lane);
     values.normalise(weight, bias, lane);
-    values.write(y + (u64)row * WIDTH, lane);
+    values.give(y, scales, row, lane);
 }
 
 // x = LayerNorm(x) with the first norm, y = LayerNorm(x) with the second. A row a warp.
 extern "C" __global__ void __launch_bounds__(128) layer_norm_twice(
     const Counts* counts, real* x, const float* weight1, const float* bias1, const float* weight2,
-    const float* bias2, real* y
+    const float* bias2, input* y, float* scales
 ) {
     int row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (row >= counts->rows) return;
@@ -87,9 +152,57 @@ extern "C" __global__ void __launch_bounds__(128) layer_norm_twice(
     values.normalise(weight1, bias1, lane);
     values.write(x + (u64)row * WIDTH, lane);
     values.normalise(weight2, bias2, lane);
-    values.write(y + (u64)row * WIDTH, lane);
+    values.give(y, scales, row, lane);
 }
 
+#if PRODUCT8
+// y = x sigmoid(x) over rows of FF values. A row a block.
+extern "C" __global__ void __launch_bounds__(256) silu(const Counts* counts, const real* x, u8* y, float* scales) {
+    if (blockIdx.x >= counts->rows) return;
+    __shared__ float peaks[8];
+    u64 row = (u64)blockIdx.x * FF;
+    float values[(FF + 256 * LANE - 1) / (256 * LANE)][LANE];
+    float peak = 0.0f;
+#pragma unroll
+    for (int i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
+        int at = (i * 256 + threadIdx.x) * LANE;
+        Pack<LANE> pack = {};
+        if (at < FF) pack = load<LANE>(x + row + at);
+#pragma unroll
+        for (int j = 0; j < LANE; j++) {
+            float value = widen(pack.values[j]);
+            values[i][j] = value * sigmoid(value);
+            peak = fmaxf(peak, fabsf(values[i][j]));
+        }
+    }
+    float factor = factor_of(max_of_block(peak, peaks), scales + blockIdx.x, threadIdx.x == 0);
+#pragma unroll
+    for (int i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
+        int at = (i * 256 + threadIdx.x) * LANE;
+        if (at < FF) store8<LANE>(y + row + at, values[i], factor);
+    }
+}
+
+// y = x over rows of `width` values. A row a block of 128.
+extern "C" __global__ void __launch_bounds__(128) quantise_rows(const real* x, int width, u8* y, float* scales) {
+    __shared__ float peaks[4];
+    u64 row = (u64)blockIdx.x * width;
+    float peak = 0.0f;
+    for (int at = threadIdx.x * LANE; at < width; at += 128 * LANE) {
+        Pack<LANE> pack = load<LANE>(x + row + at);
+#pragma unroll
+        for (int j = 0; j < LANE; j++) peak = fmaxf(peak, fabsf(widen(pack.values[j])));
+    }
+    float factor = factor_of(max_of_block(peak, peaks), scales + blockIdx.x, threadIdx.x == 0);
+    for (int at = threadIdx.x * LANE; at < width; at += 128 * LANE) {
+        Pack<LANE> pack = load<LANE>(x + row + at);
+        float values[LANE];
+#pragma unroll
+        for (int j = 0; j < LANE; j++) values[j] = widen(pack.values[j]);
+        store8<LANE>(y + row + at, values, factor);
+    }
+}
+#else
 // x = x sigmoid(x) over rows of FF values.
 extern "C" __global__ void __launch_bounds__(256) silu(const Counts* counts, real* x) {
     u64 total = (u64)counts->rows * FF / LANE;
@@ -103,6 +216,7 @@ extern "C" __global__ void __launch_bounds__(256) silu(const Counts* counts, rea
         store<LANE>(x + i * LANE, pack);
     }
 }
+#endif
 
 // Sum over a block through `shared`, one value a warp; two such sums in a row need two memories.
 __device__ __forceinline__ float sum_of_block(float x, float* shared) {
@@ -145,13 +259,17 @@ __device__ __forceinline__ void input_row(
 
 // Gated linear unit, depthwise convolution with what the slot kept before and zeros after, norm and SiLU; then keeps the
 // last TAIL inputs. A block computes a tile of one item over the whole width, a thread PER channels. `in`
-// [rows][2 * WIDTH], `taps` [TAPS][WIDTH], `out` [rows][WIDTH].
+// [rows][2 * WIDTH], `taps` [TAPS][WIDTH], `out` [rows][WIDTH] with `scales` [rows].
 extern "C" __global__ void __launch_bounds__((WIDTH / PER + 31) / 32 * 32) convolution(
     const Item* items, const Counts* counts, const Place* tiles, const u64* blocks, int layer, const real* in,
-    const float* taps, const float* bias, const float* norm_weight, const float* norm_bias, real* out
+    const float* taps, const float* bias, const float* norm_weight, const float* norm_bias, input* out,
+    float* scales
 ) {
     if (blockIdx.x >= counts->tiles) return;
     __shared__ float sums[2][32];
+#if PRODUCT8
+    __shared__ float peaks[2][32];
+#endif
     Place tile = tiles[blockIdx.x];
     const Item item = items[tile.item];
     int channel = threadIdx.x * PER;
@@ -195,10 +313,22 @@ extern "C" __global__ void __launch_bounds__((WIDTH / PER + 31) / 32 * 32) convo
 #pragma unroll
         for (int j = 0; j < PER; j++) sum[j] = (sum[j] - mean) * scale * weight.values[j] + summand.values[j];
 #endif
+#pragma unroll
+        for (int j = 0; j < PER; j++) sum[j] *= sigmoid(sum[j]);
+        input* at = out + (u64)(item.row + row) * WIDTH + channel;
+#if PRODUCT8
+        float peak = 0.0f;
+#pragma unroll
+        for (int j = 0; j < PER; j++) peak = fmaxf(peak, fabsf(sum[j]));
+        peak = max_of_block(peak, peaks[row % 2]);
+        float factor = factor_of(peak, scales + item.row + row, threadIdx.x == 0);
+        if (!surplus) store8<PER>(at, sum, factor);
+#else
         Pack<PER> pack;
 #pragma unroll
-        for (int j = 0; j < PER; j++) pack.values[j] = narrow(sum[j] * sigmoid(sum[j]));
-        if (!surplus) store<PER>(out + (u64)(item.row + row) * WIDTH + channel, pack);
+        for (int j = 0; j < PER; j++) pack.values[j] = narrow(sum[j]);
+        if (!surplus) store<PER>(at, pack);
+#endif
     }
 #if TAIL > 0
     // A slot's step is one tile, so nobody else reads its tail; nothing looks ahead there, so the last rows are at hand.

@@ -39,6 +39,9 @@ pub enum Precision {
     Bf16,
     /// Single precision without TF32: to compare with.
     F32,
+    /// Half precision, with 8 bits (e4m3) in the products of the encoder's layers, each row and each output scaled by
+    /// itself: about twice as fast there, exact to one digit. For cards of compute capability 9.0 with CUDA 12.9 or later.
+    F8,
 }
 
 /// Type of the keys and values that a stream keeps on a GPU.
@@ -97,7 +100,7 @@ macro_rules! names {
 }
 
 names!(BackendChoice, "backend", Auto => "auto", Cpu => "cpu", Cuda => "cuda");
-names!(Precision, "precision", F16 => "f16", Bf16 => "bf16", F32 => "f32");
+names!(Precision, "precision", F16 => "f16", Bf16 => "bf16", F32 => "f32", F8 => "f8");
 names!(CachePrecision, "cache", Full => "full", Int8 => "int8");
 
 impl fmt::Display for Device {

@@ -9,7 +9,7 @@ use super::batch::{Extent, Layout};
 use super::device::{Argument, Buffer, Device};
 use super::kernels::Kernels;
 use super::library::Type;
-use super::params::{Layer, Norm, Params};
+use super::params::{Layer, Norm, Params, QUANTISE_THREADS};
 use super::products::{Matrix, Products, Way};
 use super::scratch::Scratch;
 use super::shape::Shape;
@@ -19,6 +19,9 @@ use crate::model::config::Normalize;
 
 /// Rows of a block of `layer_norm`.
 const NORM_ROWS: usize = 4;
+
+/// No scales.
+pub const NONE: Argument = Argument::Address(0);
 
 /// Projected positions of all layers, for the distances `query - key` of a range.
 pub struct Positions {
@@ -143,18 +146,18 @@ impl Step<'_> {
         let mut before: Option<&Norm> = None;
         for (index, layer) in params.layers.iter().enumerate() {
             match before {
-                None => self.norm(&layer.norm_ff1, &scratch.y)?,
+                None => self.norm_input(&layer.norm_ff1)?,
                 Some(last) => self.norm_twice(last, &layer.norm_ff1)?,
             }
             self.feed_forward(products, &layer.ff1)?;
             self.attention(products, layer, index, positions)?;
             self.convolution(products, layer, index)?;
-            self.norm(&layer.norm_ff2, &scratch.y)?;
+            self.norm_input(&layer.norm_ff2)?;
             self.feed_forward(products, &layer.ff2)?;
             before = Some(&layer.norm_out);
         }
         if let Some(last) = before {
-            self.norm(last, &scratch.y)?;
+            self.norm(last, [(&scratch.y).into(), NONE])?;
         }
         self.project(products)
     }
@@ -163,19 +166,47 @@ impl Step<'_> {
         (buffer.address, width)
     }
 
-    fn norm(&self, norm: &Norm, to: &Buffer) -> Result<()> {
-        self.normalise(norm, (&self.scratch.x).into(), to.into())
+    /// Where a kernel leaves what the next product of a layer multiplies, and the scales of the rows if it's in 8 bits.
+    fn input(&self) -> [Argument; 2] {
+        match &self.scratch.input8 {
+            Some(rows) => [(&rows.values).into(), (&rows.scales).into()],
+            None => [(&self.scratch.y).into(), NONE],
+        }
     }
 
-    pub fn normalise(&self, norm: &Norm, x: Argument, y: Argument) -> Result<()> {
+    /// A product of a layer: of [`Step::input`], or of `x` where that isn't in 8 bits.
+    fn multiply(
+        &self,
+        products: &mut Products,
+        matrix: &Matrix,
+        way: Way,
+        x: &Buffer,
+        y: (u64, usize),
+    ) -> Result<()> {
+        match &self.scratch.input8 {
+            Some(rows) => products.run8(matrix, way, self.extent.rows, rows, y),
+            None => products.run(matrix, way, self.extent.rows, self.rows(x, matrix.inputs), y),
+        }
+    }
+
+    fn norm_input(&self, norm: &Norm) -> Result<()> {
+        self.norm(norm, self.input())
+    }
+
+    fn norm(&self, norm: &Norm, to: [Argument; 2]) -> Result<()> {
+        self.normalise(norm, (&self.scratch.x).into(), to)
+    }
+
+    pub fn normalise(&self, norm: &Norm, x: Argument, [to, scales]: [Argument; 2]) -> Result<()> {
         let Self { device, kernels, extent, .. } = self;
-        let arguments = [self.counts(), x, (&norm.weight).into(), (&norm.bias).into(), y];
+        let arguments = [self.counts(), x, (&norm.weight).into(), (&norm.bias).into(), to, scales];
         let grid = [extent.rows.div_ceil(NORM_ROWS), 1];
         device.launch(&kernels.layer_norm, grid, 32 * NORM_ROWS, &arguments)
     }
 
     fn norm_twice(&self, first: &Norm, second: &Norm) -> Result<()> {
         let Self { device, kernels, scratch, extent, .. } = self;
+        let [to, scales] = self.input();
         let arguments = [
             self.counts(),
             (&scratch.x).into(),
@@ -183,7 +214,8 @@ impl Step<'_> {
             (&first.bias).into(),
             (&second.weight).into(),
             (&second.bias).into(),
-            (&scratch.y).into(),
+            to,
+            scales,
         ];
         let grid = [extent.rows.div_ceil(NORM_ROWS), 1];
         device.launch(&kernels.layer_norm_twice, grid, 32 * NORM_ROWS, &arguments)
@@ -193,11 +225,17 @@ impl Step<'_> {
         let Self { device, kernels, scratch, extent, shape, .. } = self;
         let (width, ff) = (shape.encoder.width, shape.encoder.ff_width);
         let wide = self.rows(&scratch.wide, ff);
-        products.run(up, products.plain(), extent.rows, self.rows(&scratch.y, width), wide)?;
-        let blocks = (extent.rows * ff).div_ceil(256 * 8).min(device.processors * 16);
-        device.launch(&kernels.silu, [blocks, 1], 256, &[self.counts(), (&scratch.wide).into()])?;
+        self.multiply(products, up, products.plain(), &scratch.y, wide)?;
+        let (counts, values) = (self.counts(), (&scratch.wide).into());
+        if scratch.input8.is_some() {
+            let [to, scales] = self.input();
+            device.launch(&kernels.silu, [extent.rows, 1], 256, &[counts, values, to, scales])?;
+        } else {
+            let blocks = (extent.rows * ff).div_ceil(256 * 8).min(device.processors * 16);
+            device.launch(&kernels.silu, [blocks, 1], 256, &[counts, values])?;
+        }
         let way = Way { scale: 0.5, add: true, ..products.plain() };
-        products.run(down, way, extent.rows, wide, self.rows(&scratch.x, width))
+        self.multiply(products, down, way, &scratch.wide, self.rows(&scratch.x, width))
     }
 
     fn attention(
@@ -207,20 +245,19 @@ impl Step<'_> {
         index: usize,
         positions: &Positions,
     ) -> Result<()> {
-        let Self { scratch, extent, shape, .. } = self;
+        let Self { device, kernels, scratch, extent, shape, .. } = self;
         let width = shape.encoder.width;
-        self.norm(&layer.norm_attention, &scratch.y)?;
+        self.norm_input(&layer.norm_attention)?;
         let qkv = self.rows(&scratch.qkv, 3 * width);
-        products.run(&layer.qkv, products.plain(), extent.rows, self.rows(&scratch.y, width), qkv)?;
+        self.multiply(products, &layer.qkv, products.plain(), &scratch.y, qkv)?;
         self.attend(index, positions)?;
+        if let Some(kernel) = &kernels.quantise_rows {
+            let [to, scales] = self.input();
+            let arguments = [(&scratch.y).into(), width.into(), to, scales];
+            device.launch(kernel, [extent.rows, 1], QUANTISE_THREADS, &arguments)?;
+        }
         let way = Way { add: true, ..products.plain() };
-        products.run(
-            &layer.attention_out,
-            way,
-            extent.rows,
-            self.rows(&scratch.y, width),
-            self.rows(&scratch.x, width),
-        )
+        self.multiply(products, &layer.attention_out, way, &scratch.y, self.rows(&scratch.x, width))
     }
 
     /// Attention of what is in `scratch.qkv`, to `scratch.y`.
@@ -258,25 +295,20 @@ impl Step<'_> {
     }
 
     fn convolution(&self, products: &mut Products, layer: &Layer, index: usize) -> Result<()> {
-        let Self { scratch, extent, shape, .. } = self;
+        let Self { scratch, shape, .. } = self;
         let width = shape.encoder.width;
-        self.norm(&layer.norm_conv, &scratch.y)?;
+        self.norm_input(&layer.norm_conv)?;
         let wide = self.rows(&scratch.wide, 2 * width);
-        products.run(&layer.pointwise1, products.plain(), extent.rows, self.rows(&scratch.y, width), wide)?;
+        self.multiply(products, &layer.pointwise1, products.plain(), &scratch.y, wide)?;
         self.convolve(layer, index)?;
         let way = Way { add: true, ..products.plain() };
-        products.run(
-            &layer.pointwise2,
-            way,
-            extent.rows,
-            self.rows(&scratch.y, width),
-            self.rows(&scratch.x, width),
-        )
+        self.multiply(products, &layer.pointwise2, way, &scratch.y, self.rows(&scratch.x, width))
     }
 
-    /// The convolution module's middle, from `scratch.wide` to `scratch.y`.
+    /// The convolution module's middle, from `scratch.wide` to [`Step::input`].
     pub fn convolve(&self, layer: &Layer, index: usize) -> Result<()> {
         let Self { device, kernels, scratch, extent, shape, layout, .. } = self;
+        let [to, scales] = self.input();
         let arguments = [
             self.items(),
             self.counts(),
@@ -288,7 +320,8 @@ impl Step<'_> {
             (&layer.depthwise.bias).into(),
             (&layer.conv_norm.weight).into(),
             (&layer.conv_norm.bias).into(),
-            (&scratch.y).into(),
+            to,
+            scales,
         ];
         device.launch(&kernels.convolution, [extent.tiles, 1], shape.convolution_threads(), &arguments)
     }

@@ -43,6 +43,8 @@ pub struct Kernels {
     pub layer_norm: Kernel,
     pub layer_norm_twice: Kernel,
     pub silu: Kernel,
+    /// Where products are in 8 bits.
+    pub quantise_rows: Option<Kernel>,
     pub convolution: Kernel,
     pub prompt: Kernel,
     pub position_table: Kernel,
@@ -91,6 +93,10 @@ impl Kernels {
             layer_norm: layers.kernel("layer_norm", 0)?,
             layer_norm_twice: layers.kernel("layer_norm_twice", 0)?,
             silu: layers.kernel("silu", 0)?,
+            quantise_rows: match shape.product8 {
+                true => Some(layers.kernel("quantise_rows", 0)?),
+                false => None,
+            },
             convolution: layers.kernel("convolution", 0)?,
             prompt: layers.kernel("prompt", 0)?,
             position_table: layers.kernel("position_table", 0)?,
@@ -173,10 +179,14 @@ mod tests {
                 (Precision::F16, CachePrecision::Int8),
                 (Precision::Bf16, CachePrecision::Full),
                 (Precision::F32, CachePrecision::Full),
+                (Precision::F8, CachePrecision::Full),
+                (Precision::F8, CachePrecision::Int8),
             ] {
                 let options = EngineOptions { precision, cache, ..Default::default() };
                 let shape = Shape::new(&config, &options).expect("a shape");
-                for card in ["sm_80", "sm_90"] {
+                // 8-bit floating point came with sm_89.
+                let cards: &[&str] = if shape.product8 { &["sm_90"] } else { &["sm_80", "sm_90"] };
+                for card in cards {
                     let mut options = vec![format!("--gpu-architecture={card}"), "--std=c++17".to_owned()];
                     options.extend(shape.macros());
                     for (name, source) in SOURCES {

@@ -171,6 +171,8 @@ pub enum Type {
     F32 = 0,
     F16 = 2,
     Bf16 = 14,
+    /// 8 bits: 4 of exponent, 3 of mantissa.
+    E4m3 = 28,
 }
 
 /// What `y = epilogue(alpha x w^T + beta y + bias)` looks like in memory: `x` is `[rows, inputs]` with `x_stride` values a
@@ -182,7 +184,7 @@ pub struct Product {
     pub inputs: usize,
     pub x_stride: usize,
     pub y_stride: usize,
-    /// Of `x` and `w`.
+    /// Of `x` and `w`; in 8 bits each row of either has a scale.
     pub operands: Type,
     /// Of `y` and the bias.
     pub result: Type,
@@ -199,6 +201,8 @@ pub struct Plan {
     library: &'static CublasLt,
     handle: *mut c_void,
     description: *mut c_void,
+    /// The operands have scales.
+    scaled: bool,
     layouts: [*mut c_void; 3],
     /// What the heuristic proposes, best first.
     found: Vec<Found>,
@@ -222,7 +226,12 @@ const SCALE_F32: c_int = 0;
 const DESCRIPTION_TRANSPOSE_A: c_int = 3;
 const DESCRIPTION_EPILOGUE: c_int = 7;
 const DESCRIPTION_BIAS: c_int = 8;
+const DESCRIPTION_SCALES: [c_int; 2] = [17, 18];
+const DESCRIPTION_FAST_SUMS: c_int = 25;
 const DESCRIPTION_BIAS_TYPE: c_int = 26;
+const DESCRIPTION_SCALE_MODES: [c_int; 2] = [31, 32];
+/// `CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F`: a float for each row of an operand as it lies in memory.
+const SCALE_ROWS: c_int = 3;
 const PREFERENCE_WORKSPACE: c_int = 1;
 const PREFERENCE_REDUCTION: c_int = 3;
 const EPILOGUE_PLAIN: c_int = 1;
@@ -245,13 +254,22 @@ impl Handle {
     }
 
     /// Asks for up to `most` algorithms within a workspace of `workspace` bytes; without `split` only those that add up
-    /// each value in one place, so that a result doesn't depend on how the work was cut.
-    pub fn plan(&self, product: &Product, workspace: usize, split: bool, most: usize) -> Result<Plan> {
+    /// each value in one place, so that a result doesn't depend on how the work was cut. The library only looks at how the
+    /// operands are aligned.
+    pub fn plan(
+        &self,
+        product: &Product,
+        operands: Operands,
+        workspace: usize,
+        split: bool,
+        most: usize,
+    ) -> Result<Plan> {
         let library = self.library;
         let mut plan = Plan {
             library,
             handle: self.handle,
             description: null_mut(),
+            scaled: false,
             layouts: [null_mut(); 3],
             found: vec![Found::default(); most],
             choice: 0,
@@ -264,7 +282,7 @@ impl Handle {
             (true, true) => EPILOGUE_RELU_BIAS,
         };
         let (transpose, reduction, mut count) = (1_i32, if split { 7_u32 } else { 0 }, 0);
-        let bias_type = product.result as c_int;
+        let (bias_type, by_row, fast) = (product.result as c_int, SCALE_ROWS, 1_i8);
         // Row-major operands are their transposes to the library: it computes y^T = w x^T.
         // SAFETY: each call writes or reads live values of the size given; what it makes is destroyed with the plan, and
         // the preference here.
@@ -281,6 +299,14 @@ impl Handle {
             if product.bias {
                 set(DESCRIPTION_BIAS_TYPE, (&raw const bias_type).cast(), 4)?;
             }
+            if product.operands == Type::E4m3 {
+                for mode in DESCRIPTION_SCALE_MODES {
+                    set(mode, (&raw const by_row).cast(), 4)?;
+                }
+                set(DESCRIPTION_FAST_SUMS, (&raw const fast).cast(), 1)?;
+                plan.scaled = true;
+            }
+            plan.bind(&operands);
             let shapes = [
                 (product.operands, inputs, outputs, product.inputs),
                 (product.operands, inputs, rows, product.x_stride),
@@ -334,12 +360,30 @@ impl Drop for Handle {
 pub struct Operands {
     pub x: u64,
     pub w: u64,
+    /// Of the rows of `w` and of those of `x`, ignored by a plan without.
+    pub scales: [u64; 2],
     /// Ignored by a plan without bias.
     pub bias: u64,
     pub y: u64,
 }
 
 impl Plan {
+    /// Says where bias and scales are.
+    fn bind(&self, operands: &Operands) {
+        let set = |attribute, address: &u64| {
+            // SAFETY: reads 8 bytes of a live value; the descriptor is the plan's own.
+            unsafe {
+                (self.library.description_set)(self.description, attribute, (&raw const *address).cast(), 8)
+            };
+        };
+        set(DESCRIPTION_BIAS, &operands.bias);
+        if self.scaled {
+            for (attribute, address) in DESCRIPTION_SCALES.into_iter().zip(&operands.scales) {
+                set(attribute, address);
+            }
+        }
+    }
+
     /// Enqueues `y = epilogue(alpha x w^T + beta y + bias)` on `stream`. The operands must have the plan's sizes.
     pub fn run(
         &self,
@@ -348,13 +392,13 @@ impl Plan {
         workspace: (u64, usize),
         stream: *mut c_void,
     ) -> Result<()> {
-        let Operands { x, w, bias, y } = operands;
+        let Operands { x, w, y, .. } = operands;
+        self.bind(&operands);
         let found = self.found.get(self.choice).ok_or_else(|| failed("no such algorithm".into()))?;
         let [a, b, c] = self.layouts;
         // SAFETY: descriptor, layouts and algorithm are the plan's own; the addresses are of device memory that the
         // caller sized for the plan; `stream` belongs to the handle's context.
         let status = unsafe {
-            (self.library.description_set)(self.description, DESCRIPTION_BIAS, (&raw const bias).cast(), 8);
             (self.library.matmul)(
                 self.handle,
                 self.description,

@@ -118,9 +118,12 @@ impl CudaBackend {
         let shape = Shape::new(&model.config, options)?;
         let device = Device::open(index)?;
         shape.check_rings(device.shared_memory)?;
-        let kernels = Kernels::load(&device, &shape)?;
         let mut products = Products::new(&device, shape.real())?;
-        let mut params = Params::load(&device, &model, &shape)?;
+        if shape.product8 {
+            products.check8(shape.encoder.width)?;
+        }
+        let kernels = Kernels::load(&device, &shape)?;
+        let mut params = Params::load(&device, &model, &shape, &kernels)?;
         let scratch = Scratch::new(&device, &shape, Extent::recorded(FIRST_ROWS), 0)?;
         let start = decoder::start(&device, &shape, &kernels, &mut params, &mut products, &scratch)?;
         let near = match shape.left {
@@ -589,7 +592,8 @@ fn peaks(device: &Arc<Device>, products: &mut Products, shape: &Shape) -> Result
         params::upload(device, shape.precision, &values)
     };
     let (x, y) = (noise(1)?, device.buffer(SIDE * SIDE * shape.size())?);
-    let matrix = products::Matrix { weight: noise(2)?, bias: None, outputs: SIDE, inputs: SIDE };
+    let matrix =
+        products::Matrix { weight: noise(2)?, scales: None, bias: None, outputs: SIDE, inputs: SIDE };
     let mut time = |work: &mut dyn FnMut(&mut Products) -> Result<()>| {
         work(products)?;
         let start = device.mark()?;

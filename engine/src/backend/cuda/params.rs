@@ -7,6 +7,7 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::device::{Buffer, Device};
+use super::kernels::Kernels;
 use super::products::Matrix;
 use super::shape::Shape;
 use crate::backend::Precision;
@@ -18,6 +19,9 @@ use crate::model::{Model, TensorData, Weights};
 
 /// `eps` of every norm in the encoder.
 const EPSILON: f32 = 1e-5;
+
+/// Threads of a block of `quantise_rows`.
+pub const QUANTISE_THREADS: usize = 128;
 
 /// Weight and bias of a norm.
 pub struct Norm {
@@ -110,6 +114,7 @@ pub struct Params {
 /// Looks tensors up and brings them to the card.
 struct Loader<'a> {
     device: &'a Arc<Device>,
+    kernels: &'a Kernels,
     weights: &'a Weights,
     precision: Precision,
 }
@@ -118,7 +123,7 @@ struct Loader<'a> {
 pub fn upload(device: &Arc<Device>, precision: Precision, values: &[f32]) -> Result<Buffer> {
     match precision {
         Precision::F32 => device.upload(values),
-        Precision::F16 => {
+        Precision::F16 | Precision::F8 => {
             let mut narrow = vec![f16::ZERO; values.len()];
             narrow.convert_from_f32_slice(values);
             device.upload(&narrow)
@@ -164,7 +169,17 @@ impl Loader<'_> {
             None => None,
         };
         let weight = self.stored(&format!("{name}.weight"), shape)?;
-        Ok(Matrix { weight, bias, outputs: shape[0], inputs: shape[1..].iter().product() })
+        Ok(Matrix { weight, scales: None, bias, outputs: shape[0], inputs: shape[1..].iter().product() })
+    }
+
+    /// In 8 bits where the products of the layers are.
+    fn narrow(&self, matrix: Matrix) -> Result<Matrix> {
+        let Some(kernel) = &self.kernels.quantise_rows else { return Ok(matrix) };
+        let weight = self.device.buffer(matrix.outputs * matrix.inputs)?;
+        let scales = self.device.buffer(matrix.outputs * 4)?;
+        let arguments = [(&matrix.weight).into(), matrix.inputs.into(), (&weight).into(), (&scales).into()];
+        self.device.launch(kernel, [matrix.outputs, 1], QUANTISE_THREADS, &arguments)?;
+        Ok(Matrix { weight, scales: Some(scales), ..matrix })
     }
 
     /// As [`Loader::matrix`], with a bias in single precision, for results in single precision.
@@ -196,8 +211,8 @@ impl Loader<'_> {
 
 impl Params {
     /// Copies everything to the card.
-    pub fn load(device: &Arc<Device>, model: &Model, shape: &Shape) -> Result<Self> {
-        let loader = Loader { device, weights: &model.weights, precision: shape.precision };
+    pub fn load(device: &Arc<Device>, model: &Model, shape: &Shape, kernels: &Kernels) -> Result<Self> {
+        let loader = Loader { device, kernels, weights: &model.weights, precision: shape.precision };
         let config = &model.config;
         Ok(Self {
             features: features(&loader, config)?,
@@ -256,6 +271,7 @@ fn subsampling(loader: &Loader<'_>, config: &ModelConfig, shape: &Shape) -> Resu
         pointwise: [pointwise(3)?, pointwise(6)?],
         out: Matrix {
             weight: loader.real(&turned)?,
+            scales: None,
             bias: Some(loader.real(&bias)?),
             outputs: width,
             inputs: channels * bins,
@@ -268,8 +284,8 @@ fn layer(loader: &Loader<'_>, config: &ModelConfig, index: usize) -> Result<Laye
     let (width, ff) = (encoder.width, encoder.ff_width);
     let name = |what: &str| format!("encoder.layers.{index}.{what}");
     let bias = encoder.bias.then_some(1.0);
-    let matrix = |what: &str, shape: &[usize]| loader.matrix(&name(what), shape, bias);
-    let half = |what: &str| loader.matrix(&name(what), &[width, ff], bias.map(|_| 0.5));
+    let matrix = |what: &str, shape: &[usize]| loader.narrow(loader.matrix(&name(what), shape, bias)?);
+    let half = |what: &str| loader.narrow(loader.matrix(&name(what), &[width, ff], bias.map(|_| 0.5))?);
     let norm = |what: &str| loader.norm(&name(what), width);
     let head = [encoder.heads, width / encoder.heads];
     let u = loader.tensor(&name("self_attn.pos_bias_u"), &head)?;
@@ -307,12 +323,13 @@ fn layer(loader: &Loader<'_>, config: &ModelConfig, index: usize) -> Result<Laye
         norm_ff1: norm("norm_feed_forward1")?,
         ff1: [matrix("feed_forward1.linear1", &[ff, width])?, half("feed_forward1.linear2")?],
         norm_attention: norm("norm_self_att")?,
-        qkv: Matrix {
+        qkv: loader.narrow(Matrix {
             weight: loader.real(&qkv)?,
+            scales: None,
             bias: Some(loader.real(&qkv_bias)?),
             outputs: 3 * width,
             inputs: width,
-        },
+        })?,
         position: loader.matrix(&name("self_attn.linear_pos"), &[width, width], None)?,
         difference: loader.device.upload(&difference)?,
         attention_out: matrix("self_attn.linear_out", &[width, width])?,
@@ -340,6 +357,7 @@ fn prompt(loader: &Loader<'_>, config: &ModelConfig) -> Result<Option<Prompt>> {
     Ok(Some(Prompt {
         inner: Matrix {
             weight: loader.real(&of_encoder)?,
+            scales: None,
             bias: Some(loader.real(&bias)?),
             outputs: hidden,
             inputs: width,
@@ -369,7 +387,13 @@ fn decoder(loader: &Loader<'_>, config: &ModelConfig, shape: &Shape) -> Result<D
             (rows.flat_map(|(i, h)| i.iter().chain(h).copied()).collect(), 2 * width)
         };
         lstm.push(Lstm {
-            product: Matrix { weight: loader.real(&weight)?, bias: None, outputs: 4 * width, inputs },
+            product: Matrix {
+                weight: loader.real(&weight)?,
+                scales: None,
+                bias: None,
+                outputs: 4 * width,
+                inputs,
+            },
             table: match layer {
                 0 => loader.device.buffer((decoder.vocabulary + 1) * 4 * width * 4)?,
                 _ => loader.device.upload(&bias(layer)?)?,
@@ -387,6 +411,7 @@ fn decoder(loader: &Loader<'_>, config: &ModelConfig, shape: &Shape) -> Result<D
             loader.stored("decoder.prediction.embed.weight", &[decoder.vocabulary + 1, width])?,
             Matrix {
                 weight: loader.real(&half("weight_ih", 0)?)?,
+                scales: None,
                 bias: Some(loader.device.upload(&bias(0)?)?),
                 outputs: 4 * width,
                 inputs: width,
@@ -397,6 +422,7 @@ fn decoder(loader: &Loader<'_>, config: &ModelConfig, shape: &Shape) -> Result<D
         joint_predictor: loader.precise("joint.pred", &[joint, width])?,
         joint_out: Matrix {
             weight: loader.real(&out)?,
+            scales: None,
             bias: Some(loader.device.upload(&out_bias)?),
             outputs: shape.logits(),
             inputs: joint,

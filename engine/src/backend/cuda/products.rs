@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::device::{Buffer, Device};
 use super::library::{Handle, Operands, Plan, Product, Type};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What cuBLASLt recommends for Hopper.
 const WORKSPACE: usize = 32 << 20;
@@ -24,9 +24,25 @@ pub fn ladder(rows: usize) -> usize {
         .unwrap_or_else(|| rows.next_multiple_of(if rows <= 2_048 { 128 } else { 256 }))
 }
 
+/// Rows in 8 bits (e4m3), and what each is to be multiplied by, in single precision.
+pub struct Rows8 {
+    pub values: Buffer,
+    pub scales: Buffer,
+}
+
+impl Rows8 {
+    /// The library multiplies 8-bit rows by the 16.
+    pub fn padded(rows: usize) -> usize {
+        rows.next_multiple_of(16)
+    }
+}
+
 /// A weight matrix `[outputs, inputs]` and its bias.
 pub struct Matrix {
+    /// In 8 bits (e4m3) if there are scales.
     pub weight: Buffer,
+    /// What each output is to be multiplied by, in single precision.
+    pub scales: Option<Buffer>,
     pub bias: Option<Buffer>,
     pub outputs: usize,
     pub inputs: usize,
@@ -86,29 +102,92 @@ impl Products {
         if rows == 0 {
             return Ok(());
         }
+        let product = self.product(matrix, way, ladder(rows), (self.operands, x.1), y.1);
+        self.enqueue(product, matrix, way, (x.0, 0), y.0)
+    }
+
+    /// As [`Products::run`] for a matrix in 8 bits, whose input has no gaps between its rows; their number is rounded up to
+    /// [`Rows8::padded`] too.
+    pub fn run8(&mut self, matrix: &Matrix, way: Way, rows: usize, x: &Rows8, y: (u64, usize)) -> Result<()> {
+        if rows == 0 {
+            return Ok(());
+        }
+        let rows = Rows8::padded(ladder(rows));
+        let product = self.product(matrix, way, rows, (Type::E4m3, matrix.inputs), y.1);
+        self.enqueue(product, matrix, way, (x.values.address, x.scales.address), y.0)
+    }
+
+    /// Fails, saying what would, where the library has no products in 8 bits on this card.
+    pub fn check8(&mut self, width: usize) -> Result<()> {
         let product = Product {
-            rows: ladder(rows),
+            rows: Rows8::padded(1),
+            outputs: width,
+            inputs: width,
+            x_stride: width,
+            y_stride: width,
+            operands: Type::E4m3,
+            result: self.operands,
+            bias: true,
+            relu: false,
+            add: true,
+        };
+        let any = self.workspace.address;
+        let operands = Operands { x: any, w: any, scales: [any; 2], bias: any, y: any };
+        let planned = self.handle.plan(&product, operands, WORKSPACE, false, 1);
+        planned.map(|_| ()).map_err(|e| {
+            let (major, minor) = self.device.capability;
+            let reason = format!(
+                "f8 needs a card of compute capability 9.0 (this one has {major}.{minor}) and cuBLASLt of CUDA 12.9 or \
+                 later: use f16 ({e})"
+            );
+            Error::Option { option: "precision", reason }
+        })
+    }
+
+    fn product(
+        &self,
+        matrix: &Matrix,
+        way: Way,
+        rows: usize,
+        (operands, x_stride): (Type, usize),
+        y_stride: usize,
+    ) -> Product {
+        Product {
+            rows,
             outputs: matrix.outputs,
             inputs: matrix.inputs,
-            x_stride: x.1,
-            y_stride: y.1,
-            operands: self.operands,
+            x_stride,
+            y_stride,
+            operands,
             result: way.result,
             bias: matrix.bias.is_some(),
             relu: way.relu,
             add: way.add,
+        }
+    }
+
+    fn enqueue(
+        &mut self,
+        product: Product,
+        matrix: &Matrix,
+        way: Way,
+        (x, scales): (u64, u64),
+        y: u64,
+    ) -> Result<()> {
+        let address = |buffer: &Option<Buffer>| buffer.as_ref().map_or(0, |buffer| buffer.address);
+        let operands = Operands {
+            x,
+            w: matrix.weight.address,
+            scales: [address(&matrix.scales), scales],
+            bias: address(&matrix.bias),
+            y,
         };
         let plan = match self.plans.entry(product) {
             std::collections::hash_map::Entry::Occupied(plan) => plan.into_mut(),
             std::collections::hash_map::Entry::Vacant(place) => {
-                place.insert(self.handle.plan(&product, WORKSPACE, product.rows <= SPLIT_ROWS, 1)?)
+                let split = product.rows <= SPLIT_ROWS;
+                place.insert(self.handle.plan(&product, operands, WORKSPACE, split, 1)?)
             }
-        };
-        let operands = Operands {
-            x: x.0,
-            w: matrix.weight.address,
-            bias: matrix.bias.as_ref().map_or(0, |bias| bias.address),
-            y: y.0,
         };
         let factors = [way.scale, f32::from(u8::from(way.add))];
         plan.run(operands, factors, (self.workspace.address, WORKSPACE), self.device.stream())

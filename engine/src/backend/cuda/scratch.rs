@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::batch::{Extent, Layout};
 use super::device::{Buffer, Device, Pinned};
-use super::products::ladder;
+use super::products::{Rows8, ladder};
 use super::shape::Shape;
 use super::skinny::MOST_ROWS;
 use crate::error::Result;
@@ -47,6 +47,8 @@ pub struct Scratch {
     pub y: Buffer,
     pub wide: Buffer,
     pub qkv: Buffer,
+    /// What the next product of a layer multiplies, where those are in 8 bits.
+    pub input8: Option<Rows8>,
     /// Encoder output as the joint wants it, `[rows][joint]`, single precision.
     pub encoded: Buffer,
     /// `[items][joint]`.
@@ -72,7 +74,7 @@ pub struct Scratch {
 impl Scratch {
     /// For steps of up to this extent with up to `samples` samples.
     pub fn new(device: &Arc<Device>, shape: &Shape, extent: Extent, samples: usize) -> Result<Self> {
-        let (rows, items) = (ladder(extent.rows), ladder(extent.items));
+        let (rows, items) = (Rows8::padded(ladder(extent.rows)), ladder(extent.items));
         let (size, width) = (shape.size(), shape.encoder.width);
         let [_, bins2, bins3] = shape.levels();
         let channels = shape.geometry.channels;
@@ -85,6 +87,13 @@ impl Scratch {
         let capacity = 4 * extent.rows.max(extent.items) + 64;
         let results = HEADER + capacity * size_of::<Record>();
         let buffer = |bytes: usize| device.zeros(bytes);
+        let input8 = match shape.product8 {
+            true => Some(Rows8 {
+                values: buffer(rows * shape.encoder.ff_width.max(width))?,
+                scales: buffer(rows * 4)?,
+            }),
+            false => None,
+        };
         Ok(Self {
             extent,
             input: buffer(input)?,
@@ -96,6 +105,7 @@ impl Scratch {
             y: buffer(rows * width * size)?,
             wide: buffer(rows * wide * size)?,
             qkv: buffer(rows * 3 * width * size)?,
+            input8,
             encoded: buffer(rows * shape.joint * 4)?,
             joint: buffer(items * shape.joint * size)?,
             logits: buffer(items * shape.logits() * 4)?,
@@ -138,6 +148,7 @@ impl Scratch {
             &self.cursors,
             &self.results,
         ];
-        all.iter().map(|buffer| buffer.bytes).sum()
+        let input8 = self.input8.iter().flat_map(|rows| [&rows.values, &rows.scales]);
+        all.into_iter().chain(input8).map(|buffer| buffer.bytes).sum()
     }
 }

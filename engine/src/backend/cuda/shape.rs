@@ -18,7 +18,10 @@ const MOST_WIDTH: usize = 4_096;
 /// Everything that the kernels are compiled for.
 #[derive(Clone, Debug)]
 pub struct Shape {
+    /// Of values; products may be in fewer bits.
     pub precision: Precision,
+    /// The products of the layers are in 8 bits.
+    pub product8: bool,
     /// Keys and values are kept in 8 bits.
     pub cache8: bool,
     pub encoder: EncoderConfig,
@@ -70,13 +73,19 @@ impl Shape {
             let reason = "int8 goes with the precisions f16 and bf16".into();
             return Err(Error::Option { option: "cache", reason });
         }
+        let product8 = options.precision == Precision::F8;
+        if product8 && !(width.is_multiple_of(16) && encoder.ff_width.is_multiple_of(16)) {
+            let reason = "f8 goes with widths that are multiples of 16: use f16".into();
+            return Err(Error::Option { option: "precision", reason });
+        }
         let most = if options.precision == Precision::F32 { 4 } else { 8 };
         let divides =
             |lane: &usize| width.is_multiple_of(32 * lane) && encoder.ff_width.is_multiple_of(*lane);
         let lane = [8, 4, 2].into_iter().filter(|&lane| lane <= most).find(divides).unwrap_or(1);
         let per = if width >= 1_024 && width.is_multiple_of(4) { 4 } else { 2 };
         Ok(Self {
-            precision: options.precision,
+            precision: if product8 { Precision::F16 } else { options.precision },
+            product8,
             cache8,
             encoder: encoder.clone(),
             bins: config.features.mel_bins,
@@ -109,7 +118,7 @@ impl Shape {
     pub fn real(&self) -> Type {
         match self.precision {
             Precision::F32 => Type::F32,
-            Precision::F16 => Type::F16,
+            Precision::F16 | Precision::F8 => Type::F16,
             Precision::Bf16 => Type::Bf16,
         }
     }
@@ -233,7 +242,7 @@ impl Shape {
         let [bins1, bins2, bins3] = self.levels();
         let real = match self.precision {
             Precision::F32 => 0,
-            Precision::F16 => 1,
+            Precision::F16 | Precision::F8 => 1,
             Precision::Bf16 => 2,
         };
         let numbers = [
@@ -244,6 +253,7 @@ impl Shape {
             ("LAYERS", encoder.layers),
             ("LEFT", self.left),
             ("CACHE8", usize::from(self.cache8)),
+            ("PRODUCT8", usize::from(self.product8)),
             ("TAPS", encoder.conv_kernel),
             ("TAIL", self.tail()),
             ("AHEAD", encoder.conv_context[1]),

@@ -3,7 +3,7 @@
 //! what follows them are one kernel each, and each begins to read its weights while the one before still works.
 
 use super::device::{Argument, Kernel, Module};
-use super::encoder::{Positions, Step};
+use super::encoder::{NONE, Positions, Step};
 use super::params::Norm;
 use super::products::Matrix;
 use super::shape::Shape;
@@ -75,7 +75,7 @@ impl Skinny {
     pub fn suits(shape: &Shape, shared_memory: usize) -> bool {
         const LARGEST: usize = 139 << 10;
         let widths = [shape.encoder.width, shape.encoder.ff_width];
-        shape.precision != Precision::F32
+        matches!(shape.precision, Precision::F16 | Precision::Bf16)
             && shape.left > 0
             && widths.iter().all(|width| width.is_multiple_of(64))
             && shape.encoder.ff_width <= 4_096
@@ -164,7 +164,7 @@ impl Step<'_> {
             before = Some(&layer.norm_out);
         }
         if let Some(last) = before {
-            self.normalise(last, x, y)?;
+            self.normalise(last, x, [y, NONE])?;
         }
         if params.prompt.is_some() {
             return Ok(true);

@@ -42,7 +42,7 @@ impl CudaBackend {
         let at = self.scratch.y.address;
         match self.shape.precision {
             Precision::F32 => self.device.read::<f32>(at, count).expect("a copy"),
-            Precision::F16 => {
+            Precision::F16 | Precision::F8 => {
                 let bits = self.device.read::<u16>(at, count).expect("a copy");
                 bits.into_iter().map(|bits| f16::from_bits(bits).to_f32()).collect()
             }
@@ -124,33 +124,119 @@ fn agreement(a: &[(u32, u64, Option<u32>)], b: &[(u32, u64, Option<u32>)]) -> (u
     (same, a.len().max(b.len()))
 }
 
+/// Decodes real speech in every context: at least `least` percent of the tokens are the CPU's.
+fn agrees_with_the_cpu(precision: Precision, cache: CachePrecision, least: usize) {
+    let (model, pcm) = (mini(), speech());
+    let mut cuda = backend(&model, &EngineOptions { cache, ..options(precision) });
+    let (mut same, mut all) = (0, 0);
+    for context in 0..model.config.encoder.contexts.len() {
+        for mode in [Mode::Cached { context }, Mode::Offline { context }] {
+            let expected = by_cpu(&model, mode, &pcm);
+            assert!(!expected.is_empty());
+            let got = tokens(&run(&mut cuda, 0, mode, &pcm).1);
+            if precision == Precision::F32 {
+                assert_eq!(got, expected, "{mode:?}");
+            }
+            let (equal, of) = agreement(&got, &expected);
+            (same, all) = (same + equal, all + of);
+        }
+    }
+    println!("{precision} cache {cache}: {same} of {all} tokens as by the CPU");
+    assert!(same * 100 >= all * least, "{precision} {cache}: {same} of {all}");
+}
+
 #[test]
 #[ignore = "needs an NVIDIA GPU"]
 fn real_speech_is_what_the_cpu_hears() {
-    let (model, pcm) = (mini(), speech());
-    for (precision, cache) in [
-        (Precision::F32, CachePrecision::Full),
-        (Precision::F16, CachePrecision::Full),
-        (Precision::Bf16, CachePrecision::Full),
-        (Precision::F16, CachePrecision::Int8),
-    ] {
-        let mut cuda = backend(&model, &EngineOptions { cache, ..options(precision) });
-        let (mut same, mut all) = (0, 0);
-        for context in 0..model.config.encoder.contexts.len() {
-            for mode in [Mode::Cached { context }, Mode::Offline { context }] {
-                let expected = by_cpu(&model, mode, &pcm);
-                assert!(!expected.is_empty());
-                let got = tokens(&run(&mut cuda, 0, mode, &pcm).1);
-                if precision == Precision::F32 {
-                    assert_eq!(got, expected, "{mode:?}");
-                }
-                let (equal, of) = agreement(&got, &expected);
-                (same, all) = (same + equal, all + of);
+    agrees_with_the_cpu(Precision::F32, CachePrecision::Full, 100);
+    agrees_with_the_cpu(Precision::F16, CachePrecision::Full, 90);
+    agrees_with_the_cpu(Precision::Bf16, CachePrecision::Full, 90);
+    agrees_with_the_cpu(Precision::F16, CachePrecision::Int8, 90);
+}
+
+#[test]
+#[ignore = "needs an NVIDIA GPU of compute capability 9.0"]
+fn products_in_8_bits_hear_real_speech() {
+    agrees_with_the_cpu(Precision::F8, CachePrecision::Full, 85);
+    agrees_with_the_cpu(Precision::F8, CachePrecision::Int8, 85);
+}
+
+/// `y + 0.5 x w^T + bias` with rows and outputs of very different sizes, each of which has a scale.
+#[test]
+#[ignore = "needs an NVIDIA GPU of compute capability 9.0"]
+fn products_in_8_bits_are_close() {
+    const INPUTS: usize = 1_024;
+    const OUTPUTS: usize = 512;
+    let CudaBackend { device, kernels, mut products, .. } = backend(&mini(), &options(Precision::F8));
+    let quantise = kernels.quantise_rows.as_ref().expect("products are in 8 bits");
+    let mut random = fastrand::Rng::with_seed(8);
+    // Values of a matrix whose rows differ by factors of up to 64, as half precision has them.
+    let mut matrix = |rows: usize, width: usize| -> Vec<f32> {
+        let row = |i: usize| (0.5_f32).powi((i % 7) as i32);
+        let value = |i: usize| f16::from_f32((random.f32() - 0.5) * row(i / width)).to_f32();
+        (0..rows * width).map(value).collect()
+    };
+    let rows8 = |values: &[f32], rows: usize| -> products::Rows8 {
+        let from = params::upload(&device, Precision::F16, values).expect("memory");
+        let padded = products::Rows8::padded(products::ladder(rows));
+        let to = products::Rows8 {
+            values: device.zeros(padded * INPUTS).expect("memory"),
+            scales: device.zeros(padded * 4).expect("memory"),
+        };
+        let arguments = [(&from).into(), INPUTS.into(), (&to.values).into(), (&to.scales).into()];
+        device.launch(quantise, [rows, 1], params::QUANTISE_THREADS, &arguments).expect("a launch");
+        to
+    };
+    let weight = matrix(OUTPUTS, INPUTS);
+    let bias = matrix(1, OUTPUTS);
+    let products::Rows8 { values, scales } = rows8(&weight, OUTPUTS);
+    let matrix8 = products::Matrix {
+        weight: values,
+        scales: Some(scales),
+        bias: Some(params::upload(&device, Precision::F16, &bias).expect("memory")),
+        outputs: OUTPUTS,
+        inputs: INPUTS,
+    };
+    for rows in [3, 40, 300] {
+        let (x, before) = (matrix(rows, INPUTS), matrix(rows, OUTPUTS));
+        let mut padded = before.clone();
+        padded.resize(products::Rows8::padded(products::ladder(rows)) * OUTPUTS, 0.0);
+        let y = params::upload(&device, Precision::F16, &padded).expect("memory");
+        let way = products::Way { scale: 0.5, add: true, ..products.plain() };
+        let input = rows8(&x, rows);
+        products.run8(&matrix8, way, rows, &input, (y.address, OUTPUTS)).expect("a product");
+        let got = device.read::<u16>(y.address, rows * OUTPUTS).expect("a copy");
+        let mut of_rows = vec![[0.0_f64; 2]; rows];
+        let mut of_outputs = vec![[0.0_f64; 2]; OUTPUTS];
+        for (i, got) in got.iter().enumerate() {
+            let (row, output) = (i / OUTPUTS, i % OUTPUTS);
+            let pairs = x[row * INPUTS..][..INPUTS].iter().zip(&weight[output * INPUTS..][..INPUTS]);
+            let sum: f64 = pairs.map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
+            let expected = f64::from(before[i]) + 0.5 * sum + f64::from(bias[output]);
+            let error = f64::from(f16::from_bits(*got).to_f32()) - expected;
+            for [errors, values] in [&mut of_rows[row], &mut of_outputs[output]] {
+                (*errors, *values) = (*errors + error * error, *values + expected * expected);
             }
         }
-        println!("{precision} cache {cache}: {same} of {all} tokens as by the CPU");
-        assert!(same * 100 >= all * 90, "{precision} {cache}: {same} of {all}");
+        let worst = |sums: &[[f64; 2]]| {
+            sums.iter().map(|[errors, values]| (errors / values).sqrt()).fold(0.0, f64::max)
+        };
+        let (row, output) = (worst(&of_rows), worst(&of_outputs));
+        println!("{} values of {rows} rows: error {row:.4} of a row, {output:.4} of an output", got.len());
+        assert!(row < 5e-2, "{rows} rows: {row}");
+        // Few values of few rows: less evens out.
+        assert!(output < if rows < 16 { 0.2 } else { 5e-2 }, "{rows} rows: {output}");
     }
+}
+
+#[test]
+fn products_in_8_bits_want_even_widths() {
+    let mut config = mini().config.clone();
+    assert!(Shape::new(&config, &options(Precision::F8)).is_ok_and(|shape| shape.product8));
+    config.encoder.ff_width = 1_000;
+    let error = Shape::new(&config, &options(Precision::F8)).expect_err("1000 is no multiple of 16");
+    assert_eq!(error.to_string(), "precision: f8 goes with widths that are multiples of 16: use f16");
+    assert!(Shape::new(&config, &options(Precision::F16)).is_ok());
 }
 
 /// Every precision, alone and among others.

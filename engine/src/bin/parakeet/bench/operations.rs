@@ -47,7 +47,7 @@ impl Shape {
 /// Bytes of a number.
 #[derive(Clone, Copy, Debug)]
 pub struct Widths {
-    /// Of a weight.
+    /// Of a weight, on average.
     pub weight: f64,
     /// Of a value in a convolution tail.
     pub state: f64,
@@ -61,16 +61,17 @@ impl Widths {
         if backend == "cpu" {
             return Self { weight: stored, state: 4.0, cache: 4.0 };
         }
-        let size = match options.precision {
-            Precision::F16 | Precision::Bf16 => 2.0,
-            Precision::F32 => 4.0,
+        let (size, weight) = match options.precision {
+            Precision::F16 | Precision::Bf16 => (2.0, 2.0),
+            Precision::F32 => (4.0, 4.0),
+            Precision::F8 => (2.0, 2.0 - layer_weights(config) / weights(config)),
         };
         let head = config.encoder.width / config.encoder.heads;
         let cache = match options.cache {
             CachePrecision::Full => size,
             CachePrecision::Int8 => 1.0 + 2.0 / head as f64,
         };
-        Self { weight: size, state: size, cache }
+        Self { weight, state: size, cache }
     }
 }
 
@@ -215,6 +216,10 @@ mod tests {
         let options = EngineOptions { cache: CachePrecision::Int8, ..Default::default() };
         let int8 = Widths::new("cuda", &options, &config, 4.0);
         assert_near(70.0 * 24.0 * 2.0 * 1024.0 * int8.cache, 3.494e6);
+        // Of 592 M weights 579 M in 8 bits.
+        let options = EngineOptions { precision: Precision::F8, ..Default::default() };
+        let f8 = Widths::new("cuda", &options, &config, 4.0);
+        assert_near(weights(&config) * f8.weight, 579.0e6 + 2.0 * 13.2e6);
         // 71 frames of keys and values, 9 of the tails, and the weights: 579 M in the layers, with the rest 592 M.
         let one = Work::of(&config, &shape, &half);
         let rest = 6_912.0 + 131_072.0 + 4_456_448.0 + 655_360.0 + 656_000.0 + 6_553_600.0 + 409_600.0;
