@@ -453,6 +453,7 @@ extern "C" __global__ void __launch_bounds__(CACHE8 ? 256 : 128, 1) attention_ri
     extern __shared__ __align__(16) u8 memory[];
     const int warp = threadIdx.x / 32, stride = gridDim.x * (blockDim.x / 32), count = counts->items;
     int index = blockIdx.x + gridDim.x * warp;
+    launch_next();
     if ((int)blockIdx.x >= count) return;
 
     Desk desk;
@@ -469,6 +470,8 @@ extern "C" __global__ void __launch_bounds__(CACHE8 ? 256 : 128, 1) attention_ri
     for (int x = threadIdx.x; x < desk.table_rows; x += blockDim.x)
         copy4(shared_at(constants + x), constant + row + x);
     copies_end();
+    // The table was there before the step.
+    wait_for_last();
     if (index >= count) {
         wait_for_copies<0>();
         __syncthreads();

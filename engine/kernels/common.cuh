@@ -121,3 +121,17 @@ template <int N> struct __align__(N < 4 ? 4 * N : 16) Floats { float values[N]; 
 template <int N> __device__ __forceinline__ Floats<N> load_floats(const float* from) { return *(const Floats<N>*)from; }
 template <int N> __device__ __forceinline__ Pack<N> load(const real* from) { return *(const Pack<N>*)from; }
 template <int N> __device__ __forceinline__ void store(real* to, const Pack<N>& pack) { *(Pack<N>*)to = pack; }
+
+// Programmatic dependent launch: lets the next kernel start that was launched so, as far as it doesn't wait itself.
+__device__ __forceinline__ void launch_next() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// Until the kernel ahead is through and what it wrote can be seen.
+__device__ __forceinline__ void wait_for_last() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}

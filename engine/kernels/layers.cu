@@ -260,11 +260,12 @@ __device__ __forceinline__ void input_row(
 // Gated linear unit, depthwise convolution with what the slot kept before and zeros after, norm and SiLU; then keeps the
 // last TAIL inputs. A block computes a tile of one item over the whole width, a thread PER channels. `in`
 // [rows][2 * WIDTH], `taps` [TAPS][WIDTH], `out` [rows][WIDTH] with `scales` [rows].
-extern "C" __global__ void __launch_bounds__((WIDTH / PER + 31) / 32 * 32) convolution(
+template <bool EARLY> __device__ __forceinline__ void convolve(
     const Item* items, const Counts* counts, const Place* tiles, const u64* blocks, int layer, const real* in,
     const float* taps, const float* bias, const float* norm_weight, const float* norm_bias, input* out,
     float* scales
 ) {
+    if (EARLY) launch_next();
     if (blockIdx.x >= counts->tiles) return;
     __shared__ float sums[2][32];
 #if PRODUCT8
@@ -282,6 +283,8 @@ extern "C" __global__ void __launch_bounds__((WIDTH / PER + 31) / 32 * 32) convo
 #pragma unroll
     for (int tap = 1; tap < TAPS; tap++) input_row(item, in, tail, tile.index - TAIL + tap - 1, channel, window[tap]);
     Floats<PER> start = load_floats<PER>(bias + channel);
+    // Of what is read so far, the kernel ahead has written nothing.
+    if (EARLY) wait_for_last();
     int end = min(tile.index + TILE, item.frames);
     for (int row = tile.index; row < end; row++) {
 #pragma unroll
@@ -343,6 +346,23 @@ extern "C" __global__ void __launch_bounds__((WIDTH / PER + 31) / 32 * 32) convo
         store<PER>(tail + ((item.first + i) % TAIL) * WIDTH + channel, pack);
     }
 #endif
+}
+
+extern "C" __global__ void __launch_bounds__((WIDTH / PER + 31) / 32 * 32) convolution(
+    const Item* items, const Counts* counts, const Place* tiles, const u64* blocks, int layer, const real* in,
+    const float* taps, const float* bias, const float* norm_weight, const float* norm_bias, input* out,
+    float* scales
+) {
+    convolve<false>(items, counts, tiles, blocks, layer, in, taps, bias, norm_weight, norm_bias, out, scales);
+}
+
+// The same for items with rings, started before the kernel ahead is through.
+extern "C" __global__ void __launch_bounds__((WIDTH / PER + 31) / 32 * 32) convolution_early(
+    const Item* items, const Counts* counts, const Place* tiles, const u64* blocks, int layer, const real* in,
+    const float* taps, const float* bias, const float* norm_weight, const float* norm_bias, input* out,
+    float* scales
+) {
+    convolve<true>(items, counts, tiles, blocks, layer, in, taps, bias, norm_weight, norm_bias, out, scales);
 }
 
 // x = ReLU(x + weight[language of the row's stream]) over rows of `width` values; `weight` [places][width].

@@ -33,19 +33,6 @@
 // Lines of global memory are copied to whole lines of this.
 extern __shared__ __align__(128) u8 memory[];
 
-__device__ __forceinline__ void launch_next() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-
-// Until the kernel ahead is through and what it wrote can be seen.
-__device__ __forceinline__ void wait_for_last() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
 // What nobody writes while the step runs. The compiler would move a load for read-only data (`nc`) behind the waiting.
 __device__ __forceinline__ uint4 load_weights(const real* from) {
     uint4 x;

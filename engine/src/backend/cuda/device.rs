@@ -145,19 +145,18 @@ impl Device {
 
     /// Memory that holds `values`, once this returns.
     pub fn upload<T: bytemuck::NoUninit>(self: &Arc<Self>, values: &[T]) -> Result<Buffer> {
-        let bytes: &[u8] = bytemuck::cast_slice(values);
-        let buffer = self.buffer(bytes.len())?;
-        // SAFETY: the buffer was made as large as the values, and the copy is over when the call returns.
-        unsafe { result::memcpy_htod_sync(buffer.address, bytes) }
-            .map_err(driver("cannot copy to the card"))?;
+        let buffer = self.buffer(size_of_val(values))?;
+        self.write(buffer.address, values)?;
         Ok(buffer)
     }
 
-    /// Copies `values` to `address`, after everything enqueued.
+    /// Copies `values` to `address`, after everything enqueued; the copy is over when this returns.
     pub fn write<T: bytemuck::NoUninit>(&self, address: u64, values: &[T]) -> Result<()> {
-        self.wait()?;
-        // SAFETY: callers pass ranges of their own buffers, and the copy is over when the call returns.
-        unsafe { result::memcpy_htod_sync(address, values) }.map_err(driver("cannot copy to the card"))
+        // A copy outside the stream may still be under way when its call returns, and kernels don't wait for it.
+        // SAFETY: callers pass ranges of their own buffers, and `values` outlives the copy that is waited for.
+        unsafe { result::memcpy_htod_async(address, values, self.stream.cu_stream()) }
+            .map_err(driver("cannot copy to the card"))?;
+        self.wait()
     }
 
     /// Copies `count` values from `address`, after everything enqueued.
@@ -230,11 +229,34 @@ impl Device {
         block: usize,
         arguments: &[Argument],
     ) -> Result<()> {
+        self.enqueue(kernel, grid, block, arguments, false)
+    }
+
+    /// As [`Device::launch`], for a kernel that waits for the one ahead by itself (programmatic dependent launch): it may
+    /// start before that one is through, on cards that can.
+    pub fn launch_early(
+        &self,
+        kernel: &Kernel,
+        grid: [usize; 2],
+        block: usize,
+        arguments: &[Argument],
+    ) -> Result<()> {
+        self.enqueue(kernel, grid, block, arguments, self.capability.0 >= 9)
+    }
+
+    fn enqueue(
+        &self,
+        kernel: &Kernel,
+        grid: [usize; 2],
+        block: usize,
+        arguments: &[Argument],
+        early: bool,
+    ) -> Result<()> {
         if grid.contains(&0) {
             return Ok(());
         }
         let mut pointers: Vec<*mut c_void> = arguments.iter().map(Argument::pointer).collect();
-        let mut early = sys::CUlaunchAttribute {
+        let mut attribute = sys::CUlaunchAttribute {
             id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
             pad: [0; 4],
             value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
@@ -248,8 +270,8 @@ impl Device {
             blockDimZ: 1,
             sharedMemBytes: kernel.shared as u32,
             hStream: self.stream.cu_stream(),
-            attrs: &raw mut early,
-            numAttrs: u32::from(kernel.early),
+            attrs: &raw mut attribute,
+            numAttrs: u32::from(early),
         };
         // SAFETY: callers pass the arguments of the kernel's signature in their order; pointers and attribute live as long
         // as the call.
@@ -378,11 +400,10 @@ impl Module {
             unsafe { result::function::set_function_attribute(function, attribute, shared as i32) }
                 .map_err(&fail)?;
         }
-        Ok(Kernel { _module: self.clone(), function, shared, early: false, name: name.to_owned() })
+        Ok(Kernel { _module: self.clone(), function, shared, name: name.to_owned() })
     }
 
-    /// As [`Module::kernel`], for a kernel that waits for the one ahead by itself (programmatic dependent launch): it may
-    /// start before that one is through, on cards that can.
+    /// As [`Module::kernel`], for one of a row of kernels that start early.
     pub fn early_kernel(self: &Arc<Self>, name: &str, shared: usize) -> Result<Kernel> {
         let kernel = self.kernel(name, shared)?;
         // Until the kernel ahead has the same split of its memory, none starts early.
@@ -391,7 +412,7 @@ impl Module {
         // SAFETY: the function was just found.
         unsafe { result::function::set_function_attribute(kernel.function, attribute, most) }
             .map_err(driver(name))?;
-        Ok(Kernel { early: self.device.capability.0 >= 9, ..kernel })
+        Ok(kernel)
     }
 }
 
@@ -409,7 +430,6 @@ pub struct Kernel {
     _module: Arc<Module>,
     function: sys::CUfunction,
     shared: usize,
-    early: bool,
     name: String,
 }
 

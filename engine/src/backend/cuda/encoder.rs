@@ -280,7 +280,10 @@ impl Step<'_> {
             (Some(kernel), _) if self.rings => {
                 let warps = shape.ring_warps(device.shared_memory).unwrap_or(1);
                 let blocks = extent.items.min(device.processors / heads).max(1);
-                device.launch(kernel, [blocks, heads], 32 * warps, &arguments)?;
+                match self.starts_early() {
+                    true => device.launch_early(kernel, [blocks, heads], 32 * warps, &arguments)?,
+                    false => device.launch(kernel, [blocks, heads], 32 * warps, &arguments)?,
+                }
             }
             (_, Some(kernel)) if !self.rings => {
                 let tiles = extent.rows.div_ceil(64) + extent.items;
@@ -323,7 +326,11 @@ impl Step<'_> {
             to,
             scales,
         ];
-        device.launch(&kernels.convolution, [extent.tiles, 1], shape.convolution_threads(), &arguments)
+        let (grid, threads) = ([extent.tiles, 1], shape.convolution_threads());
+        match self.starts_early() {
+            true => device.launch_early(&kernels.convolution_early, grid, threads, &arguments),
+            false => device.launch(&kernels.convolution, grid, threads, &arguments),
+        }
     }
 
     /// The encoder's output, in `scratch.y`, through the prompt and the joint's first layer.

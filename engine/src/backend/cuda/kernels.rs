@@ -46,6 +46,8 @@ pub struct Kernels {
     /// Where products are in 8 bits.
     pub quantise_rows: Option<Kernel>,
     pub convolution: Kernel,
+    /// The same for few rows, in a row of kernels that start early.
+    pub convolution_early: Kernel,
     pub prompt: Kernel,
     pub position_table: Kernel,
     pub attention_simple: Kernel,
@@ -98,6 +100,7 @@ impl Kernels {
                 false => None,
             },
             convolution: layers.kernel("convolution", 0)?,
+            convolution_early: layers.early_kernel("convolution_early", 0)?,
             prompt: layers.kernel("prompt", 0)?,
             position_table: layers.kernel("position_table", 0)?,
             attention_simple: attention.kernel("attention_simple", shape.simple_attention_memory())?,

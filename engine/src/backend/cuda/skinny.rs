@@ -66,7 +66,7 @@ impl Few {
 
     fn launch(&self, step: &Step<'_>, rows: usize, outputs: usize, arguments: &[Argument]) -> Result<()> {
         let kernel = &self.kernels[usize::from(rows > 8)];
-        step.device.launch(kernel, [outputs.div_ceil(8 * self.tiles), 1], THREADS, arguments)
+        step.device.launch_early(kernel, [outputs.div_ceil(8 * self.tiles), 1], THREADS, arguments)
     }
 }
 
@@ -117,6 +117,11 @@ pub enum Precise {
 }
 
 impl Step<'_> {
+    /// Whether the step's layers are kernels that start early, each before the one ahead is through.
+    pub fn starts_early(&self) -> bool {
+        self.rings && self.few(self.extent.rows).is_some()
+    }
+
     /// The kernels for this many rows, if there are.
     fn few(&self, rows: usize) -> Option<&Skinny> {
         self.kernels.skinny.as_ref().filter(|_| rows <= MOST_ROWS)
@@ -124,7 +129,7 @@ impl Step<'_> {
 
     /// All layers, as [`Step::enqueue_layers`]: false if the step has too many rows for that.
     pub fn enqueue_few_layers(&self, positions: &Positions) -> Result<bool> {
-        let Some(few) = self.few(self.extent.rows).filter(|_| self.rings) else { return Ok(false) };
+        let Some(few) = self.few(self.extent.rows).filter(|_| self.starts_early()) else { return Ok(false) };
         let Self { params, scratch, shape, .. } = self;
         let (width, ff) = (shape.encoder.width, shape.encoder.ff_width);
         let (y, wide, qkv) = ((&scratch.y).into(), (&scratch.wide).into(), (&scratch.qkv).into());
