@@ -142,7 +142,6 @@ impl Device {
     }
 
     /// Copies `count` values from `address`, after everything enqueued.
-    #[cfg(test)]
     pub fn read<T: bytemuck::Pod>(&self, address: u64, count: usize) -> Result<Vec<T>> {
         self.wait()?;
         let mut values = vec![T::zeroed(); count];

@@ -115,10 +115,7 @@ impl CudaBackend {
             let reason = "the model's heads or chunks don't go with int8: use full".into();
             return Err(Error::Option { option: "cache", reason });
         }
-        let mut products = Products::new(&device, shape.real())?;
-        if shape.product8 {
-            products.check8(shape.encoder.width)?;
-        }
+        let mut products = Products::new(&device, &shape)?;
         let kernels = Kernels::load(&device, &shape)?;
         let mut params = Params::load(&device, &model, &shape, &kernels)?;
         let scratch = Scratch::new(&device, &shape, Extent::recorded(FIRST_ROWS), 0)?;

@@ -175,10 +175,13 @@ impl Loader<'_> {
     /// In 8 bits where the products of the layers are.
     fn narrow(&self, matrix: Matrix) -> Result<Matrix> {
         let Some(kernel) = &self.kernels.quantise_rows else { return Ok(matrix) };
+        // An upload may return while its last piece is under way; a copy back comes after it.
+        self.device.read::<u8>(matrix.weight.address, 1)?;
         let weight = self.device.buffer(matrix.outputs * matrix.inputs)?;
         let scales = self.device.buffer(matrix.outputs * 4)?;
         let arguments = [(&matrix.weight).into(), matrix.inputs.into(), (&weight).into(), (&scales).into()];
         self.device.launch(kernel, [matrix.outputs, 1], QUANTISE_THREADS, &arguments)?;
+        self.device.wait()?;
         Ok(Matrix { weight, scales: Some(scales), ..matrix })
     }
 
