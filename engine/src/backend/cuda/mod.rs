@@ -118,10 +118,7 @@ impl CudaBackend {
         let shape = Shape::new(&model.config, options)?;
         let device = Device::open(index)?;
         shape.check_rings(device.shared_memory)?;
-        let mut products = Products::new(&device, shape.real())?;
-        if shape.product8 {
-            products.check8(shape.encoder.width)?;
-        }
+        let mut products = Products::new(&device, &shape)?;
         let kernels = Kernels::load(&device, &shape)?;
         let mut params = Params::load(&device, &model, &shape, &kernels)?;
         let scratch = Scratch::new(&device, &shape, Extent::recorded(FIRST_ROWS), 0)?;

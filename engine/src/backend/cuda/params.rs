@@ -179,6 +179,7 @@ impl Loader<'_> {
         let scales = self.device.buffer(matrix.outputs * 4)?;
         let arguments = [(&matrix.weight).into(), matrix.inputs.into(), (&weight).into(), (&scales).into()];
         self.device.launch(kernel, [matrix.outputs, 1], QUANTISE_THREADS, &arguments)?;
+        self.device.wait()?;
         Ok(Matrix { weight, scales: Some(scales), ..matrix })
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::device::{Buffer, Device};
 use super::library::{Handle, Operands, Plan, Product, Type};
+use super::shape::Shape;
 use crate::error::{Error, Result};
 
 /// What cuBLASLt recommends for Hopper.
@@ -71,17 +72,20 @@ pub struct Products {
 }
 
 impl Products {
-    /// For operands of this type.
-    pub fn new(device: &Arc<Device>, operands: Type) -> Result<Self> {
+    /// For a model of this shape. Fails, saying what would do, where the library lacks the products that it needs.
+    pub fn new(device: &Arc<Device>, shape: &Shape) -> Result<Self> {
         device.bind()?;
-        let workspace = device.buffer(WORKSPACE)?;
-        Ok(Self {
+        let products = Self {
             device: device.clone(),
             handle: Handle::new()?,
             plans: HashMap::new(),
-            workspace,
-            operands,
-        })
+            workspace: device.buffer(WORKSPACE)?,
+            operands: shape.real(),
+        };
+        if shape.product8 {
+            products.check8(shape.encoder.width)?;
+        }
+        Ok(products)
     }
 
     /// A product into values of the operands' type.
@@ -117,8 +121,8 @@ impl Products {
         self.enqueue(product, matrix, way, (x.values.address, x.scales.address), y.0)
     }
 
-    /// Fails, saying what would, where the library has no products in 8 bits on this card.
-    pub fn check8(&mut self, width: usize) -> Result<()> {
+    /// Fails where the library has no products in 8 bits with scales on this card.
+    fn check8(&self, width: usize) -> Result<()> {
         let product = Product {
             rows: Rows8::padded(1),
             outputs: width,

