@@ -75,7 +75,9 @@ impl Skinny {
     pub fn suits(shape: &Shape, shared_memory: usize) -> bool {
         const LARGEST: usize = 139 << 10;
         let widths = [shape.encoder.width, shape.encoder.ff_width];
-        matches!(shape.precision, Precision::F16 | Precision::Bf16)
+        shape.precision != Precision::F32
+            // They read weights of 16 bits.
+            && !shape.product8
             && shape.left > 0
             && widths.iter().all(|width| width.is_multiple_of(64))
             && shape.encoder.ff_width <= 4_096
