@@ -11,6 +11,7 @@ mod encoder;
 mod kernels;
 mod library;
 mod params;
+mod peaks;
 mod pool;
 mod products;
 mod scratch;
@@ -575,37 +576,8 @@ impl Backend for CudaBackend {
 
     fn peaks(&mut self) -> Result<Option<Peaks>> {
         self.device.bind()?;
-        peaks(&self.device, &mut self.products, &self.shape).map(Some)
+        peaks::measure(&self.device, &mut self.products, &self.shape).map(Some)
     }
-}
-
-/// Times a large product and a large copy.
-fn peaks(device: &Arc<Device>, products: &mut Products, shape: &Shape) -> Result<Peaks> {
-    const SIDE: usize = 8_192;
-    const TIMES: usize = 10;
-    let noise = |seed: u64| {
-        let mut random = fastrand::Rng::with_seed(seed);
-        let values: Vec<f32> = (0..SIDE * SIDE).map(|_| random.f32() - 0.5).collect();
-        params::upload(device, shape.precision, &values)
-    };
-    let (x, y) = (noise(1)?, device.buffer(SIDE * SIDE * shape.size())?);
-    let matrix =
-        products::Matrix { weight: noise(2)?, scales: None, bias: None, outputs: SIDE, inputs: SIDE };
-    let mut time = |work: &mut dyn FnMut(&mut Products) -> Result<()>| {
-        work(products)?;
-        let start = device.mark()?;
-        for _ in 0..TIMES {
-            work(products)?;
-        }
-        let end = device.mark()?;
-        device.wait()?;
-        Ok::<f64, Error>(start.until(&end)? / TIMES as f64)
-    };
-    let product = time(&mut |products: &mut Products| {
-        products.run(&matrix, products.plain(), SIDE, (x.address, SIDE), (y.address, SIDE))
-    })?;
-    let copy = time(&mut |_| device.copy(x.address, y.address, y.bytes))?;
-    Ok(Peaks { operations: 2.0 * (SIDE as f64).powi(3) / product, bytes: 2.0 * y.bytes as f64 / copy })
 }
 
 fn failed(reason: String) -> Error {
