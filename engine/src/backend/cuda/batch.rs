@@ -287,3 +287,121 @@ impl Batch {
         put(layout.tiles, bytemuck::cast_slice(&self.tiles));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Window;
+
+    fn work(first: usize, frames: usize) -> Work {
+        let mel_old = if first == 0 { 0 } else { 14 };
+        Work {
+            fresh: first == 0,
+            first,
+            frames,
+            decode: 0..frames,
+            pcm_first: 0,
+            mel_first: (8 * first).saturating_sub(14),
+            mel_old,
+            mel_new: 8 * frames,
+            mel_keep: 14,
+            mel_total: None,
+        }
+    }
+
+    #[test]
+    fn parts_of_a_step_follow_one_another() {
+        let geometry = Geometry::with(128, 256, true);
+        let visibility = Visibility { left: 70, chunk: 7, right: 0 };
+        let mut batch = Batch::default();
+        for (slot, frames, samples) in [(5, 7, 9_000), (2, 1, 1_700), (9, 20, 26_000)] {
+            batch.push(slot, 0, 70, visibility, &work(70, frames), samples, geometry, 16);
+        }
+        let extent = batch.extent();
+        let all = Extent { items: 3, rows: 28, mels: 224, frames: 266, positions: 59, tiles: 4 };
+        assert_eq!(extent, all);
+        let last = batch.items[2];
+        assert_eq!((last.row, last.pcm, last.mel, last.position), (8, 10_700, 92, 18));
+        // The three convolutions look back: frame 70 sees positions 138 to 140 of the second level.
+        assert_eq!((last.position_first, last.positions), (138, 41));
+        assert_eq!(batch.tiles[2..], [Place { item: 2, index: 0 }, Place { item: 2, index: 16 }]);
+
+        let layout = Layout::new(&extent);
+        let mut memory = vec![0xff; batch.bytes(&layout)];
+        batch.write(&layout, &mut memory);
+        assert_eq!(memory.len(), layout.pcm + 4 * 36_700);
+        let counts: [i32; 5] = bytemuck::pod_read_unaligned(&memory[layout.counts..][..20]);
+        assert_eq!(counts, [3, 28, 224, 59, 4]);
+        let item: Item = bytemuck::pod_read_unaligned(&memory[layout.items + 2 * size_of::<Item>()..][..96]);
+        assert_eq!((item.slot, item.frames, item.ring, item.mel_total), (9, 20, 70, i32::MAX));
+        let parts = [layout.items, layout.mels, layout.positions, layout.rows, layout.tiles, layout.pcm];
+        assert!(parts.is_sorted() && parts.iter().all(|at| at % 16 == 0), "{layout:?}");
+    }
+
+    #[test]
+    fn the_smallest_recording_that_covers_a_step_is_found() {
+        let recorded = |items: usize, frames: usize| {
+            let mut batch = Batch::default();
+            let visibility = Visibility { left: 70, chunk: 14, right: 0 };
+            for slot in 0..items {
+                batch.push(
+                    slot as u32,
+                    0,
+                    70,
+                    visibility,
+                    &work(140, frames),
+                    0,
+                    Geometry::with(128, 256, true),
+                    16,
+                );
+            }
+            let found = batch.extent().recording();
+            assert!(found.is_none_or(|found| found.covers(&batch.extent())));
+            found.map(|found| found.rows)
+        };
+        assert_eq!(
+            [recorded(1, 1), recorded(3, 1), recorded(1, 14), recorded(64, 7)],
+            [1, 4, 16, 448].map(Some)
+        );
+        assert_eq!([recorded(512, 1), recorded(513, 1), recorded(74, 7)], [Some(512), None, None]);
+    }
+
+    #[test]
+    fn what_streams_will_bring_covers_what_they_bring() {
+        let config = crate::model::synthetic_config(&crate::model::SynthOptions {
+            like: crate::model::Like::NemotronStreaming06b,
+            vocabulary: None,
+            layers: None,
+            seed: 0,
+        });
+        let encoder = config.expect("a configuration").encoder;
+        for (context, frames) in [(0, 14), (1, 7), (2, 2), (3, 1)] {
+            let expected = Extent::expected(Mode::Cached { context }, &encoder, 3);
+            let mut batch = Batch::default();
+            let visibility = Visibility { left: 70, chunk: frames as i64, right: 0 };
+            for slot in 0..3 {
+                batch.push(
+                    slot,
+                    0,
+                    70,
+                    visibility,
+                    &work(140, frames),
+                    0,
+                    Geometry::with(128, 256, true),
+                    16,
+                );
+            }
+            assert!(expected.covers(&batch.extent()), "{expected:?} {:?}", batch.extent());
+        }
+        let window = Window::default();
+        let expected = Extent::expected(Mode::Buffered { context: 0, window }, &encoder, 2);
+        let mut batch = Batch::default();
+        let whole = Work { mel_old: 0, mel_keep: 0, mel_total: Some(1_400), mel_new: 1_400, ..work(0, 175) };
+        let visibility = Visibility { left: i64::from(i32::MAX), chunk: 1, right: i64::from(i32::MAX) };
+        for slot in 0..2 {
+            batch.push(slot, 0, 0, visibility, &whole, window.samples(), Geometry::with(128, 256, false), 16);
+        }
+        assert!(expected.covers(&batch.extent()), "{expected:?} {:?}", batch.extent());
+        assert_eq!((batch.items[0].left, batch.items[0].right), (1 << 30, 1 << 30));
+    }
+}

@@ -162,3 +162,108 @@ impl Work {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::backend::{Slot, Window};
+    use crate::model::{Like, SynthOptions, synthetic_config};
+
+    fn config(like: Like) -> ModelConfig {
+        let options = SynthOptions { like, vocabulary: None, layers: None, seed: 0 };
+        synthetic_config(&options).expect("a configuration")
+    }
+
+    /// The work of every step of an utterance of `total` samples, with the samples that it has at hand.
+    fn works(config: &ModelConfig, mode: Mode, total: usize) -> Vec<(Option<Work>, usize)> {
+        let geometry = Geometry::new(config);
+        let mut state = SlotState::new(config, mode, 0);
+        let sizes = mode.step_sizes(&config.encoder);
+        let (mut at, mut index, mut works) = (0_usize, 0, Vec::new());
+        loop {
+            let next = at.saturating_add(sizes.of(index)).min(total);
+            let pcm = vec![0.0; next - at];
+            let step = Step { slot: Slot(0), pcm: &pcm, end: next == total };
+            let work = state.prepare(geometry, &step).expect("a step of the right size");
+            works.push((work, state.pcm().len()));
+            state.advance();
+            (at, index) = (next, index + 1);
+            if at == total {
+                return works;
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_compute_every_frame_once_from_what_is_at_hand(context in 0_usize..4, total in 0_usize..200_000) {
+            let config = config(Like::NemotronStreaming06b);
+            let geometry = Geometry::new(&config);
+            let mels = total / HOP;
+            let (mut frames, mut computed, mut kept) = (0, 0, 0..0);
+            for (work, held) in works(&config, Mode::Cached { context }, total) {
+                let Some(work) = work else { continue };
+                prop_assert_eq!((work.first, work.fresh), (frames, frames == 0));
+                prop_assert_eq!(work.mel_first..work.mel_first + work.mel_old, kept);
+                prop_assert_eq!(work.mel_first + work.mel_old, computed);
+                let last = computed + work.mel_new;
+                // The samples of the new mel frames, the one before them and those inside the signal.
+                if work.mel_new > 0 {
+                    let needed = (computed * HOP).saturating_sub(BEFORE)..((last - 1) * HOP + WINDOW_AHEAD).min(total);
+                    let there = work.pcm_first..work.pcm_first + held;
+                    prop_assert!(there.start <= needed.start && needed.end <= there.end, "{needed:?} of {there:?}");
+                }
+                let end = work.first + work.frames;
+                prop_assert!(geometry.first_mel(work.first) >= work.mel_first);
+                prop_assert!(work.mel_total.is_some() || 8 * (end - 1) < last);
+                prop_assert!(work.mel_keep <= 14 && work.decode == (0..work.frames));
+                kept = last - work.mel_keep..last;
+                (frames, computed) = (end, last);
+            }
+            prop_assert_eq!(frames, geometry.frames(mels));
+            prop_assert!(frames == 0 || computed == mels);
+        }
+
+        #[test]
+        fn windows_decode_every_frame_once(
+            left in 0_usize..40, chunk in 1_usize..20, right in 0_usize..20, total in 0_usize..400_000,
+        ) {
+            let config = config(Like::Tdt06bV3);
+            let window = Window { left, chunk, right };
+            let mut decoded = 0;
+            for (work, held) in works(&config, Mode::Buffered { context: 0, window }, total) {
+                let Some(work) = work else { continue };
+                prop_assert!(held <= window.samples() && work.mel_new == held / HOP);
+                prop_assert_eq!((work.first, work.mel_old, work.mel_keep, work.pcm_first), (0, 0, 0, 0));
+                prop_assert!(work.decode.end <= work.frames);
+                decoded += work.decode.len();
+            }
+            prop_assert_eq!(decoded, Geometry::new(&config).frames(total / HOP));
+        }
+    }
+
+    #[test]
+    fn one_pass_works_at_the_end() {
+        let config = config(Like::Tdt06bV3);
+        let works = works(&config, Mode::Offline { context: 0 }, 100_000);
+        let [(Some(work), 100_000)] = &works[..] else { panic!("{works:?}") };
+        assert_eq!((work.frames, work.mel_new, work.mel_total), (79, 625, Some(625)));
+    }
+
+    #[test]
+    fn a_step_of_another_size_and_one_after_the_end_are_refused() {
+        let config = config(Like::NemotronStreaming06b);
+        let geometry = Geometry::new(&config);
+        let mut state = SlotState::new(&config, Mode::Cached { context: 3 }, 0);
+        let mut step = |count: usize, end| {
+            let pcm = vec![0.0; count];
+            state.prepare(geometry, &Step { slot: Slot(0), pcm: &pcm, end }).map(|work| work.is_some())
+        };
+        assert!(step(199, false).unwrap_err().contains("200 samples was due, 199 came"));
+        assert_eq!(step(200, false), Ok(true));
+        assert_eq!(step(7, true), Ok(false), "no frame more");
+        assert!(step(7, true).unwrap_err().contains("must be reset first"));
+    }
+}
