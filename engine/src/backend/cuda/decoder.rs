@@ -7,13 +7,13 @@ use std::sync::Arc;
 use super::batch::{Extent, Layout};
 use super::device::{Buffer, Device};
 use super::encoder::Step;
+use super::few::Precise;
 use super::kernels::Kernels;
 use super::library::Type;
 use super::params::Params;
 use super::products::{Matrix, Products, Way, ladder};
 use super::scratch::Scratch;
 use super::shape::Shape;
-use super::skinny::Precise;
 use crate::error::Result;
 
 /// Iterations that are enqueued together.

@@ -8,6 +8,7 @@ mod batch;
 mod decoder;
 mod device;
 mod encoder;
+mod few;
 mod kernels;
 mod library;
 mod params;

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Steps of few rows: there a step is the time to read the weights once, and to start its kernels. Norms, products and
+//! what follows them are one kernel each, and each begins to read its weights while the one before still works.
+
+use super::device::Argument;
+use super::encoder::{NONE, Positions, Step};
+use super::params::Norm;
+use super::products::Matrix;
+use super::skinny::{Few, MOST_ROWS, Skinny};
+use crate::error::Result;
+
+/// A product in single precision of the decoder.
+#[derive(Clone, Copy)]
+pub enum Precise {
+    Joint,
+    Predictor,
+    /// Of two widths.
+    Predictor2,
+}
+
+impl Step<'_> {
+    /// Whether the step's layers are kernels that start early, each before the one ahead is through.
+    pub fn starts_early(&self) -> bool {
+        self.rings && self.few(self.extent.rows).is_some()
+    }
+
+    /// The kernels for this many rows, if there are.
+    fn few(&self, rows: usize) -> Option<&Skinny> {
+        self.kernels.skinny.as_ref().filter(|_| rows <= MOST_ROWS)
+    }
+
+    /// All layers, as [`Step::enqueue_layers`]: false if the step has too many rows for that.
+    pub fn enqueue_few_layers(&self, positions: &Positions) -> Result<bool> {
+        let Some(few) = self.few(self.extent.rows).filter(|_| self.starts_early()) else { return Ok(false) };
+        let Self { params, scratch, shape, .. } = self;
+        let (width, ff) = (shape.encoder.width, shape.encoder.ff_width);
+        let (y, wide, qkv) = ((&scratch.y).into(), (&scratch.wide).into(), (&scratch.qkv).into());
+        // What the first of two norms makes of the residual stream goes to the other of two places.
+        let (mut x, mut other): (Argument, Argument) = ((&scratch.x).into(), (&scratch.spare).into());
+        let mut before: Option<&Norm> = None;
+        for (index, layer) in params.layers.iter().enumerate() {
+            match before {
+                None => self.norm_product(&few.norm_silu, x, &layer.norm_ff1, &layer.ff1[0], wide)?,
+                Some(last) => {
+                    let up = &layer.ff1[0];
+                    let arguments = [
+                        self.counts(),
+                        x,
+                        (&last.weight).into(),
+                        (&last.bias).into(),
+                        (&layer.norm_ff1.weight).into(),
+                        (&layer.norm_ff1.bias).into(),
+                        other,
+                        (&up.weight).into(),
+                        bias(up),
+                        wide,
+                    ];
+                    few.norm_twice_silu.launch(self.device, self.extent.rows, ff, &arguments)?;
+                    std::mem::swap(&mut x, &mut other);
+                }
+            }
+            self.add_product(&few.add_ff, wide, &layer.ff1[1], 0.5, x)?;
+            self.norm_product(&few.norm_3, x, &layer.norm_attention, &layer.qkv, qkv)?;
+            self.attend(index, positions)?;
+            self.add_product(&few.add, y, &layer.attention_out, 1.0, x)?;
+            self.norm_product(&few.norm_2, x, &layer.norm_conv, &layer.pointwise1, wide)?;
+            self.convolve(layer, index)?;
+            self.add_product(&few.add, y, &layer.pointwise2, 1.0, x)?;
+            self.norm_product(&few.norm_silu, x, &layer.norm_ff2, &layer.ff2[0], wide)?;
+            self.add_product(&few.add_ff, wide, &layer.ff2[1], 0.5, x)?;
+            before = Some(&layer.norm_out);
+        }
+        if let Some(last) = before {
+            self.normalise(last, x, [y, NONE])?;
+        }
+        if params.prompt.is_some() {
+            return Ok(true);
+        }
+        let out = &params.decoder.joint_encoder;
+        let rows = self.row_count();
+        let arguments = [
+            rows,
+            y,
+            width.into(),
+            (&out.weight).into(),
+            bias(out),
+            shape.joint.into(),
+            (&scratch.encoded).into(),
+        ];
+        few.encoded.launch(self.device, self.extent.rows, shape.joint, &arguments)?;
+        Ok(true)
+    }
+
+    fn norm_product(
+        &self,
+        kernel: &Few,
+        x: Argument,
+        norm: &Norm,
+        matrix: &Matrix,
+        y: Argument,
+    ) -> Result<()> {
+        let arguments = [
+            self.counts(),
+            x,
+            (&norm.weight).into(),
+            (&norm.bias).into(),
+            (&matrix.weight).into(),
+            bias(matrix),
+            y,
+        ];
+        kernel.launch(self.device, self.extent.rows, matrix.outputs, &arguments)
+    }
+
+    fn add_product(&self, kernel: &Few, x: Argument, matrix: &Matrix, scale: f32, y: Argument) -> Result<()> {
+        let arguments = [self.counts(), x, (&matrix.weight).into(), bias(matrix), Argument::Float(scale), y];
+        kernel.launch(self.device, self.extent.rows, matrix.outputs, &arguments)
+    }
+
+    /// A product of the decoder: false if the step has too many items, or widths that these kernels don't take.
+    pub fn enqueue_few(&self, which: Precise, matrix: &Matrix, x: (u64, usize), y: u64) -> Result<bool> {
+        let items = self.extent.items;
+        let Some(decoder) = self.few(items).and_then(|few| few.decoder.as_ref()) else { return Ok(false) };
+        let kernel = match which {
+            Precise::Joint => &decoder.joint,
+            Precise::Predictor => &decoder.predictor,
+            Precise::Predictor2 => &decoder.predictor_2,
+        };
+        // The number of items comes first among the counts.
+        let arguments = [
+            self.counts(),
+            x.0.into(),
+            x.1.into(),
+            (&matrix.weight).into(),
+            bias(matrix),
+            matrix.outputs.into(),
+            y.into(),
+        ];
+        kernel.launch(self.device, items, matrix.outputs, &arguments)?;
+        Ok(true)
+    }
+}
+
+fn bias(matrix: &Matrix) -> Argument {
+    matrix.bias.as_ref().map_or(Argument::Address(0), Argument::from)
+}
