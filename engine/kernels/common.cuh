@@ -81,7 +81,7 @@ struct Counts {
     int rows;
     int mels;        // new mel frames
     int positions;   // of the second level of subsampling
-    int tiles;       // of up to 16 rows of one item
+    int tiles;       // of up to TILE rows of one item
 };
 
 // A piece of a step: the `index`th mel frame, position or row of an item, or its tile that begins with that row.

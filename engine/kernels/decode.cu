@@ -112,7 +112,12 @@ __device__ __forceinline__ Best best_of_warp(Best best) {
 
 __device__ __forceinline__ Best best_of(const float* values, int count, int from, int step) {
     Best best{-__int_as_float(0x7f800000), 0x7fffffff, -__int_as_float(0x7f800000)};
-    for (int i = from; i < count; i += step) best = better(best, Best{values[i], i, -__int_as_float(0x7f800000)});
+    for (int i = from; i < count; i += step) {
+        // What isn't a number is no candidate: compared, it would replace any.
+        if (values[i] > -__int_as_float(0x7f800000)) {
+            best = better(best, Best{values[i], i, -__int_as_float(0x7f800000)});
+        }
+    }
     return best_of_warp(best);
 }
 
@@ -138,7 +143,7 @@ extern "C" __global__ void __launch_bounds__(256) decide(
     __syncthreads();
     best = bests[0];
     for (int i = 1; i < 8; i++) best = better(best, bests[i]);
-    // Logits that aren't numbers compare with nothing: they count as a blank, so that the stream goes on.
+    // Without a candidate it is a blank, so that the stream goes on.
     int label = best.index > BLANK ? BLANK : best.index;
     int duration = 0;
     float duration_margin = __int_as_float(0x7f800000);

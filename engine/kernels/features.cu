@@ -7,13 +7,14 @@
 #define FFT 512
 #define PREEMPHASIS 0.97f
 
-// Sample `at` of an item's signal with pre-emphasis, 0 outside the signal.
-__device__ __forceinline__ float emphasised(const Item& item, const float* pcm, int at) {
-    int index = at - item.pcm_first;
-    if (at < 0 || index < 0 || index >= item.samples) return 0.0f;
+// Sample `at` of an item's signal with pre-emphasis, 0 outside the signal. Samples are counted modulo 2^32, which is a day
+// or three: only how far they are from those at hand matters.
+__device__ __forceinline__ float emphasised(const Item& item, const float* pcm, u32 at) {
+    int index = (int)(at - (u32)item.pcm_first);
+    if (index < 0 || index >= item.samples) return 0.0f;
     float x = pcm[item.pcm + index];
-    // A signal's first sample has none before it.
-    if (at == 0 || index == 0) return x;
+    // A signal's first sample has none before it; in a later step nobody sees the first that is at hand.
+    if (index == 0) return x;
     return __fsub_rn(x, __fmul_rn(PREEMPHASIS, pcm[item.pcm + index - 1]));
 }
 
@@ -34,7 +35,7 @@ extern "C" __global__ void __launch_bounds__(128) mel_frames(
         double2 value = make_double2(0.0, 0.0);
         int m = 2 * n - (FFT - WINDOW) / 2;
         if (m >= 0 && m < WINDOW) {
-            int at = frame * HOP - WINDOW / 2 + m;
+            u32 at = (u32)frame * HOP - WINDOW / 2 + m;
             value.x = (double)emphasised(item, pcm, at) * hann[m];
             value.y = (double)emphasised(item, pcm, at + 1) * hann[m + 1];
         }

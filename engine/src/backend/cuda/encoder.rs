@@ -52,6 +52,7 @@ impl Step<'_> {
         Argument::Address(self.scratch.input.address + offset as u64)
     }
 
+    /// Where the step's counts are.
     pub fn counts(&self) -> Argument {
         self.at(self.layout.counts)
     }
@@ -61,6 +62,7 @@ impl Step<'_> {
         self.at(self.layout.counts + size_of::<i32>())
     }
 
+    /// Where its items are.
     pub fn items(&self) -> Argument {
         self.at(self.layout.items)
     }
@@ -197,6 +199,7 @@ impl Step<'_> {
         self.normalise(norm, (&self.scratch.x).into(), to)
     }
 
+    /// `y = LayerNorm(x)` of every row, and the rows' scales if those are wanted in 8 bits.
     pub fn normalise(&self, norm: &Norm, x: Argument, [to, scales]: [Argument; 2]) -> Result<()> {
         let Self { device, kernels, extent, .. } = self;
         let arguments = [self.counts(), x, (&norm.weight).into(), (&norm.bias).into(), to, scales];

@@ -73,7 +73,7 @@ impl Kernels {
         options.extend(shape.macros());
         let code: Vec<Result<Vec<u8>>> = thread::scope(|scope| {
             let options = &options;
-            let compile = |(name, source)| scope.spawn(move || code(name, source, options));
+            let compile = |(name, source)| scope.spawn(move || code(name, source, options, false));
             let compiling: Vec<_> = SOURCES.into_iter().map(compile).collect();
             let end = |work: thread::ScopedJoinHandle<'_, Result<Vec<u8>>>| {
                 work.join().unwrap_or_else(|_| Err(failed("the compiler's thread panicked".into())))
@@ -81,8 +81,12 @@ impl Kernels {
             compiling.into_iter().map(end).collect()
         });
         let mut modules = Vec::new();
-        for code in code {
-            modules.push(Arc::new(device.module(&code?)?));
+        for ((name, source), code) in SOURCES.into_iter().zip(code) {
+            // What is on disk may be damaged.
+            let module = device
+                .module(&code?)
+                .or_else(|_| device.module(&self::code(name, source, &options, true)?))?;
+            modules.push(Arc::new(module));
         }
         let [features, subsampling, layers, attention, decode, skinny] =
             <[_; 6]>::try_from(modules).map_err(|_| failed("a kernel is missing".into()))?;
@@ -126,12 +130,14 @@ impl Kernels {
     }
 }
 
-/// Machine code of one file, from disk if it was compiled before.
-fn code(name: &str, source: &str, options: &[String]) -> Result<Vec<u8>> {
+/// Machine code of one file, from disk if it was compiled before and isn't wanted `anew`.
+fn code(name: &str, source: &str, options: &[String], anew: bool) -> Result<Vec<u8>> {
     let compiler = Nvrtc::get()?;
     let source = format!("{COMMON}\n#line 1 \"{name}\"\n{source}");
     let place = place(name, &source, options, compiler.version());
-    if let Some(code) = place.as_ref().and_then(|place| std::fs::read(place).ok()) {
+    if let Some(place) = place.as_ref().filter(|_| !anew)
+        && let Ok(code) = std::fs::read(place)
+    {
         return Ok(code);
     }
     let code = compiler.compile(&source, name, options)?;

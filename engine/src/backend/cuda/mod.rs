@@ -15,6 +15,7 @@ mod params;
 mod peaks;
 mod pool;
 mod products;
+mod room;
 mod scratch;
 mod shape;
 mod skinny;
@@ -32,7 +33,6 @@ use crate::backend::{
     Backend, Decoded, EngineOptions, Limits, Memory, Mode, Peaks, Slot, Step, Timings, Token,
 };
 use crate::error::{Error, Result};
-use crate::features::{FRAME_SAMPLES, HOP, WINDOW};
 use crate::model::Model;
 
 use batch::{Batch, Extent, Layout};
@@ -86,6 +86,8 @@ pub struct CudaBackend {
     limit: usize,
     measuring: bool,
     timings: Option<Timings>,
+    /// Why the card can't be used any more.
+    broken: Option<String>,
 }
 
 /// A part of a step.
@@ -107,6 +109,16 @@ struct Job {
     state: Box<SlotState>,
     work: Result<Option<Work>, String>,
     decoded: Decoded,
+}
+
+/// A step that there is room for.
+struct Ready {
+    extent: Extent,
+    layout: Layout,
+    /// Of its description and samples.
+    bytes: usize,
+    /// Rows of its recording.
+    record: Option<usize>,
 }
 
 /// How many cards there are, or why there is none.
@@ -153,13 +165,8 @@ impl CudaBackend {
             planned: HashSet::new(),
             measuring: false,
             timings: None,
+            broken: None,
         })
-    }
-
-    /// Working memory that a full step would take beyond what is there.
-    fn reserve(&self) -> usize {
-        let one_row = self.scratch.bytes() / self.scratch.extent.rows.max(1);
-        (one_row * self.limit).saturating_sub(self.scratch.bytes())
     }
 
     /// Runs jobs of one kind, as many at a time as a step should hold.
@@ -174,12 +181,7 @@ impl CudaBackend {
             };
             let count = rest.iter().take_while(fits).count().max(1);
             let (group, others) = rest.split_at_mut(count);
-            let outcome = self.run_group(group, rings);
-            for job in group {
-                let failed = |e: &Error| failed(e.to_string());
-                let result = outcome.as_ref().map(|()| std::mem::take(&mut job.decoded)).map_err(failed);
-                results[job.index] = Some(result);
-            }
+            self.run_group(group, rings, results);
             rest = others;
         }
         for job in jobs {
@@ -187,7 +189,35 @@ impl CudaBackend {
         }
     }
 
-    fn run_group(&mut self, jobs: &mut [Job], rings: bool) -> Result<()> {
+    /// Runs jobs as one step, or where there is no room for that as several.
+    fn run_group(&mut self, jobs: &mut [Job], rings: bool, results: &mut [Option<Result<Decoded>>]) {
+        let outcome = match self.make_ready(jobs, rings) {
+            Ok(ready) => self.run_ready(jobs, ready, rings),
+            Err(_) if jobs.len() > 1 => {
+                // One of them may be what is too large: the others needn't fail with it.
+                let (some, others) = jobs.split_at_mut(jobs.len() / 2);
+                self.run_group(some, rings, results);
+                return self.run_group(others, rings, results);
+            }
+            Err(e) => Err(e),
+        };
+        if let Err(e) = &outcome
+            && self.device.wait().is_err()
+        {
+            // No call to a card recovers from this, so no stream is to come here any more.
+            self.broken = Some(e.to_string());
+        }
+        for job in jobs {
+            let result = outcome.as_ref().map(|()| std::mem::take(&mut job.decoded));
+            results[job.index] = Some(result.map_err(|e| match e {
+                Error::Backend { reason, .. } => failed(reason.clone()),
+                other => failed(other.to_string()),
+            }));
+        }
+    }
+
+    /// Describes the step and makes room for it; nothing is enqueued yet.
+    fn make_ready(&mut self, jobs: &[Job], rings: bool) -> Result<Ready> {
         self.device.bind()?;
         self.fill(jobs, rings);
         let exact = self.batch.extent();
@@ -199,9 +229,13 @@ impl CudaBackend {
         if !rings {
             self.reach(jobs)?;
         }
+        Ok(Ready { extent, layout, bytes, record: recorded.map(|extent| extent.rows) })
+    }
+
+    fn run_ready(&mut self, jobs: &mut [Job], ready: Ready, rings: bool) -> Result<()> {
+        let Ready { extent, layout, bytes, record } = ready;
         let grain = if rings { GRAIN } else { 1 };
         self.stage(jobs, &layout, bytes, grain);
-        let record = recorded.map(|extent| extent.rows);
         let marks = self.enqueue(extent, layout, bytes, rings, record)?;
         // What the card needs is staged: the host can tidy up meanwhile.
         jobs.par_iter_mut().with_min_len(grain).for_each(|job| job.state.advance());
@@ -240,65 +274,6 @@ impl CudaBackend {
                 self.shape.tile,
             );
         }
-    }
-
-    /// Makes room for a step of all open streams of this mode, or as many as a step should hold, before they have audio.
-    fn prepare_for(&mut self, mode: Mode) -> Result<()> {
-        let alike = |state: &&SlotState| state.mode == mode;
-        let count = self.slots.iter().flatten().map(Box::as_ref).filter(alike).count();
-        let encoder = &self.model.config.encoder;
-        let one = Extent::expected(mode, encoder, 1);
-        let limit = if matches!(mode, Mode::Cached { .. }) { self.limit } else { WHOLE * self.limit };
-        let count = count.min(limit / one.rows.max(1)).max(1);
-        if self.scratch.extent.covers(&Extent::expected(mode, encoder, count)) {
-            return Ok(());
-        }
-        // Twice as many, so that opening thousands makes room a few times only.
-        let count = (2 * count).min(limit / one.rows.max(1)).max(1);
-        let extent = Extent::expected(mode, encoder, count);
-        let samples = match mode {
-            Mode::Buffered { window, .. } => window.samples(),
-            _ => mode.step_sizes(encoder).later.min(self.limit * FRAME_SAMPLES as usize) + WINDOW + HOP,
-        };
-        let extent = extent.recording().unwrap_or(extent);
-        self.fit(&extent, Layout::new(&extent).pcm + count * samples * size_of::<f32>())
-    }
-
-    /// Makes room for a step of this extent and so many bytes of description and samples.
-    fn fit(&mut self, extent: &Extent, bytes: usize) -> Result<()> {
-        if self.scratch.extent.covers(extent) && self.scratch.input.bytes >= bytes {
-            return Ok(());
-        }
-        self.device.wait()?;
-        self.graphs.clear();
-        let extent = self.scratch.extent.max(extent);
-        let samples =
-            bytes.max(self.scratch.input.bytes).saturating_sub(Layout::new(&extent).pcm).div_ceil(4);
-        // The old memory goes first: both may not fit.
-        self.scratch = Scratch::new(&self.device, &self.shape, Extent::recorded(1), 0)?;
-        self.scratch = Scratch::new(&self.device, &self.shape, extent, samples)?;
-        Ok(())
-    }
-
-    /// Projects the positions that whole signals need and nobody needed before.
-    fn reach(&mut self, jobs: &[Job]) -> Result<()> {
-        let known = self.far.as_ref().map_or(0..0, |far| far.range.clone());
-        let mut range = known.clone();
-        for job in jobs {
-            let Ok(Some(work)) = &job.work else { continue };
-            let last = work.frames as i64 - 1;
-            let seen = job.state.visibility;
-            // In steps of 64, so that tables grow in few steps.
-            let bound = |frames: i64| (frames.clamp(0, last) as u64).next_multiple_of(64) as i64;
-            range.start = range.start.min(-bound(seen.chunk - 1 + seen.right));
-            range.end = range.end.max(bound(seen.left.saturating_add(seen.chunk - 1)) + 1);
-        }
-        if self.far.is_none() || range != known {
-            self.far = None;
-            let Self { device, shape, kernels, params, products, .. } = self;
-            self.far = Some(Positions::new(device, shape, kernels, params, products, range)?);
-        }
-        Ok(())
     }
 
     /// Writes the step's description and samples where the card copies them from.
@@ -489,6 +464,16 @@ impl Backend for CudaBackend {
 
     fn open(&mut self, mode: Mode, language: usize) -> Result<Slot> {
         check(&self.model.config, mode, NAME)?;
+        if let Some(reason) = &self.broken {
+            return Err(failed(format!("{} can't be used any more: {reason}", self.device.describe())));
+        }
+        if let Mode::Cached { context } = mode
+            && self.shape.encoder.contexts[context][0] == 0
+        {
+            return Err(Error::Unsupported(
+                "cuda streams with caches only what looks back; use the backend cpu".into(),
+            ));
+        }
         self.device.bind()?;
         let slot = self.pool.take(self.reserve())?;
         let index = slot as usize;

@@ -80,7 +80,7 @@ impl Scratch {
         let channels = shape.geometry.channels;
         let second = ladder(extent.positions * bins2) * channels * size;
         let third = ladder(rows * bins3) * channels * size;
-        let wide = shape.encoder.ff_width.max(2 * width);
+        let wide = shape.encoder.ff_width.max(2 * width).max(shape.prompt);
         let states = items * shape.predictor_layers * shape.predictor;
         let input = Layout::new(&extent).pcm + samples * 4;
         // A few tokens for each frame; an item that finds no room waits until the host has read the others.
@@ -122,11 +122,10 @@ impl Scratch {
         })
     }
 
-    /// Bytes on the card.
+    /// Bytes on the card, but for samples and tokens: what grows with the rows.
     pub fn bytes(&self) -> usize {
         let Self { second: [s1, s2], third: [t1, t2], .. } = self;
         let all = [
-            &self.input,
             &self.mel,
             s1,
             s2,
@@ -146,7 +145,6 @@ impl Scratch {
             &self.fresh,
             &self.hidden,
             &self.cursors,
-            &self.results,
         ];
         let input8 = self.input8.iter().flat_map(|rows| [&rows.values, &rows.scales]);
         all.into_iter().chain(input8).map(|buffer| buffer.bytes).sum()

@@ -15,6 +15,9 @@ pub const SLOTS: usize = 32;
 /// Largest width whose rows a warp holds in its registers.
 const MOST_WIDTH: usize = 4_096;
 
+/// Most threads of a block.
+const MOST_THREADS: usize = 1_024;
+
 /// Everything that the kernels are compiled for.
 #[derive(Clone, Debug)]
 pub struct Shape {
@@ -33,6 +36,8 @@ pub struct Shape {
     pub chunk: usize,
     /// Rows that `convolution` computes one after the other.
     pub tile: usize,
+    /// Width between the layers of the language prompt, 0 without one.
+    pub prompt: usize,
     pub predictor: usize,
     pub predictor_layers: usize,
     pub joint: usize,
@@ -83,6 +88,9 @@ impl Shape {
             |lane: &usize| width.is_multiple_of(32 * lane) && encoder.ff_width.is_multiple_of(*lane);
         let lane = [8, 4, 2].into_iter().filter(|&lane| lane <= most).find(divides).unwrap_or(1);
         let per = if width >= 1_024 && width.is_multiple_of(4) { 4 } else { 2 };
+        if width.div_ceil(per) > MOST_THREADS {
+            return unsupported(format!("cuda runs encoders wider than 2048 in steps of 4, not {width}"));
+        }
         Ok(Self {
             precision: if product8 { Precision::F16 } else { options.precision },
             product8,
@@ -93,6 +101,7 @@ impl Shape {
             left,
             chunk,
             tile: chunk.max(16),
+            prompt: config.prompt.as_ref().map_or(0, |prompt| prompt.hidden),
             predictor: decoder.predictor_width,
             predictor_layers: decoder.predictor_layers,
             joint: decoder.joint_width,
