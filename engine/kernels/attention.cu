@@ -71,11 +71,6 @@ __device__ __forceinline__ int byte_of(int d, int kind) {
     return kind == 0 && HEAD % 16 == 0 ? d / 16 * 16 + d % 8 / 2 * 4 + d % 16 / 8 * 2 + d % 2 : d;
 }
 
-__device__ __forceinline__ float max_of_warp(float x) {
-    for (int lane = 16; lane > 0; lane /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, lane));
-    return x;
-}
-
 __device__ __forceinline__ Scaling scaling_of_row(const real* row, int lane) {
     float largest = 0.0f;
     for (int d = lane; d < HEAD; d += 32) largest = fmaxf(largest, fabsf(widen(row[d])));
@@ -218,16 +213,6 @@ extern "C" __global__ void __launch_bounds__(128) attention_simple(
 
 // A row of 16-bit values in shared memory: an odd number of 16-byte units lets ldmatrix read without bank conflicts.
 #define PITCH (2 * HEAD + 16)
-
-__device__ __forceinline__ u32 shared_at(const void* p) {
-    u32 at;
-    asm("{ .reg .u64 t; cvta.to.shared.u64 t, %1; cvt.u32.u64 %0, t; }" : "=r"(at) : "l"(p));
-    return at;
-}
-
-__device__ __forceinline__ void copy16(u32 to, const void* from) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
-}
 
 __device__ __forceinline__ void copy4(u32 to, const void* from) {
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(from) : "memory");

@@ -111,6 +111,11 @@ __device__ __forceinline__ float sum_of_warp(float x) {
     return x;
 }
 
+__device__ __forceinline__ float max_of_warp(float x) {
+    for (int lane = 16; lane > 0; lane /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, lane));
+    return x;
+}
+
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + __expf(-x)); }
 
 // N neighbouring values, as one access where they make up 4, 8 or 16 bytes.
@@ -134,4 +139,16 @@ __device__ __forceinline__ void wait_for_last() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
+}
+
+// Address in shared memory.
+__device__ __forceinline__ u32 shared_at(const void* p) {
+    u32 at;
+    asm("{ .reg .u64 t; cvta.to.shared.u64 t, %1; cvt.u32.u64 %0, t; }" : "=r"(at) : "l"(p));
+    return at;
+}
+
+// Copies 16 bytes to shared memory, past the first cache.
+__device__ __forceinline__ void copy16(u32 to, const void* from) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
 }

@@ -16,11 +16,6 @@
 #if PRODUCT8
 typedef u8 input;
 
-__device__ __forceinline__ float max_of_warp(float x) {
-    for (int lane = 16; lane > 0; lane /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, lane));
-    return x;
-}
-
 // Largest value of a block through `shared`, one value a warp; two such in a row need two memories.
 __device__ __forceinline__ float max_of_block(float x, float* shared) {
     x = max_of_warp(x);

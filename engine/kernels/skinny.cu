@@ -48,18 +48,6 @@ __device__ __forceinline__ int load_count(const int* from) {
     return min(x, ROWS);
 }
 
-// Address in shared memory.
-__device__ __forceinline__ u32 place_of(const void* shared) {
-    u32 at;
-    asm("{ .reg .u64 t; cvta.to.shared.u64 t, %1; cvt.u32.u64 %0, t; }" : "=r"(at) : "l"(shared));
-    return at;
-}
-
-// Copies 16 bytes to shared memory.
-__device__ __forceinline__ void copy(u32 to, const void* from) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
-}
-
 __device__ __forceinline__ void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 // sums += x w over 16 values of K: `a` of x, `b` of w.
@@ -179,7 +167,7 @@ struct Added : Plain {
     float scale;
     real* old;  // shared, in the order of the threads
 
-    __device__ __forceinline__ void after(int i, u64 at) { copy(place_of(old + i * 8), y + at); }
+    __device__ __forceinline__ void after(int i, u64 at) { copy16(shared_at(old + i * 8), y + at); }
     __device__ __forceinline__ void keep(u64 at, float sum) {
         y[at] = narrow(widen(old[threadIdx.x]) + (scale * sum + start));
     }
@@ -211,7 +199,7 @@ __device__ __forceinline__ void product(
     float* const shared = (float*)memory;
     // Each thread copies what it will read itself; first of rows 0 to 7, then of the others.
     const uint4* const copies = (uint4*)(shared + WARPS * (rows > 8 ? 16 : 8) * part.PITCH) + threadIdx.x;
-    const u32 to = place_of(copies);
+    const u32 to = shared_at(copies);
     const real* const lows = x + (u64)part.row * stride + part.begin;
     const real* const highs = lows + (u64)8 * stride;
     const bool low = part.row < rows, high = part.row + 8 < rows;
@@ -225,13 +213,13 @@ __device__ __forceinline__ void product(
         if (low) {
 #pragma unroll
             for (int c = 0; c < part.AT_ONCE; c++) {
-                if (part.has(round, c)) copy(to + c * THREADS * 16, lows + part.offset(round, c));
+                if (part.has(round, c)) copy16(to + c * THREADS * 16, lows + part.offset(round, c));
             }
         }
         if (high) {
 #pragma unroll
             for (int c = 0; c < part.AT_ONCE; c++) {
-                if (part.has(round, c)) copy(to + (part.AT_ONCE + c) * THREADS * 16, highs + part.offset(round, c));
+                if (part.has(round, c)) copy16(to + (part.AT_ONCE + c) * THREADS * 16, highs + part.offset(round, c));
             }
         }
         if (round > 0) part.load(w, outputs, round);
@@ -280,7 +268,7 @@ template <int K> struct Row {
     static __device__ __forceinline__ void fetch(real* to, const real* from) {
 #pragma unroll
         for (int i = 0; i < SHARE; i++) {
-            if (inside(i)) copy(place_of(to + begin(i)), from + begin(i));
+            if (inside(i)) copy16(shared_at(to + begin(i)), from + begin(i));
         }
     }
 
@@ -364,7 +352,7 @@ __device__ __forceinline__ void product_of_norm(
         for (int begin = 0; begin < 2 * K; begin += 4 * THREADS) {
             const int i = begin + threadIdx.x * 4;
             if (2 * K % (4 * THREADS) != 0 && i >= 2 * K) continue;
-            copy(place_of(shared + norm * 2 * K + i), i < K ? norms[norm].weight + i : norms[norm].bias + (i - K));
+            copy16(shared_at(shared + norm * 2 * K + i), i < K ? norms[norm].weight + i : norms[norm].bias + (i - K));
         }
     }
     wait_for_last();

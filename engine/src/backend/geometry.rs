@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use crate::backend::{Mode, Window};
+use crate::backend::{Mode, Step, StepSizes, Window};
 use crate::error::{Error, Result};
 use crate::features::{FRAME_SAMPLES, HOP};
 use crate::model::ModelConfig;
@@ -172,6 +172,39 @@ impl WindowPcm {
         let decode = left.min(frames)..(left + count).min(frames);
         self.decoded += decode.len();
         Span { frames, decode }
+    }
+}
+
+/// Where an utterance stands in its steps.
+pub struct Progress {
+    /// Of a step; none for one pass, which takes any.
+    sizes: Option<StepSizes>,
+    steps: u64,
+    ended: bool,
+}
+
+impl Progress {
+    /// Before the first step.
+    pub fn new(encoder: &EncoderConfig, mode: Mode) -> Self {
+        let sizes = (!matches!(mode, Mode::Offline { .. })).then(|| mode.step_sizes(encoder));
+        Self { sizes, steps: 0, ended: false }
+    }
+
+    /// Takes the next step, and says whether it is the first. Fails after the last one, and if it has not as many samples
+    /// as are due, where only the last may have fewer.
+    pub fn take(&mut self, step: &Step<'_>) -> Result<bool, String> {
+        if self.ended {
+            return Err("the utterance of this slot has ended: it must be reset first".into());
+        }
+        if let Some(sizes) = self.sizes {
+            let (expected, came) = (sizes.of(self.steps), step.pcm.len());
+            if came > expected || (came < expected && !step.end) {
+                return Err(format!("a chunk of {expected} samples was due, {came} came"));
+            }
+        }
+        let first = self.steps == 0;
+        (self.ended, self.steps) = (step.end, self.steps + 1);
+        Ok(first)
     }
 }
 

@@ -4,8 +4,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::backend::geometry::{Geometry, Span, Visibility, ring_rows};
-use crate::backend::{Mode, Step, StepSizes};
+use crate::backend::geometry::{Geometry, Progress, Span, Visibility, ring_rows};
+use crate::backend::{Mode, Step};
 use crate::features::{LogMel, LogMelState, normalize_per_feature};
 use crate::model::ModelConfig;
 use crate::model::config::{EncoderConfig, Normalize};
@@ -19,9 +19,7 @@ pub struct SlotState {
     mode: Mode,
     language: usize,
     visibility: Visibility,
-    sizes: StepSizes,
-    steps: u64,
-    ended: bool,
+    progress: Progress,
     /// The window of a buffered stream.
     window: Option<WindowAudio>,
     mel_state: LogMelState,
@@ -64,9 +62,7 @@ impl SlotState {
             mode,
             language,
             visibility,
-            sizes: mode.step_sizes(&config.encoder),
-            steps: 0,
-            ended: false,
+            progress: Progress::new(&config.encoder, mode),
             window,
             mel_state: LogMelState::default(),
             mel: Vec::new(),
@@ -105,19 +101,11 @@ impl SlotState {
 
     /// Takes the step's audio in and says which frames it completes.
     pub fn prepare(&mut self, mel: &LogMel, geometry: Geometry, step: &Step<'_>) -> Result<Work, String> {
-        if self.ended {
-            return Err("the utterance of this slot has ended: it must be reset first".into());
-        }
-        let expected = self.sizes.of(self.steps);
         // What a last step holds beyond a chunk is less than the window's half, which no complete frame sees.
-        let offline = matches!(self.mode, Mode::Offline { .. });
-        if !offline && (step.pcm.len() > expected || (step.pcm.len() < expected && !step.end)) {
-            return Err(format!("a chunk of {expected} samples was due, {} came", step.pcm.len()));
-        }
+        self.progress.take(step)?;
         if let Some(window) = &mut self.window {
             window.push(mel, step.pcm);
             window.features(mel, &mut self.mel);
-            (self.ended, self.steps) = (step.end, self.steps + 1);
             let Span { frames, decode } = window.pcm.advance(geometry, step.end);
             return Ok(Work { frames: 0..frames, decode, mel_total: Some(self.mel.len() / mel.bins()) });
         }
@@ -125,12 +113,10 @@ impl SlotState {
         if step.end {
             mel.finish(&mut self.mel_state, &mut self.mel);
         }
-        self.ended = step.end;
-        self.steps += 1;
         let total = self.mel_state.frames();
         let end = if step.end {
             geometry.frames(total)
-        } else if offline {
+        } else if matches!(self.mode, Mode::Offline { .. }) {
             self.frames
         } else {
             geometry.complete_frames(total)

@@ -4,15 +4,12 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::products::ladder;
+use super::shape::{KEPT, TILE};
 use super::slot::Work;
 use crate::backend::Mode;
 use crate::backend::geometry::{Geometry, Visibility};
 use crate::features::HOP;
 use crate::model::config::EncoderConfig;
-
-/// Mel frames that a slot keeps, and rows of a tile, at most.
-const KEPT: usize = 14;
-const TILE: usize = 16;
 
 /// `Item` of `common.cuh`.
 #[repr(C)]

@@ -229,22 +229,12 @@ impl Device {
         block: usize,
         arguments: &[Argument],
     ) -> Result<()> {
-        self.enqueue(kernel, grid, block, arguments, false)
+        self.launch_as(kernel, grid, block, arguments, false)
     }
 
-    /// As [`Device::launch`], for a kernel that waits for the one ahead by itself (programmatic dependent launch): it may
-    /// start before that one is through, on cards that can.
-    pub fn launch_early(
-        &self,
-        kernel: &Kernel,
-        grid: [usize; 2],
-        block: usize,
-        arguments: &[Argument],
-    ) -> Result<()> {
-        self.enqueue(kernel, grid, block, arguments, self.capability.0 >= 9)
-    }
-
-    fn enqueue(
+    /// As [`Device::launch`]; `early` is for a kernel that waits for the one ahead by itself (programmatic dependent
+    /// launch): it may start before that one is through, on cards that can.
+    pub fn launch_as(
         &self,
         kernel: &Kernel,
         grid: [usize; 2],
@@ -271,7 +261,7 @@ impl Device {
             sharedMemBytes: kernel.shared as u32,
             hStream: self.stream.cu_stream(),
             attrs: &raw mut attribute,
-            numAttrs: u32::from(early),
+            numAttrs: u32::from(early && self.capability.0 >= 9),
         };
         // SAFETY: callers pass the arguments of the kernel's signature in their order; pointers and attribute live as long
         // as the call.

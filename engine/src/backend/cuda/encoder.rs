@@ -283,10 +283,8 @@ impl Step<'_> {
             (Some(kernel), _) if self.rings => {
                 let warps = shape.ring_warps(device.shared_memory).unwrap_or(1);
                 let blocks = extent.items.min(device.processors / heads).max(1);
-                match self.starts_early() {
-                    true => device.launch_early(kernel, [blocks, heads], 32 * warps, &arguments)?,
-                    false => device.launch(kernel, [blocks, heads], 32 * warps, &arguments)?,
-                }
+                let early = self.starts_early();
+                device.launch_as(kernel, [blocks, heads], 32 * warps, &arguments, early)?;
             }
             (_, Some(kernel)) if !self.rings => {
                 let tiles = extent.rows.div_ceil(64) + extent.items;
@@ -329,11 +327,9 @@ impl Step<'_> {
             to,
             scales,
         ];
-        let (grid, threads) = ([extent.tiles, 1], shape.convolution_threads());
-        match self.starts_early() {
-            true => device.launch_early(&kernels.convolution_early, grid, threads, &arguments),
-            false => device.launch(&kernels.convolution, grid, threads, &arguments),
-        }
+        let early = self.starts_early();
+        let kernel = if early { &kernels.convolution_early } else { &kernels.convolution };
+        device.launch_as(kernel, [extent.tiles, 1], shape.convolution_threads(), &arguments, early)
     }
 
     /// The encoder's output, in `scratch.y`, through the prompt and the joint's first layer.

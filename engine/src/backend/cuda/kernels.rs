@@ -99,33 +99,29 @@ impl Kernels {
             layer_norm: layers.kernel("layer_norm", 0)?,
             layer_norm_twice: layers.kernel("layer_norm_twice", 0)?,
             silu: layers.kernel("silu", 0)?,
-            quantise_rows: match shape.product8 {
-                true => Some(layers.kernel("quantise_rows", 0)?),
-                false => None,
-            },
+            quantise_rows: shape.product8.then(|| layers.kernel("quantise_rows", 0)).transpose()?,
             convolution: layers.kernel("convolution", 0)?,
             convolution_early: layers.early_kernel("convolution_early", 0)?,
             prompt: layers.kernel("prompt", 0)?,
             position_table: layers.kernel("position_table", 0)?,
             attention_simple: attention.kernel("attention_simple", shape.simple_attention_memory())?,
-            attention_ring: match shape.ring_warps(device.shared_memory) {
-                Some(warps) => Some(attention.kernel("attention_ring", shape.ring_attention_memory(warps))?),
-                None => None,
-            },
-            attention_window: match shape.tensor_cores() {
-                true => Some(attention.kernel("attention_window", shape.window_attention_memory())?),
-                false => None,
-            },
+            attention_ring: shape
+                .ring_warps(device.shared_memory)
+                .map(|warps| attention.kernel("attention_ring", shape.ring_attention_memory(warps)))
+                .transpose()?,
+            attention_window: shape
+                .tensor_cores()
+                .then(|| attention.kernel("attention_window", shape.window_attention_memory()))
+                .transpose()?,
             decode_begin: decode.kernel("decode_begin", 0)?,
             decide: decode.kernel("decide", 0)?,
             lstm_cell: decode.kernel("lstm_cell", 0)?,
             look: decode.kernel("look", 0)?,
             decode_end: decode.kernel("decode_end", 0)?,
             keep_start: decode.kernel("keep_start", 0)?,
-            skinny: match Skinny::suits(shape, device.shared_memory) {
-                true => Some(Skinny::new(&skinny, shape)?),
-                false => None,
-            },
+            skinny: Skinny::suits(shape, device.shared_memory)
+                .then(|| Skinny::new(&skinny, shape))
+                .transpose()?,
         })
     }
 }

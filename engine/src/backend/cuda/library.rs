@@ -204,10 +204,8 @@ pub struct Plan {
     /// The operands have scales.
     scaled: bool,
     layouts: [*mut c_void; 3],
-    /// What the heuristic proposes, best first.
-    found: Vec<Found>,
-    /// Which of them is used.
-    pub choice: usize,
+    /// What the heuristic proposes.
+    found: Found,
 }
 
 /// The library's context on one device. It must be used by one thread at a time.
@@ -253,17 +251,10 @@ impl Handle {
         Ok(Self { library, handle })
     }
 
-    /// Asks for up to `most` algorithms within a workspace of `workspace` bytes; without `split` only those that add up
+    /// Asks for the best algorithm within a workspace of `workspace` bytes; without `split` only among those that add up
     /// each value in one place, so that a result doesn't depend on how the work was cut. The library only looks at how the
     /// operands are aligned.
-    pub fn plan(
-        &self,
-        product: &Product,
-        operands: Operands,
-        workspace: usize,
-        split: bool,
-        most: usize,
-    ) -> Result<Plan> {
+    pub fn plan(&self, product: &Product, operands: Operands, workspace: usize, split: bool) -> Result<Plan> {
         let library = self.library;
         let mut plan = Plan {
             library,
@@ -271,8 +262,7 @@ impl Handle {
             description: null_mut(),
             scaled: false,
             layouts: [null_mut(); 3],
-            found: vec![Found::default(); most],
-            choice: 0,
+            found: Found::default(),
         };
         let (rows, outputs, inputs) = (product.rows as u64, product.outputs as u64, product.inputs as u64);
         let epilogue = match (product.bias, product.relu) {
@@ -332,16 +322,14 @@ impl Handle {
                 c,
                 c,
                 preference,
-                most as c_int,
-                plan.found.as_mut_ptr(),
+                1,
+                &raw mut plan.found,
                 &mut count,
             );
             (library.preference_destroy)(preference);
             check(status, &format!("find a way for {product:?}"))?;
         }
-        plan.found.truncate(count as usize);
-        plan.found.retain(|found| found.state == 0);
-        if plan.found.is_empty() {
+        if count == 0 || plan.found.state != 0 {
             return Err(failed(format!("cuBLASLt has no way for {product:?}")));
         }
         Ok(plan)
@@ -394,7 +382,6 @@ impl Plan {
     ) -> Result<()> {
         let Operands { x, w, y, .. } = operands;
         self.bind(&operands);
-        let found = self.found.get(self.choice).ok_or_else(|| failed("no such algorithm".into()))?;
         let [a, b, c] = self.layouts;
         // SAFETY: descriptor, layouts and algorithm are the plan's own; the addresses are of device memory that the
         // caller sized for the plan; `stream` belongs to the handle's context.
@@ -412,7 +399,7 @@ impl Plan {
                 c,
                 y as *mut c_void,
                 c,
-                &raw const found.algorithm,
+                &raw const self.found.algorithm,
                 workspace.0 as *mut c_void,
                 workspace.1,
                 stream,

@@ -96,6 +96,8 @@ enum Part {
     Features,
     Layers,
     Decode,
+    /// Once nothing is left to decode; never recorded.
+    End,
 }
 
 /// What a graph was recorded for: the part, the rows of the step and the items of the part.
@@ -107,16 +109,21 @@ struct Job {
     index: usize,
     slot: u32,
     state: Box<SlotState>,
-    work: Result<Option<Work>, String>,
+    work: Work,
     decoded: Decoded,
 }
 
 /// A step that there is room for.
+#[derive(Clone, Copy)]
 struct Ready {
+    /// What is enqueued, and what of it for decoding.
     extent: Extent,
+    decode: Extent,
     layout: Layout,
     /// Of its description and samples.
     bytes: usize,
+    /// Its items have rings.
+    rings: bool,
     /// Rows of its recording.
     record: Option<usize>,
 }
@@ -176,7 +183,7 @@ impl CudaBackend {
         while !rest.is_empty() {
             let mut rows = 0;
             let fits = |job: &&Job| {
-                rows += job.frames();
+                rows += job.work.frames;
                 rows <= limit
             };
             let count = rest.iter().take_while(fits).count().max(1);
@@ -192,7 +199,7 @@ impl CudaBackend {
     /// Runs jobs as one step, or where there is no room for that as several.
     fn run_group(&mut self, jobs: &mut [Job], rings: bool, results: &mut [Option<Result<Decoded>>]) {
         let outcome = match self.make_ready(jobs, rings) {
-            Ok(ready) => self.run_ready(jobs, ready, rings),
+            Ok(ready) => self.run_ready(jobs, ready),
             Err(_) if jobs.len() > 1 => {
                 // One of them may be what is too large: the others needn't fail with it.
                 let (some, others) = jobs.split_at_mut(jobs.len() / 2);
@@ -229,17 +236,18 @@ impl CudaBackend {
         if !rings {
             self.reach(jobs)?;
         }
-        Ok(Ready { extent, layout, bytes, record: recorded.map(|extent| extent.rows) })
+        let items = if recorded.is_some() { ladder(exact.items) } else { exact.items };
+        let decode = Extent { items, ..extent };
+        Ok(Ready { extent, decode, layout, bytes, rings, record: recorded.map(|extent| extent.rows) })
     }
 
-    fn run_ready(&mut self, jobs: &mut [Job], ready: Ready, rings: bool) -> Result<()> {
-        let Ready { extent, layout, bytes, record } = ready;
-        let grain = if rings { GRAIN } else { 1 };
-        self.stage(jobs, &layout, bytes, grain);
-        let marks = self.enqueue(extent, layout, bytes, rings, record)?;
+    fn run_ready(&mut self, jobs: &mut [Job], ready: Ready) -> Result<()> {
+        let grain = if ready.rings { GRAIN } else { 1 };
+        self.stage(jobs, &ready, grain);
+        let marks = self.enqueue(ready)?;
         // What the card needs is staged: the host can tidy up meanwhile.
         jobs.par_iter_mut().with_min_len(grain).for_each(|job| job.state.advance());
-        self.collect(jobs, extent, layout, rings, record)?;
+        self.collect(jobs, ready)?;
         if let Some([start, copied, subsampled, encoded]) = marks {
             let end = self.device.mark()?;
             self.device.wait()?;
@@ -257,7 +265,6 @@ impl CudaBackend {
     fn fill(&mut self, jobs: &[Job], rings: bool) {
         self.batch.clear();
         for job in jobs {
-            let Ok(Some(work)) = &job.work else { continue };
             let state = &job.state;
             let ring = match (rings, state.mode) {
                 (true, Mode::Cached { context }) => self.shape.encoder.contexts[context][0] as usize,
@@ -268,7 +275,7 @@ impl CudaBackend {
                 state.language,
                 ring,
                 state.visibility,
-                work,
+                &job.work,
                 state.pcm().len(),
                 self.shape.geometry,
                 self.shape.tile,
@@ -277,12 +284,12 @@ impl CudaBackend {
     }
 
     /// Writes the step's description and samples where the card copies them from.
-    fn stage(&mut self, jobs: &[Job], layout: &Layout, bytes: usize, grain: usize) {
-        let memory = &mut self.scratch.staged.bytes_mut()[..bytes];
+    fn stage(&mut self, jobs: &[Job], Ready { layout, bytes, .. }: &Ready, grain: usize) {
+        let memory = &mut self.scratch.staged.bytes_mut()[..*bytes];
         self.batch.write(layout, memory);
         let mut rest = &mut memory[layout.pcm..];
         let mut copies = Vec::new();
-        for job in jobs.iter().filter(|job| job.frames() > 0) {
+        for job in jobs {
             let samples: &[u8] = bytemuck::cast_slice(job.state.pcm());
             let (to, others) = rest.split_at_mut(samples.len());
             copies.push((to, samples));
@@ -292,27 +299,19 @@ impl CudaBackend {
     }
 
     /// Enqueues the step up to its first decisions; the marks are before and after the copy and each part.
-    fn enqueue(
-        &mut self,
-        extent: Extent,
-        layout: Layout,
-        bytes: usize,
-        rings: bool,
-        record: Option<usize>,
-    ) -> Result<Option<[device::Mark; 4]>> {
+    fn enqueue(&mut self, ready: Ready) -> Result<Option<[device::Mark; 4]>> {
         let measuring = self.measuring;
         let mark = |device: &Device| measuring.then(|| device.mark()).transpose();
         let blocks = (self.batch.most_decoded + 3).div_ceil(decoder::ITERATIONS).clamp(1, MOST_ITERATIONS);
-        let items = record.map_or(extent.items, |_| ladder(self.batch.items.len()));
         let start = mark(&self.device)?;
-        self.device.send(&self.scratch.staged, bytes, self.scratch.input.address)?;
+        self.device.send(&self.scratch.staged, ready.bytes, self.scratch.input.address)?;
         let copied = mark(&self.device)?;
-        self.part(Part::Features, extent, layout, rings, record)?;
+        self.part(Part::Features, ready)?;
         let subsampled = mark(&self.device)?;
-        self.part(Part::Layers, extent, layout, rings, record)?;
+        self.part(Part::Layers, ready)?;
         let encoded = mark(&self.device)?;
         for _ in 0..blocks {
-            self.part(Part::Decode, Extent { items, ..extent }, layout, rings, record)?;
+            self.part(Part::Decode, ready)?;
         }
         Ok(match (start, copied, subsampled, encoded) {
             (Some(start), Some(copied), Some(subsampled), Some(encoded)) => {
@@ -323,14 +322,12 @@ impl CudaBackend {
     }
 
     /// Enqueues one part, as a recording if there is one for so many rows.
-    fn part(
-        &mut self,
-        part: Part,
-        extent: Extent,
-        layout: Layout,
-        rings: bool,
-        record: Option<usize>,
-    ) -> Result<()> {
+    fn part(&mut self, part: Part, ready: Ready) -> Result<()> {
+        let Ready { layout, rings, .. } = ready;
+        let extent = match part {
+            Part::Features | Part::Layers => ready.extent,
+            Part::Decode | Part::End => ready.decode,
+        };
         let Self { device, shape, kernels, params, products, scratch, graphs, planned, start, .. } = self;
         let step = encoder::Step {
             device,
@@ -353,8 +350,9 @@ impl CudaBackend {
             }
             (Part::Layers, None) => Err(failed("the positions of a step are missing".into())),
             (Part::Decode, _) => step.enqueue_decode(products),
+            (Part::End, _) => step.enqueue_decode_end(),
         };
-        let Some(rows) = record else { return enqueue() };
+        let Some(rows) = ready.record.filter(|_| part != Part::End) else { return enqueue() };
         let recording = (part, rows, extent.items);
         if let Some(graph) = graphs.get(&recording) {
             return graph.launch();
@@ -368,36 +366,12 @@ impl CudaBackend {
         Ok(())
     }
 
-    /// Waits for the tokens, and decodes on for streams that need more iterations.
-    fn collect(
-        &mut self,
-        jobs: &mut [Job],
-        extent: Extent,
-        layout: Layout,
-        rings: bool,
-        record: Option<usize>,
-    ) -> Result<()> {
-        let items = record.map_or(extent.items, |_| ladder(self.batch.items.len()));
-        let decode = Extent { items, ..extent };
-        // Items are the jobs that have work, in their order.
-        let mut working: Vec<&mut Job> = jobs.iter_mut().filter(|job| job.frames() > 0).collect();
+    /// Waits for the tokens, of items that are the jobs in their order, and decodes on for streams that need more iterations.
+    fn collect(&mut self, jobs: &mut [Job], ready: Ready) -> Result<()> {
         loop {
-            let Self { device, shape, kernels, params, scratch, .. } = self;
-            let blocks = self.pool.table();
-            let step = encoder::Step {
-                device,
-                shape,
-                kernels,
-                params,
-                scratch,
-                extent: decode,
-                layout,
-                blocks,
-                rings,
-            };
-            step.enqueue_decode_end()?;
+            self.part(Part::End, ready)?;
             let Scratch { results, fetched, capacity, .. } = &mut self.scratch;
-            let likely = (2 * items + 64).min(*capacity);
+            let likely = (2 * ready.decode.items + 64).min(*capacity);
             let size = size_of::<Record>();
             self.device.fetch(results.address, fetched, HEADER + likely * size)?;
             let [tokens, active]: [i32; 2] = bytemuck::pod_read_unaligned(&fetched.bytes()[..8]);
@@ -407,7 +381,7 @@ impl CudaBackend {
             }
             for record in fetched.bytes()[HEADER..HEADER + tokens * size].chunks_exact(size) {
                 let record: Record = bytemuck::pod_read_unaligned(record);
-                if let Some(job) = working.get_mut(record.item as usize) {
+                if let Some(job) = jobs.get_mut(record.item as usize) {
                     job.decoded.tokens.push(token(&record, job.state.decoded, &self.shape));
                 }
             }
@@ -416,23 +390,15 @@ impl CudaBackend {
             }
             // Those read make room.
             self.device.clear(results.address, size_of::<i32>())?;
-            for _ in 0..if rings { 1 } else { MOST_ITERATIONS } {
-                self.part(Part::Decode, decode, layout, rings, record)?;
+            for _ in 0..if ready.rings { 1 } else { MOST_ITERATIONS } {
+                self.part(Part::Decode, ready)?;
             }
         }
-        for job in working {
-            let Ok(Some(work)) = &job.work else { continue };
-            job.decoded.frames = work.decode.len();
-            job.state.decoded += work.decode.len() as u64;
+        for job in jobs {
+            job.decoded.frames = job.work.decode.len();
+            job.state.decoded += job.decoded.frames as u64;
         }
         Ok(())
-    }
-}
-
-impl Job {
-    /// Encoder frames of its step.
-    fn frames(&self) -> usize {
-        self.work.as_ref().ok().and_then(Option::as_ref).map_or(0, |work| work.frames)
     }
 }
 
@@ -502,32 +468,32 @@ impl Backend for CudaBackend {
 
     fn step(&mut self, steps: &[Step<'_>]) -> Vec<Result<Decoded>> {
         let mut results: Vec<Option<Result<Decoded>>> = steps.iter().map(|_| None).collect();
-        let mut jobs: Vec<Job> = Vec::with_capacity(steps.len());
+        let mut states: Vec<(usize, Box<SlotState>)> = Vec::with_capacity(steps.len());
         for (index, step) in steps.iter().enumerate() {
-            if let Some(state) = self.slots.get_mut(step.slot.0 as usize).and_then(Option::take) {
-                jobs.push(Job {
-                    index,
-                    slot: step.slot.0,
-                    state,
-                    work: Ok(None),
-                    decoded: Decoded::default(),
-                });
-            }
+            let state = self.slots.get_mut(step.slot.0 as usize).and_then(Option::take);
+            states.extend(state.map(|state| (index, state)));
         }
         let geometry = self.shape.geometry;
-        let prepare = |job: &mut Job| job.work = job.state.prepare(geometry, &steps[job.index]);
+        let prepare = |(index, mut state): (usize, Box<SlotState>)| {
+            let work = state.prepare(geometry, &steps[index]);
+            (index, state, work)
+        };
         // A window is much to copy, a chunk little.
-        let windows = jobs.iter().any(|job| matches!(job.state.mode, Mode::Buffered { .. }));
-        jobs.par_iter_mut().with_min_len(if windows { 1 } else { GRAIN }).for_each(prepare);
+        let windows = states.iter().any(|(_, state)| matches!(state.mode, Mode::Buffered { .. }));
+        let grain = if windows { 1 } else { GRAIN };
+        let prepared: Vec<_> = states.into_par_iter().with_min_len(grain).map(prepare).collect();
         let (mut near, mut far) = (Vec::new(), Vec::new());
-        for mut job in jobs {
-            match (&mut job.work, job.state.mode) {
-                (Ok(Some(_)), Mode::Cached { .. }) => near.push(job),
-                (Ok(Some(_)), _) => far.push(job),
-                (work, _) => {
-                    let result = std::mem::replace(work, Ok(None));
-                    results[job.index] = Some(result.map(|_| Decoded::default()).map_err(failed));
-                    self.slots[job.slot as usize] = Some(job.state);
+        for (index, state, work) in prepared {
+            let slot = steps[index].slot.0;
+            match work {
+                Ok(Some(work)) => {
+                    let cached = matches!(state.mode, Mode::Cached { .. });
+                    let job = Job { index, slot, state, work, decoded: Decoded::default() };
+                    if cached { near.push(job) } else { far.push(job) }
+                }
+                idle => {
+                    results[index] = Some(idle.map(|_| Decoded::default()).map_err(failed));
+                    self.slots[slot as usize] = Some(state);
                 }
             }
         }

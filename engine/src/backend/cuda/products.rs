@@ -137,7 +137,7 @@ impl Products {
         };
         let any = self.workspace.address;
         let operands = Operands { x: any, w: any, scales: [any; 2], bias: any, y: any };
-        let planned = self.handle.plan(&product, operands, WORKSPACE, false, 1);
+        let planned = self.handle.plan(&product, operands, WORKSPACE, false);
         planned.map(|_| ()).map_err(|e| {
             let (major, minor) = self.device.capability;
             let reason = format!(
@@ -190,7 +190,7 @@ impl Products {
             std::collections::hash_map::Entry::Occupied(plan) => plan.into_mut(),
             std::collections::hash_map::Entry::Vacant(place) => {
                 let split = product.rows <= SPLIT_ROWS;
-                place.insert(self.handle.plan(&product, operands, WORKSPACE, split, 1)?)
+                place.insert(self.handle.plan(&product, operands, WORKSPACE, split)?)
             }
         };
         let factors = [way.scale, f32::from(u8::from(way.add))];

@@ -62,8 +62,7 @@ impl CudaBackend {
         let known = self.far.as_ref().map_or(0..0, |far| far.range.clone());
         let mut range = known.clone();
         for job in jobs {
-            let Ok(Some(work)) = &job.work else { continue };
-            let last = work.frames as i64 - 1;
+            let last = job.work.frames as i64 - 1;
             let seen = job.state.visibility;
             // In steps of 64, so that tables grow in few steps.
             let bound = |frames: i64| (frames.clamp(0, last) as u64).next_multiple_of(64) as i64;

@@ -15,6 +15,12 @@ pub const SLOTS: usize = 32;
 /// Largest width whose rows a warp holds in its registers.
 const MOST_WIDTH: usize = 4_096;
 
+/// Mel frames that a slot keeps from step to step at most: what three causal convolutions look back.
+pub const KEPT: usize = 14;
+
+/// Rows that `convolution` computes one after the other, at least.
+pub const TILE: usize = 16;
+
 /// Most threads of a block.
 const MOST_THREADS: usize = 1_024;
 
@@ -100,7 +106,7 @@ impl Shape {
             geometry: Geometry::new(config),
             left,
             chunk,
-            tile: chunk.max(16),
+            tile: chunk.max(TILE),
             prompt: config.prompt.as_ref().map_or(0, |prompt| prompt.hidden),
             predictor: decoder.predictor_width,
             predictor_layers: decoder.predictor_layers,
@@ -144,9 +150,9 @@ impl Shape {
         (self.vocabulary + 1 + self.durations.len()).next_multiple_of(16)
     }
 
-    /// Mel frames that a slot keeps from step to step at most: what three causal convolutions look back.
+    /// Mel frames that a slot of this model keeps.
     pub fn kept(&self) -> usize {
-        if self.left > 0 { 14 } else { 0 }
+        if self.left > 0 { KEPT } else { 0 }
     }
 
     /// Bytes of K and V of one slot, layer and head; in 8 bits each row has a scale of 4 bytes.

@@ -64,7 +64,7 @@ impl Few {
     /// Enqueues a product of `rows` rows with so many outputs.
     pub fn launch(&self, device: &Device, rows: usize, outputs: usize, arguments: &[Argument]) -> Result<()> {
         let kernel = &self.kernels[usize::from(rows > 8)];
-        device.launch_early(kernel, [outputs.div_ceil(8 * self.tiles), 1], THREADS, arguments)
+        device.launch_as(kernel, [outputs.div_ceil(8 * self.tiles), 1], THREADS, arguments, true)
     }
 }
 

@@ -3,8 +3,8 @@
 
 use std::ops::Range;
 
-use crate::backend::geometry::{Geometry, Span, Visibility, WindowPcm};
-use crate::backend::{Mode, Step, StepSizes};
+use crate::backend::geometry::{Geometry, Progress, Span, Visibility, WindowPcm};
+use crate::backend::{Mode, Step};
 use crate::features::{HOP, WINDOW, WINDOW_AHEAD};
 use crate::model::ModelConfig;
 
@@ -17,9 +17,7 @@ pub struct SlotState {
     /// Place of its language in the model's prompt.
     pub language: usize,
     pub visibility: Visibility,
-    sizes: StepSizes,
-    steps: u64,
-    ended: bool,
+    progress: Progress,
     /// Of a buffered stream.
     window: Option<WindowPcm>,
     /// Samples that later mel frames still see, or of one pass all; the first is sample `pcm_first`.
@@ -67,9 +65,7 @@ impl SlotState {
             mode,
             language,
             visibility: Visibility::new(&config.encoder, mode),
-            sizes: mode.step_sizes(&config.encoder),
-            steps: 0,
-            ended: false,
+            progress: Progress::new(&config.encoder, mode),
             window,
             pcm: Vec::new(),
             pcm_first: 0,
@@ -88,16 +84,7 @@ impl SlotState {
 
     /// Takes the step's audio in and says what is to do; nothing if it completes no frame.
     pub fn prepare(&mut self, geometry: Geometry, step: &Step<'_>) -> Result<Option<Work>, String> {
-        if self.ended {
-            return Err("the utterance of this slot has ended: it must be reset first".into());
-        }
-        let expected = self.sizes.of(self.steps);
-        let offline = matches!(self.mode, Mode::Offline { .. });
-        if !offline && (step.pcm.len() > expected || (step.pcm.len() < expected && !step.end)) {
-            return Err(format!("a chunk of {expected} samples was due, {} came", step.pcm.len()));
-        }
-        let fresh = self.steps == 0;
-        (self.ended, self.steps) = (step.end, self.steps + 1);
+        let fresh = self.progress.take(step)?;
         if let Some(window) = &mut self.window {
             window.push(step.pcm);
             let Span { frames, decode } = window.advance(geometry, step.end);
@@ -106,7 +93,7 @@ impl SlotState {
         }
         self.pcm.extend_from_slice(step.pcm);
         self.samples += step.pcm.len();
-        if offline {
+        if matches!(self.mode, Mode::Offline { .. }) {
             let mels = self.samples / HOP;
             let frames = geometry.frames(mels);
             return Ok((step.end && frames > 0).then(|| Work::whole(true, frames, 0..frames, mels)));
