@@ -15,9 +15,9 @@
 #define UNITS (RING_ROW / 16)
 // Rows that a warp copies at once.
 #define ROWS (32 / UNITS)
-// The table in shared memory; then, of each warp: K, V, scales. Position scores lie where K was, but for the last
-// rows of K, which are the step's own and still to be kept.
-#define TABLE_BYTES ((LEFT + 31) * PITCH + ((LEFT + 31) * 4 + 15) / 16 * 16)
+// The table in shared memory, with the barrier that says it is there at its end; then, of each warp: K, V, scales.
+// Position scores lie where K was, but for the last rows of K, which are the step's own and still to be kept.
+#define TABLE_BYTES ((LEFT + 31) * PITCH + ((LEFT + 31) * 4 + 8 + 15) / 16 * 16)
 #define K_ROWS (64 * COLUMNS / RING_PITCH + 17 > KEYS ? 64 * COLUMNS / RING_PITCH + 17 : KEYS)
 #define SCALES_AT ((K_ROWS + KEYS) * RING_PITCH)
 #define WARP_BYTES (SCALES_AT + (CACHE8 ? (2 * KEYS * 4 + 15) / 16 * 16 : 0))
@@ -440,6 +440,22 @@ __device__ __forceinline__ void keep_rows(const Work& work, const Desk& desk) {
     }
 }
 
+// A barrier in shared memory that every thread of a block arrives at once, and only those wait that have to.
+__device__ __forceinline__ void barrier_begins(u32 barrier, int threads) {
+    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+
+__device__ __forceinline__ void arrive(u32 barrier) {
+    asm volatile("{ .reg .b64 state; mbarrier.arrive.shared.b64 state, [%0]; }" ::"r"(barrier) : "memory");
+}
+
+__device__ __forceinline__ void wait_for_all(u32 barrier) {
+    asm volatile(
+        "{ .reg .pred all;\n"
+        "again: mbarrier.test_wait.parity.shared.b64 all, [%0], 0;\n"
+        "@!all bra again; }" ::"r"(barrier) : "memory");
+}
+
 #define WORD(field) __shfl_sync(0xffffffffu, words, (int)((u64) & ((const Item*)0)->field) / 4)
 
 // Items of up to 16 rows over their rings, which are LEFT rows at most; `blocks` has one entry at least. A warp does
@@ -455,6 +471,9 @@ extern "C" __global__ void __launch_bounds__(CACHE8 ? 256 : 128, 1) attention_ri
     int index = blockIdx.x + gridDim.x * warp;
     launch_next();
     if ((int)blockIdx.x >= count) return;
+    const u32 table_there = shared_at(memory + TABLE_BYTES - 8);
+    if (threadIdx.x == 0) barrier_begins(table_there, blockDim.x);
+    __syncthreads();
 
     Desk desk;
     desk.memory = memory + TABLE_BYTES + warp * WARP_BYTES;
@@ -474,7 +493,7 @@ extern "C" __global__ void __launch_bounds__(CACHE8 ? 256 : 128, 1) attention_ri
     wait_for_last();
     if (index >= count) {
         wait_for_copies<0>();
-        __syncthreads();
+        arrive(table_there);
         return;
     }
 
@@ -500,7 +519,9 @@ extern "C" __global__ void __launch_bounds__(CACHE8 ? 256 : 128, 1) attention_ri
         const auto meanwhile = [&]() {
             block = blocks[WORD(ring) > 0 ? WORD(slot) / SLOTS : 0];
             wait_for_copies<0>();
-            if (!ready) __syncthreads();
+            if (ready) return;
+            arrive(table_there);
+            wait_for_all(table_there);
             ready = true;
         };
 #if CACHE8

@@ -82,6 +82,7 @@ struct Counts {
     int mels;        // new mel frames
     int positions;   // of the second level of subsampling
     int tiles;       // of up to TILE rows of one item
+    int joints;      // rows of the joint: items times the frames that each looks at in an iteration
 };
 
 // A piece of a step: the `index`th mel frame, position or row of an item, or its tile that begins with that row.

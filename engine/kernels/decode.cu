@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 // Greedy TDT and RNN-T decoding by label looping over all items of a step (arXiv:2304.06795, arXiv:2406.06220; NeMo's
-// greedy_batch). RNN-T is TDT with duration 0 for a token and 1 for a blank. One iteration: joint, `decide`, predictor
-// for the items that emitted, `look`. Items that are through take part in the products, but nothing is kept of it.
+// greedy_batch). RNN-T is TDT with duration 0 for a token and 1 for a blank. One iteration: joint, `rank`, `decide`,
+// predictor for the items that emitted, `look`. Items that are through take part in the products, but nothing is kept of
+// it. The predictor's output lasts until a token comes, so an iteration looks at `span` frames of each item at once and
+// passes over the blanks at the beginning: there are about as many iterations as tokens. With a span of 1 `decide` ranks
+// by itself.
 //   PRED PRED_LAYERS width of the predictor, LSTM layers
 //   JOINT            width of the joint
 //   VOCABULARY       pieces, without blank
@@ -50,16 +53,17 @@ __device__ __forceinline__ Memory* memory_of(const u64* blocks, int slot) {
     return (Memory*)(state_of(blocks, slot) + KEPT * BINS * sizeof(float));
 }
 
-// Readies the joint's input of an item: ReLU(encoder + predictor).
+// Readies the joint's input of a decoded frame of an item: ReLU(encoder + predictor).
 __device__ __forceinline__ void join(
-    const Item& item, const Cursor& cursor, const float* encoded, const float* predicted, real* joint
+    const Item& item, int frame, const float* encoded, const float* predicted, real* joint
 ) {
-    const float* row = encoded + (u64)(item.row + item.decode + cursor.frame) * JOINT;
+    const float* row = encoded + (u64)(item.row + item.decode + frame) * JOINT;
     for (int i = threadIdx.x; i < JOINT; i += blockDim.x) joint[i] = narrow(fmaxf(row[i] + predicted[i], 0.0f));
 }
 
 // Brings the items' state into the batch: `hidden` [items][PRED_LAYERS * PRED], `cell` the same, `predicted`
-// [items][JOINT]. A fresh item takes the state after a first blank, `start`. One item a block.
+// [items][JOINT], `joint` [items][span][JOINT]. A fresh item takes the state after a first blank, `start`. One item a
+// block.
 extern "C" __global__ void decode_begin(
     const Item* items, const Counts* counts, const u64* blocks, const Memory* start, const float* encoded,
     Cursor* cursors, real* hidden, float* cell, float* predicted, real* joint, Results* results
@@ -82,7 +86,11 @@ extern "C" __global__ void decode_begin(
         cell[(u64)blockIdx.x * PRED_LAYERS * PRED + i] = c[i];
     }
     for (int i = threadIdx.x; i < JOINT; i += blockDim.x) predicted[(u64)blockIdx.x * JOINT + i] = memory->predicted[i];
-    if (cursor.active) join(item, cursor, encoded, memory->predicted, joint + (u64)blockIdx.x * JOINT);
+    const int span = counts->joints / counts->items;
+    for (int frame = cursor.frame; frame < min(cursor.frame + span, item.decoded); frame++) {
+        const u64 row = (u64)blockIdx.x * span + (frame - cursor.frame);
+        join(item, frame, encoded, memory->predicted, joint + row * JOINT);
+    }
 }
 
 // The largest value, the first of equals, and the second largest.
@@ -121,45 +129,85 @@ __device__ __forceinline__ Best best_of(const float* values, int count, int from
     return best_of_warp(best);
 }
 
-// One decision of each active item from its logits: a token or a blank, and where it goes from there. One item a block of
-// 256 threads.
-extern "C" __global__ void __launch_bounds__(256) decide(
-    const Item* items, const Counts* counts, const float* logits, Cursor* cursors, Results* results, Token* tokens,
-    int capacity
-) {
-    if (blockIdx.x >= counts->items) return;
+// What a frame's logits say.
+struct Pick {
+    int label;
+    int duration;
+    float value;  // the label's logit
+    float margin;
+    float duration_margin;
+};
+
+// By a block of 256 threads, each of which has the result.
+__device__ __forceinline__ Pick pick(const float* row) {
     __shared__ Best bests[8];
-    __shared__ double sums[8], powers[8];
-    __shared__ int kept;
-    Cursor& cursor = cursors[blockIdx.x];
-    if (!cursor.active) {
-        if (threadIdx.x == 0) cursor.label = -1;
-        return;
-    }
-    int warp = threadIdx.x / 32;
-    const float* row = logits + (u64)blockIdx.x * LOGITS;
     Best best = best_of(row, VOCABULARY + 1, threadIdx.x, blockDim.x);
-    if (threadIdx.x % 32 == 0) bests[warp] = best;
+    if (threadIdx.x % 32 == 0) bests[threadIdx.x / 32] = best;
     __syncthreads();
     best = bests[0];
     for (int i = 1; i < 8; i++) best = better(best, bests[i]);
+    Pick pick;
     // Without a candidate it is a blank, so that the stream goes on.
-    int label = best.index > BLANK ? BLANK : best.index;
-    int duration = 0;
-    float duration_margin = __int_as_float(0x7f800000);
+    pick.label = best.index > BLANK ? BLANK : best.index;
+    pick.value = best.value;
+    pick.margin = best.value - best.second;
+    pick.duration = 0;
+    pick.duration_margin = __int_as_float(0x7f800000);
 #if DURATIONS > 0
     const int values[DURATIONS] = DURATION_VALUES;
     Best longest = best_of(row + BLANK + 1, DURATIONS, threadIdx.x % 32, 32);
     int place = longest.index >= DURATIONS ? 0 : longest.index;
-    duration = values[place];
-    duration_margin = longest.value - longest.second;
+    pick.duration = values[place];
+    pick.duration_margin = longest.value - longest.second;
 #endif
-    int decoded = items[blockIdx.x].decoded;
-    if (label == BLANK) {
+    return pick;
+}
+
+// Picks of all frames that are looked at, `picks` [items][span] from `logits` [items][span][LOGITS]. One a block of 256
+// threads.
+extern "C" __global__ void __launch_bounds__(256) rank(
+    const Item* items, const Counts* counts, const float* logits, const Cursor* cursors, int span, Pick* picks
+) {
+    const int item = blockIdx.x / span;
+    if (item >= counts->items) return;
+    const Cursor& cursor = cursors[item];
+    if (!cursor.active || cursor.frame + (int)blockIdx.x % span >= items[item].decoded) return;
+    const Pick found = pick(logits + (u64)blockIdx.x * LOGITS);
+    if (threadIdx.x == 0) picks[blockIdx.x] = found;
+}
+
+// One decision of each active item: the first token in its span, or that there is none, and where it goes from there. One
+// item a block of 256 threads.
+extern "C" __global__ void __launch_bounds__(256) decide(
+    const Item* items, const Counts* counts, const float* logits, const Pick* picks, int span, Cursor* cursors,
+    Results* results, Token* tokens, int capacity
+) {
+    if (blockIdx.x >= counts->items) return;
+    __shared__ double sums[8], powers[8];
+    __shared__ int kept;
+    Cursor& cursor = cursors[blockIdx.x];
+    const int first = cursor.frame;
+    if (!cursor.active) {
+        if (threadIdx.x == 0) cursor.label = -1;
+        return;
+    }
+    // The first thread changes it.
+    __syncthreads();
+    const int warp = threadIdx.x / 32, decoded = items[blockIdx.x].decoded;
+    int frame = first;
+    Pick best;
+    const float* row;
+    for (;;) {
+        const u64 at = (u64)blockIdx.x * span + (frame - first);
+        row = logits + at * LOGITS;
+        best = span > 1 ? picks[at] : pick(row);
+        if (best.label != BLANK) break;
+        frame += max(best.duration, 1);
+        if (frame < decoded && frame < first + span) continue;
         if (threadIdx.x == 0) {
-            cursor.frame += max(duration, 1);
+            cursor.frame = frame;
             cursor.label = -1;
-            cursor.active = cursor.frame < decoded;
+            cursor.active = frame < decoded;
             if (!cursor.active) atomicSub(&results->active, 1);
         }
         return;
@@ -184,6 +232,7 @@ extern "C" __global__ void __launch_bounds__(256) decide(
     if (threadIdx.x != 0) return;
     if (kept >= capacity) {
         // Decided again once the host has made room.
+        cursor.frame = frame;
         cursor.label = -1;
         return;
     }
@@ -195,16 +244,15 @@ extern "C" __global__ void __launch_bounds__(256) decide(
     // NeMo's confidence: Tsallis entropy of the softmax, alpha 0.33, exponentially normalised.
     double least = exp((1.0 - pow(VOCABULARY + 1.0, 0.67)) / 0.67);
     double confidence = (exp((1.0 - power / pow(sum, 0.33)) / 0.67) - least) / (1.0 - least);
-    int frame = cursor.frame;
     tokens[kept] = Token{
-        (int)blockIdx.x, label, frame, duration, (float)-log(sum), fminf(fmaxf((float)confidence, 0.0f), 1.0f),
-        best.value - best.second, duration_margin,
+        (int)blockIdx.x, best.label, frame, best.duration, (float)-log(sum),
+        fminf(fmaxf((float)confidence, 0.0f), 1.0f), best.margin, best.duration_margin,
     };
     cursor.emitted = cursor.last == frame ? cursor.emitted + 1 : 1;
     cursor.last = frame;
-    cursor.frame += duration;
+    cursor.frame = frame + best.duration;
     if (cursor.frame < decoded && cursor.frame == frame && cursor.emitted >= MAX_SYMBOLS) cursor.frame += 1;
-    cursor.label = label;
+    cursor.label = best.label;
     cursor.active = cursor.frame < decoded;
     if (!cursor.active) atomicSub(&results->active, 1);
 }
@@ -233,19 +281,23 @@ extern "C" __global__ void lstm_cell(
 }
 
 // Takes the predictor's new output where an item emitted and readies the joint for the next iteration. `fresh`
-// [items][JOINT]. One item a block.
+// [items][JOINT]. One frame of an item a block: grid (items, span).
 extern "C" __global__ void look(
     const Item* items, const Counts* counts, const Cursor* cursors, const float* encoded, const float* fresh,
     float* predicted, real* joint
 ) {
     if (blockIdx.x >= counts->items) return;
     const Cursor cursor = cursors[blockIdx.x];
-    u64 at = (u64)blockIdx.x * JOINT;
-    if (cursor.label >= 0) {
+    const u64 at = (u64)blockIdx.x * JOINT;
+    const bool emitted = cursor.label >= 0;
+    if (emitted && blockIdx.y == 0) {
         for (int i = threadIdx.x; i < JOINT; i += blockDim.x) predicted[at + i] = fresh[at + i];
     }
-    // Each thread reads what it wrote itself.
-    if (cursor.active) join(items[blockIdx.x], cursor, encoded, predicted + at, joint + at);
+    const Item& item = items[blockIdx.x];
+    const int frame = cursor.frame + blockIdx.y;
+    if (!cursor.active || frame >= item.decoded) return;
+    const u64 row = (u64)blockIdx.x * gridDim.y + blockIdx.y;
+    join(item, frame, encoded, (emitted ? fresh : predicted) + at, joint + row * JOINT);
 }
 
 // Gives the items' state back to their slots. One item a block.

@@ -284,8 +284,8 @@ template <int K> struct Row {
         }
     }
 
-    // `norm` holds K weights and K biases; `moments` has room for what the four warps say.
-    __device__ __forceinline__ void normalise(const float* norm, Moments* moments) {
+    // Says what this warp's part is like.
+    __device__ __forceinline__ void measure(Moments* moments) const {
         float sum = 0.0f;
 #pragma unroll
         for (int i = 0; i < SHARE; i++) {
@@ -304,7 +304,10 @@ template <int K> struct Row {
         }
         own.square = sum_of_warp(own.square);
         if (threadIdx.x % 32 == 0) moments[threadIdx.x / 32 % 4] = own;
-        asm volatile("bar.sync %0, 128;" ::"r"(1 + threadIdx.x / 128) : "memory");
+    }
+
+    // `norm` holds K weights and K biases, `moments` what the four warps said.
+    __device__ __forceinline__ void normalise(const float* norm, const Moments* moments) {
         const Moments all =
             moments[0].with(moments[1], PART).with(moments[2].with(moments[3], PART), 2 * PART);
         const float scale = rsqrtf(all.square * (1.0f / K) + EPSILON);
@@ -360,15 +363,28 @@ __device__ __forceinline__ void product_of_norm(
     for (int i = part.warp / 4; i < rows; i += WARPS / 4) Row<K>::fetch(inputs + i * STEP, x + (u64)i * K);
     wait_for_copies();
     __syncthreads();
-    for (int i = part.warp / 4; i < rows; i += WARPS / 4) {
+    for (int first = 0; first < rows; first += WARPS / 4) {
+        // All warps meet at the barriers, those without a row too.
+        const int i = first + part.warp / 4;
+        const bool there = i < rows;
         Row<K> row;
-        row.read(inputs + i * STEP);
-        row.normalise(shared, moments[i]);
-        if (NORMS > 1) {
-            if (i % gridDim.x == blockIdx.x) row.write(kept + (u64)i * K);
-            row.normalise(shared + 2 * K, moments[ROWS + i]);
+        if (there) {
+            row.read(inputs + i * STEP);
+            row.measure(moments[i]);
         }
-        row.write(inputs + i * STEP);
+        __syncthreads();
+        if (there) {
+            row.normalise(shared, moments[i]);
+            if (NORMS > 1) {
+                if (i % gridDim.x == blockIdx.x) row.write(kept + (u64)i * K);
+                row.measure(moments[ROWS + i]);
+            }
+        }
+        if (NORMS > 1) {
+            __syncthreads();
+            if (there) row.normalise(shared + 2 * K, moments[ROWS + i]);
+        }
+        if (there) row.write(inputs + i * STEP);
     }
     __syncthreads();
     const real* const from = inputs + part.row * STEP + part.begin;

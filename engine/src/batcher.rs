@@ -207,8 +207,11 @@ impl Runner {
     /// One visit to the stream of each job and one step of those that have work.
     fn step(&mut self, jobs: &mut [Job]) {
         let visit = |job: &mut Job| job.work = job.stream.visit(&mut job.pcm);
-        if jobs.len() > SERIAL {
-            jobs.par_iter_mut().with_min_len(SHARE).for_each(visit);
+        // Whole signals are much to copy and long to read.
+        let whole = jobs.iter().any(|job| job.stream.is_whole());
+        let (serial, share) = if whole { (1, 1) } else { (SERIAL, SHARE) };
+        if jobs.len() > serial {
+            jobs.par_iter_mut().with_min_len(share).for_each(visit);
         } else {
             jobs.iter_mut().for_each(visit);
         }
@@ -228,8 +231,8 @@ impl Runner {
         let frames: usize = results.iter().flatten().map(|decoded| decoded.frames).sum();
         let lane = &self.lane;
         let hand_out = |(&(job, work), result): (&(&Job, &Work), _)| job.stream.complete(work, result, lane);
-        let waits: Vec<Option<Wait>> = if busy.len() > SERIAL {
-            busy.par_iter().zip(results).with_min_len(SHARE).map(hand_out).collect()
+        let waits: Vec<Option<Wait>> = if busy.len() > serial {
+            busy.par_iter().zip(results).with_min_len(share).map(hand_out).collect()
         } else {
             busy.iter().zip(results).map(hand_out).collect()
         };

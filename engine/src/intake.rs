@@ -7,6 +7,9 @@ use std::time::Instant;
 /// Samples that share a time of arrival at most, 10 ms, if they come in smaller pieces: bounds what the times take.
 const ARRIVAL_SAMPLES: u64 = 160;
 
+/// Largest chunk that is copied out of the queue; of a longer one the memory is handed over if it is all there is.
+const MOST_COPIED: usize = 1 << 16;
+
 /// Audio in utterances; the first one is being decoded.
 #[derive(Default)]
 pub(crate) struct Intake {
@@ -141,14 +144,18 @@ impl Intake {
         self.arrivals.get(index).map(|arrival| arrival.at)
     }
 
-    /// Takes out the next `samples` samples, which follow the first `decoded` of the utterance, into `pcm`.
+    /// Takes out the next `samples` samples, which follow the first `decoded` of the utterance, into `pcm`, which is empty.
     pub(crate) fn take(&mut self, samples: usize, decoded: u64, pcm: &mut Vec<f32>) -> Option<Taken> {
         let utterance = self.utterances.front_mut()?;
-        let (front, back) = utterance.pcm.as_slices();
-        let from_front = samples.min(front.len());
-        pcm.extend_from_slice(&front[..from_front]);
-        pcm.extend_from_slice(&back[..samples - from_front]);
-        utterance.pcm.drain(..samples);
+        if samples > MOST_COPIED && samples == utterance.pcm.len() {
+            *pcm = std::mem::take(&mut utterance.pcm).into();
+        } else {
+            let (front, back) = utterance.pcm.as_slices();
+            let from_front = samples.min(front.len());
+            pcm.extend_from_slice(&front[..from_front]);
+            pcm.extend_from_slice(&back[..samples - from_front]);
+            utterance.pcm.drain(..samples);
+        }
         self.queued -= samples;
         let end = utterance.ended.is_some() && utterance.pcm.is_empty();
         let lost = std::mem::take(&mut utterance.lost);

@@ -255,6 +255,11 @@ impl Shared {
         }
     }
 
+    /// Whether its steps are signals by themselves.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.whole
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -72,7 +72,7 @@ fn steps_are_timed_by_batch_and_drawn() {
         let [least, median, most] = ["least", "step_seconds", "most"].map(|name| figure(step, name));
         assert!(least <= median && median <= most, "{step}");
         let live = step["batch"].as_f64().unwrap() * 1.12 / median;
-        assert!((figure(step, "live_streams") / live - 1.0).abs() < 1e-6, "{step}");
+        assert!((figure(step, "real_time") / live - 1.0).abs() < 1e-6, "{step}");
         let rate = figure(step, "operations") / median;
         assert!((figure(&step["rates"], "operations") / rate - 1.0).abs() < 1e-6, "{step}");
         assert!((1..=20).contains(&step["timed"].as_u64().unwrap()) && step["calls"] == 1, "{step}");
@@ -139,6 +139,17 @@ fn the_search_tells_each_trial() {
 }
 
 #[test]
+fn a_step_of_one_pass_is_the_whole_file() {
+    let report = json(&["--steps", "--offline", "--batches", "1,2", "--seconds", "1"]);
+    let steps = report["steps"].as_array().unwrap();
+    assert_eq!(steps.iter().map(|step| &step["way"]).collect::<Vec<_>>(), ["offline", "offline"]);
+    for step in steps {
+        let audio = step["batch"].as_f64().unwrap() * 6.05 / figure(step, "step_seconds");
+        assert!((figure(step, "real_time") / audio - 1.0).abs() < 1e-3, "{step}");
+    }
+}
+
+#[test]
 fn files_run_in_one_pass_and_as_streams() {
     let report = json(&["--files", "2", "--seconds", "2", "--look-ahead", "1"]);
     assert_eq!((&report["mode"], &report["files"]), (&"files".into(), &2.into()));
@@ -146,6 +157,8 @@ fn files_run_in_one_pass_and_as_streams() {
     assert_eq!(ways.iter().map(|way| &way["way"]).collect::<Vec<_>>(), ["offline", "look-ahead 1"]);
     for way in ways {
         assert!((figure(way, "throughput") * figure(way, "seconds") / 4.0 - 1.0).abs() < 1e-6, "{way}");
+        let (batch, busy) = (figure(way, "batch"), figure(way, "busy"));
+        assert!((1.0..=2.0).contains(&batch) && busy > 0.0 && busy <= 1.0, "{way}");
     }
     assert_eq!(json(&["--files", "1", "--seconds", "1", "--offline"])["ways"].as_array().unwrap().len(), 1);
 }

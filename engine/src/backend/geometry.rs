@@ -177,8 +177,8 @@ impl WindowPcm {
 
 /// Where an utterance stands in its steps.
 pub struct Progress {
-    /// Of a step; none for one pass, which takes any.
-    sizes: Option<StepSizes>,
+    /// Of a step.
+    sizes: StepSizes,
     steps: u64,
     ended: bool,
 }
@@ -186,8 +186,7 @@ pub struct Progress {
 impl Progress {
     /// Before the first step.
     pub fn new(encoder: &EncoderConfig, mode: Mode) -> Self {
-        let sizes = (!matches!(mode, Mode::Offline { .. })).then(|| mode.step_sizes(encoder));
-        Self { sizes, steps: 0, ended: false }
+        Self { sizes: mode.step_sizes(encoder), steps: 0, ended: false }
     }
 
     /// Takes the next step, and says whether it is the first. Fails after the last one, and if it has not as many samples
@@ -196,11 +195,14 @@ impl Progress {
         if self.ended {
             return Err("the utterance of this slot has ended: it must be reset first".into());
         }
-        if let Some(sizes) = self.sizes {
-            let (expected, came) = (sizes.of(self.steps), step.pcm.len());
-            if came > expected || (came < expected && !step.end) {
-                return Err(format!("a chunk of {expected} samples was due, {came} came"));
-            }
+        let (expected, came) = (self.sizes.of(self.steps), step.pcm.len());
+        if came > expected || (came < expected && !step.end) {
+            return Err(match expected {
+                usize::MAX => {
+                    format!("one pass takes its signal in one step, {came} samples came without the end")
+                }
+                _ => format!("a chunk of {expected} samples was due, {came} came"),
+            });
         }
         let first = self.steps == 0;
         (self.ended, self.steps) = (step.end, self.steps + 1);

@@ -37,7 +37,7 @@ pub enum Mode {
         /// The window.
         window: Window,
     },
-    /// One pass over the whole utterance, decoded at its end.
+    /// One pass over the whole utterance, which is one step.
     Offline {
         /// Index into `EncoderConfig::contexts`.
         context: usize,

@@ -114,13 +114,7 @@ impl SlotState {
             mel.finish(&mut self.mel_state, &mut self.mel);
         }
         let total = self.mel_state.frames();
-        let end = if step.end {
-            geometry.frames(total)
-        } else if matches!(self.mode, Mode::Offline { .. }) {
-            self.frames
-        } else {
-            geometry.complete_frames(total)
-        };
+        let end = if step.end { geometry.frames(total) } else { geometry.complete_frames(total) };
         let frames = self.frames..end.max(self.frames);
         Ok(Work { decode: 0..frames.len(), frames, mel_total: step.end.then_some(total) })
     }

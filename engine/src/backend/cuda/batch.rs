@@ -63,6 +63,19 @@ pub struct Extent {
     pub positions: usize,
     /// Of rows that `convolution` computes one after the other.
     pub tiles: usize,
+    /// Rows of the joint: items, rounded up as recordings are, times the frames that each looks at.
+    pub joints: usize,
+}
+
+/// Numbers of `Counts`.
+pub const COUNTS: usize = 6;
+
+/// Most frames of an item that an iteration of decoding looks at.
+const MOST_SPAN: usize = 8;
+
+/// Frames that an iteration looks at where an item has so many to decode on average: as few as take as many looks.
+fn span(decoded: usize) -> usize {
+    decoded.div_ceil(decoded.div_ceil(MOST_SPAN).max(1)).max(1)
 }
 
 /// Largest step that is recorded as a graph: above it the card is busy for longer than the host takes to enqueue.
@@ -71,7 +84,9 @@ pub const MOST_RECORDED: usize = 512;
 impl Extent {
     /// What a recording for `rows` rows covers.
     pub fn recorded(rows: usize) -> Self {
-        Self { items: rows, rows, mels: 9 * rows, frames: 23 * rows, positions: 3 * rows, tiles: rows }
+        let (mels, frames, positions) = (9 * rows, 23 * rows, 3 * rows);
+        // Items that look at all their frames, rounded up by no more than a half.
+        Self { items: rows, rows, mels, frames, positions, tiles: rows, joints: 2 * rows }
     }
 
     /// The smallest recording that covers this step, if there is one.
@@ -89,21 +104,23 @@ impl Extent {
 
     /// What `count` streams of this mode bring to a step together.
     pub fn expected(mode: Mode, encoder: &EncoderConfig, count: usize) -> Self {
-        let one = |frames: usize, mels: usize, tiles: usize| {
+        let one = |frames: usize, mels: usize, tiles: usize, decoded: usize| {
             let positions = 2 * frames + 1;
-            Self { items: 1, rows: frames, mels, frames: mels + KEPT, positions, tiles }
+            let joints = span(decoded);
+            Self { items: 1, rows: frames, mels, frames: mels + KEPT, positions, tiles, joints }
         };
-        let Self { items, rows, mels, frames, positions, tiles } = match mode {
+        let Self { items, rows, mels, frames, positions, tiles, joints } = match mode {
             Mode::Cached { context } => {
                 let frames = encoder.contexts[context][1].max(0) as usize + 1;
-                one(frames, 8 * frames + 1, 1)
+                one(frames, 8 * frames + 1, 1, frames)
             }
             Mode::Buffered { window, .. } => {
                 let frames = window.frames() + 1;
-                one(frames, window.samples() / HOP, frames.div_ceil(TILE))
+                // The last window decodes more than a chunk.
+                one(frames, window.samples() / HOP, frames.div_ceil(TILE), MOST_SPAN)
             }
             // How long its signal will be isn't known.
-            Mode::Offline { .. } => one(1, 1, 1),
+            Mode::Offline { .. } => one(1, 1, 1, 1),
         };
         Self {
             items: items * count,
@@ -112,6 +129,7 @@ impl Extent {
             frames: frames * count,
             positions: positions * count,
             tiles: tiles * count,
+            joints: joints * ladder(count),
         }
     }
 
@@ -123,6 +141,7 @@ impl Extent {
             && self.frames >= other.frames
             && self.positions >= other.positions
             && self.tiles >= other.tiles
+            && self.joints >= other.joints
     }
 
     /// The larger of everything.
@@ -134,6 +153,7 @@ impl Extent {
             frames: self.frames.max(other.frames),
             positions: self.positions.max(other.positions),
             tiles: self.tiles.max(other.tiles),
+            joints: self.joints.max(other.joints),
         }
     }
 }
@@ -162,7 +182,7 @@ impl Layout {
         };
         let places = size_of::<Place>();
         Self {
-            counts: place(5 * size_of::<i32>()),
+            counts: place(COUNTS * size_of::<i32>()),
             items: place(extent.items * size_of::<Item>()),
             mels: place(extent.mels * places),
             positions: place(extent.positions * places),
@@ -183,8 +203,9 @@ pub struct Batch {
     tiles: Vec<Place>,
     frames: usize,
     samples: usize,
-    /// Most rows of an item that are decoded.
-    pub most_decoded: usize,
+    /// Rows that are decoded, of all items and most of one.
+    decoded: usize,
+    most_decoded: usize,
 }
 
 impl Batch {
@@ -195,7 +216,7 @@ impl Batch {
         self.positions.clear();
         self.rows.clear();
         self.tiles.clear();
-        (self.frames, self.samples, self.most_decoded) = (0, 0, 0);
+        (self.frames, self.samples, self.decoded, self.most_decoded) = (0, 0, 0, 0);
     }
 
     /// Adds a stream's part; its `samples` samples follow those of the streams before. `ring` is the number of ring rows in
@@ -251,7 +272,18 @@ impl Batch {
         self.tiles.extend(places(work.frames).step_by(tile));
         self.frames += work.mel_old + work.mel_new;
         self.samples += samples;
+        self.decoded += work.decode.len();
         self.most_decoded = self.most_decoded.max(work.decode.len());
+    }
+
+    /// Frames of each item that an iteration of decoding looks at.
+    fn span(&self) -> usize {
+        span(self.decoded / self.items.len().max(1))
+    }
+
+    /// Iterations that decode all items unless there are many tokens.
+    pub fn likely_iterations(&self) -> usize {
+        self.most_decoded.div_ceil(self.span()) + self.most_decoded / 4
     }
 
     /// How much there is.
@@ -263,6 +295,7 @@ impl Batch {
             frames: self.frames,
             positions: self.positions.len(),
             tiles: self.tiles.len(),
+            joints: ladder(self.items.len()) * self.span(),
         }
     }
 
@@ -274,7 +307,8 @@ impl Batch {
     /// Writes everything but the samples.
     pub fn write(&self, layout: &Layout, memory: &mut [u8]) {
         let Extent { items, rows, mels, positions, tiles, .. } = self.extent();
-        let counts = [items, rows, mels, positions, tiles].map(|count| count as i32);
+        let joints = items * self.span();
+        let counts: [_; COUNTS] = [items, rows, mels, positions, tiles, joints].map(|count| count as i32);
         let mut put = |at: usize, bytes: &[u8]| memory[at..at + bytes.len()].copy_from_slice(bytes);
         put(layout.counts, bytemuck::bytes_of(&counts));
         put(layout.items, bytemuck::cast_slice(&self.items));
@@ -315,7 +349,8 @@ mod tests {
             batch.push(slot, 0, 70, visibility, &work(70, frames), samples, geometry, 16);
         }
         let extent = batch.extent();
-        let all = Extent { items: 3, rows: 28, mels: 224, frames: 266, positions: 59, tiles: 4 };
+        // 28 / 3 frames of each in two looks, of 4 items.
+        let all = Extent { items: 3, rows: 28, mels: 224, frames: 266, positions: 59, tiles: 4, joints: 20 };
         assert_eq!(extent, all);
         let last = batch.items[2];
         assert_eq!((last.row, last.pcm, last.mel, last.position), (8, 10_700, 92, 18));
@@ -327,12 +362,24 @@ mod tests {
         let mut memory = vec![0xff; batch.bytes(&layout)];
         batch.write(&layout, &mut memory);
         assert_eq!(memory.len(), layout.pcm + 4 * 36_700);
-        let counts: [i32; 5] = bytemuck::pod_read_unaligned(&memory[layout.counts..][..20]);
-        assert_eq!(counts, [3, 28, 224, 59, 4]);
+        let counts: [i32; COUNTS] = bytemuck::pod_read_unaligned(&memory[layout.counts..][..24]);
+        assert_eq!(counts, [3, 28, 224, 59, 4, 15]);
         let item: Item = bytemuck::pod_read_unaligned(&memory[layout.items + 2 * size_of::<Item>()..][..96]);
         assert_eq!((item.slot, item.frames, item.ring, item.mel_total), (9, 20, 70, i32::MAX));
         let parts = [layout.items, layout.mels, layout.positions, layout.rows, layout.tiles, layout.pcm];
         assert!(parts.is_sorted() && parts.iter().all(|at| at % 16 == 0), "{layout:?}");
+    }
+
+    #[test]
+    fn spans_are_even_and_no_longer_than_what_is_decoded() {
+        assert_eq!([0, 1, 2, 7, 8, 9, 14, 25, 375].map(span), [1, 1, 2, 7, 8, 5, 7, 7, 8]);
+        // So many rows of the joint as there are frames, or less: a recording covers them.
+        for items in 1..=512 {
+            for decoded in items..=512 {
+                let joints = ladder(items) * span(decoded / items);
+                assert!(joints <= Extent::recorded(ladder(decoded)).joints, "{items} {decoded}");
+            }
+        }
     }
 
     #[test]

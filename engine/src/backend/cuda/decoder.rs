@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::batch::{Extent, Layout};
+use super::batch::{COUNTS, Extent, Layout};
 use super::device::{Buffer, Device};
 use super::encoder::Step;
 use super::few::Precise;
@@ -20,7 +20,7 @@ use crate::error::Result;
 pub const ITERATIONS: usize = 4;
 
 impl Step<'_> {
-    /// A product of the decoder into single precision, for all items.
+    /// A product of the decoder into single precision, for all items or all frames that they look at.
     fn decoder_product(
         &self,
         products: &mut Products,
@@ -33,7 +33,7 @@ impl Step<'_> {
             return Ok(());
         }
         let precise = Way { result: Type::F32, ..products.plain() };
-        products.run(matrix, precise, self.extent.items, x, (y, matrix.outputs))
+        products.run(matrix, precise, self.decoder_rows(which), x, (y, matrix.outputs))
     }
 
     /// Feeds each item's label to the predictor; its output goes to `scratch.fresh`.
@@ -61,6 +61,14 @@ impl Step<'_> {
         self.decoder_product(products, Precise::Predictor, out, hidden(layers - 1), scratch.fresh.address)
     }
 
+    /// Rows of a product of the decoder.
+    pub fn decoder_rows(&self, which: Precise) -> usize {
+        match which {
+            Precise::Joint => self.extent.joints,
+            Precise::Predictor | Precise::Predictor2 => self.extent.items,
+        }
+    }
+
     /// Brings the items' decoder state in. `start` is what [`start`] made.
     pub fn enqueue_decode_begin(&self, start: &Buffer) -> Result<()> {
         let Self { device, kernels, scratch, extent, .. } = self;
@@ -85,13 +93,27 @@ impl Step<'_> {
     pub fn enqueue_decode(&self, products: &mut Products) -> Result<()> {
         let Self { device, shape, kernels, params, scratch, extent, .. } = self;
         let items = extent.items;
+        let span = extent.joints / items;
         for _ in 0..ITERATIONS {
             let (x, y) = ((scratch.joint.address, shape.joint), scratch.logits.address);
             self.decoder_product(products, Precise::Joint, &params.decoder.joint_out, x, y)?;
+            if span > 1 {
+                let arguments = [
+                    self.items(),
+                    self.counts(),
+                    (&scratch.logits).into(),
+                    (&scratch.cursors).into(),
+                    span.into(),
+                    (&scratch.picks).into(),
+                ];
+                device.launch(&kernels.rank, [extent.joints, 1], 256, &arguments)?;
+            }
             let arguments = [
                 self.items(),
                 self.counts(),
                 (&scratch.logits).into(),
+                (&scratch.picks).into(),
+                span.into(),
                 (&scratch.cursors).into(),
                 (&scratch.results).into(),
                 (scratch.results.address + super::scratch::HEADER as u64).into(),
@@ -108,7 +130,7 @@ impl Step<'_> {
                 (&scratch.predicted).into(),
                 (&scratch.joint).into(),
             ];
-            device.launch(&kernels.look, [items, 1], 256, &arguments)?;
+            device.launch(&kernels.look, [items, span], 256, &arguments)?;
         }
         Ok(())
     }
@@ -154,7 +176,7 @@ pub fn start(
         device.copy(table.address, first.table.address, labels * 4 * width * 4)?;
         device.wait()?;
     }
-    device.write(scratch.input.address, &[1_i32; 5])?;
+    device.write(scratch.input.address, &[1_i32; COUNTS])?;
     let blank = shape.vocabulary as i32;
     device.write(scratch.cursors.address, &[0, -1, 0, blank, 1])?;
     let step = Step {
@@ -163,7 +185,7 @@ pub fn start(
         kernels,
         params,
         scratch,
-        extent: Extent { items: 1, ..Extent::default() },
+        extent: Extent { items: 1, joints: 1, ..Extent::default() },
         layout: Layout::new(&Extent::default()),
         blocks: 0,
         rings: false,

@@ -52,7 +52,7 @@ impl Step<'_> {
         Argument::Address(self.scratch.input.address + offset as u64)
     }
 
-    /// Where the step's counts are.
+    /// Where the step's counts are, the first of them that of the items.
     pub fn counts(&self) -> Argument {
         self.at(self.layout.counts)
     }
@@ -60,6 +60,11 @@ impl Step<'_> {
     /// Where the number of rows is.
     pub fn row_count(&self) -> Argument {
         self.at(self.layout.counts + size_of::<i32>())
+    }
+
+    /// Where the number of the joint's rows is.
+    pub fn joint_count(&self) -> Argument {
+        self.at(self.layout.counts + 5 * size_of::<i32>())
     }
 
     /// Where its items are.

@@ -116,18 +116,17 @@ impl Step<'_> {
         kernel.launch(self.device, self.extent.rows, matrix.outputs, &arguments)
     }
 
-    /// A product of the decoder: false if the step has too many items, or widths that these kernels don't take.
+    /// A product of the decoder: false if it has too many rows, or widths that these kernels don't take.
     pub fn enqueue_few(&self, which: Precise, matrix: &Matrix, x: (u64, usize), y: u64) -> Result<bool> {
-        let items = self.extent.items;
-        let Some(decoder) = self.few(items).and_then(|few| few.decoder.as_ref()) else { return Ok(false) };
-        let kernel = match which {
-            Precise::Joint => &decoder.joint,
-            Precise::Predictor => &decoder.predictor,
-            Precise::Predictor2 => &decoder.predictor_2,
+        let rows = self.decoder_rows(which);
+        let Some(decoder) = self.few(rows).and_then(|few| few.decoder.as_ref()) else { return Ok(false) };
+        let (kernel, count) = match which {
+            Precise::Joint => (&decoder.joint, self.joint_count()),
+            Precise::Predictor => (&decoder.predictor, self.counts()),
+            Precise::Predictor2 => (&decoder.predictor_2, self.counts()),
         };
-        // The number of items comes first among the counts.
         let arguments = [
-            self.counts(),
+            count,
             x.0.into(),
             x.1.into(),
             (&matrix.weight).into(),
@@ -135,7 +134,7 @@ impl Step<'_> {
             matrix.outputs.into(),
             y.into(),
         ];
-        kernel.launch(self.device, items, matrix.outputs, &arguments)?;
+        kernel.launch(self.device, rows, matrix.outputs, &arguments)?;
         Ok(true)
     }
 }

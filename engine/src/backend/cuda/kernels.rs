@@ -56,6 +56,7 @@ pub struct Kernels {
     /// As `attention_ring`.
     pub attention_window: Option<Kernel>,
     pub decode_begin: Kernel,
+    pub rank: Kernel,
     pub decide: Kernel,
     pub lstm_cell: Kernel,
     pub look: Kernel,
@@ -114,6 +115,7 @@ impl Kernels {
                 .then(|| attention.kernel("attention_window", shape.window_attention_memory()))
                 .transpose()?,
             decode_begin: decode.kernel("decode_begin", 0)?,
+            rank: decode.kernel("rank", 0)?,
             decide: decode.kernel("decide", 0)?,
             lstm_cell: decode.kernel("lstm_cell", 0)?,
             look: decode.kernel("look", 0)?,

@@ -60,7 +60,7 @@ const GRAIN: usize = 64;
 const WHOLE: usize = 4;
 
 /// Most blocks of iterations that are enqueued before the host looks.
-const MOST_ITERATIONS: usize = 16;
+const MOST_BLOCKS: usize = 16;
 
 /// A model on one card.
 pub struct CudaBackend {
@@ -100,17 +100,26 @@ enum Part {
     End,
 }
 
-/// What a graph was recorded for: the part, the rows of the step and the items of the part.
+/// What a graph was recorded for: the part, the rows of the step or for decoding of the joint, and the items of the part.
 type Recording = (Part, usize, usize);
 
 /// A step with its slot's state, taken out of the pool while it runs.
-struct Job {
+struct Job<'a> {
     /// Place in the caller's list.
     index: usize,
     slot: u32,
+    /// The step's own samples.
+    pcm: &'a [f32],
     state: Box<SlotState>,
     work: Work,
     decoded: Decoded,
+}
+
+impl Job<'_> {
+    /// What goes to the card.
+    fn samples(&self) -> &[f32] {
+        self.state.pcm(self.pcm)
+    }
 }
 
 /// A step that there is room for.
@@ -124,8 +133,8 @@ struct Ready {
     bytes: usize,
     /// Its items have rings.
     rings: bool,
-    /// Rows of its recording.
-    record: Option<usize>,
+    /// It has a recording: its description lies at the same places whatever it holds.
+    recorded: bool,
 }
 
 /// How many cards there are, or why there is none.
@@ -177,12 +186,12 @@ impl CudaBackend {
     }
 
     /// Runs jobs of one kind, as many at a time as a step should hold.
-    fn run(&mut self, mut jobs: Vec<Job>, rings: bool, results: &mut [Option<Result<Decoded>>]) {
+    fn run(&mut self, mut jobs: Vec<Job<'_>>, rings: bool, results: &mut [Option<Result<Decoded>>]) {
         let mut rest = &mut jobs[..];
         let limit = if rings { self.limit } else { WHOLE * self.limit };
         while !rest.is_empty() {
             let mut rows = 0;
-            let fits = |job: &&Job| {
+            let fits = |job: &&Job<'_>| {
                 rows += job.work.frames;
                 rows <= limit
             };
@@ -197,7 +206,7 @@ impl CudaBackend {
     }
 
     /// Runs jobs as one step, or where there is no room for that as several.
-    fn run_group(&mut self, jobs: &mut [Job], rings: bool, results: &mut [Option<Result<Decoded>>]) {
+    fn run_group(&mut self, jobs: &mut [Job<'_>], rings: bool, results: &mut [Option<Result<Decoded>>]) {
         let outcome = match self.make_ready(jobs, rings) {
             Ok(ready) => self.run_ready(jobs, ready),
             Err(_) if jobs.len() > 1 => {
@@ -224,7 +233,7 @@ impl CudaBackend {
     }
 
     /// Describes the step and makes room for it; nothing is enqueued yet.
-    fn make_ready(&mut self, jobs: &[Job], rings: bool) -> Result<Ready> {
+    fn make_ready(&mut self, jobs: &[Job<'_>], rings: bool) -> Result<Ready> {
         self.device.bind()?;
         self.fill(jobs, rings);
         let exact = self.batch.extent();
@@ -236,12 +245,11 @@ impl CudaBackend {
         if !rings {
             self.reach(jobs)?;
         }
-        let items = if recorded.is_some() { ladder(exact.items) } else { exact.items };
-        let decode = Extent { items, ..extent };
-        Ok(Ready { extent, decode, layout, bytes, rings, record: recorded.map(|extent| extent.rows) })
+        let decode = Extent { items: ladder(exact.items), joints: exact.joints, ..extent };
+        Ok(Ready { extent, decode, layout, bytes, rings, recorded: recorded.is_some() })
     }
 
-    fn run_ready(&mut self, jobs: &mut [Job], ready: Ready) -> Result<()> {
+    fn run_ready(&mut self, jobs: &mut [Job<'_>], ready: Ready) -> Result<()> {
         let grain = if ready.rings { GRAIN } else { 1 };
         self.stage(jobs, &ready, grain);
         let marks = self.enqueue(ready)?;
@@ -262,7 +270,7 @@ impl CudaBackend {
     }
 
     /// Describes the step.
-    fn fill(&mut self, jobs: &[Job], rings: bool) {
+    fn fill(&mut self, jobs: &[Job<'_>], rings: bool) {
         self.batch.clear();
         for job in jobs {
             let state = &job.state;
@@ -276,7 +284,7 @@ impl CudaBackend {
                 ring,
                 state.visibility,
                 &job.work,
-                state.pcm().len(),
+                job.samples().len(),
                 self.shape.geometry,
                 self.shape.tile,
             );
@@ -284,13 +292,13 @@ impl CudaBackend {
     }
 
     /// Writes the step's description and samples where the card copies them from.
-    fn stage(&mut self, jobs: &[Job], Ready { layout, bytes, .. }: &Ready, grain: usize) {
+    fn stage(&mut self, jobs: &[Job<'_>], Ready { layout, bytes, .. }: &Ready, grain: usize) {
         let memory = &mut self.scratch.staged.bytes_mut()[..*bytes];
         self.batch.write(layout, memory);
         let mut rest = &mut memory[layout.pcm..];
         let mut copies = Vec::new();
         for job in jobs {
-            let samples: &[u8] = bytemuck::cast_slice(job.state.pcm());
+            let samples: &[u8] = bytemuck::cast_slice(job.samples());
             let (to, others) = rest.split_at_mut(samples.len());
             copies.push((to, samples));
             rest = others;
@@ -302,7 +310,7 @@ impl CudaBackend {
     fn enqueue(&mut self, ready: Ready) -> Result<Option<[device::Mark; 4]>> {
         let measuring = self.measuring;
         let mark = |device: &Device| measuring.then(|| device.mark()).transpose();
-        let blocks = (self.batch.most_decoded + 3).div_ceil(decoder::ITERATIONS).clamp(1, MOST_ITERATIONS);
+        let blocks = self.batch.likely_iterations().div_ceil(decoder::ITERATIONS).clamp(1, MOST_BLOCKS);
         let start = mark(&self.device)?;
         self.device.send(&self.scratch.staged, ready.bytes, self.scratch.input.address)?;
         let copied = mark(&self.device)?;
@@ -352,8 +360,12 @@ impl CudaBackend {
             (Part::Decode, _) => step.enqueue_decode(products),
             (Part::End, _) => step.enqueue_decode_end(),
         };
-        let Some(rows) = ready.record.filter(|_| part != Part::End) else { return enqueue() };
-        let recording = (part, rows, extent.items);
+        let recording = match part {
+            Part::Features | Part::Layers if ready.recorded => (part, extent.rows, extent.items),
+            // Its counts and items are the same places in any step.
+            Part::Decode => (part, extent.joints, extent.items),
+            _ => return enqueue(),
+        };
         if let Some(graph) = graphs.get(&recording) {
             return graph.launch();
         }
@@ -367,7 +379,7 @@ impl CudaBackend {
     }
 
     /// Waits for the tokens, of items that are the jobs in their order, and decodes on for streams that need more iterations.
-    fn collect(&mut self, jobs: &mut [Job], ready: Ready) -> Result<()> {
+    fn collect(&mut self, jobs: &mut [Job<'_>], ready: Ready) -> Result<()> {
         loop {
             self.part(Part::End, ready)?;
             let Scratch { results, fetched, capacity, .. } = &mut self.scratch;
@@ -390,7 +402,7 @@ impl CudaBackend {
             }
             // Those read make room.
             self.device.clear(results.address, size_of::<i32>())?;
-            for _ in 0..if ready.rings { 1 } else { MOST_ITERATIONS } {
+            for _ in 0..if ready.rings { 1 } else { MOST_BLOCKS / 2 } {
                 self.part(Part::Decode, ready)?;
             }
         }
@@ -488,7 +500,8 @@ impl Backend for CudaBackend {
             match work {
                 Ok(Some(work)) => {
                     let cached = matches!(state.mode, Mode::Cached { .. });
-                    let job = Job { index, slot, state, work, decoded: Decoded::default() };
+                    let pcm = steps[index].pcm;
+                    let job = Job { index, slot, pcm, state, work, decoded: Decoded::default() };
                     if cached { near.push(job) } else { far.push(job) }
                 }
                 idle => {

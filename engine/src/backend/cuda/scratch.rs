@@ -28,6 +28,8 @@ pub struct Record {
 pub const HEADER: usize = 16;
 /// Bytes of `Cursor`.
 const CURSOR: usize = 20;
+/// Bytes of `Pick`.
+const PICK: usize = 20;
 
 /// The buffers, by what they hold; sizes are of the extent rounded up to rungs.
 pub struct Scratch {
@@ -51,9 +53,10 @@ pub struct Scratch {
     pub input8: Option<Rows8>,
     /// Encoder output as the joint wants it, `[rows][joint]`, single precision.
     pub encoded: Buffer,
-    /// `[items][joint]`.
+    /// `[items][span][joint]`.
     pub joint: Buffer,
-    /// Single precision: `[items][logits]`, `[items][4 * predictor]`, `[items][layers * predictor]`, `[items][joint]` twice.
+    /// Single precision: `[items][span][logits]`, `[items][4 * predictor]`, `[items][layers * predictor]`, `[items][joint]`
+    /// twice.
     pub logits: Buffer,
     pub gates: Buffer,
     pub cell: Buffer,
@@ -62,6 +65,8 @@ pub struct Scratch {
     /// `[items][layers * predictor]`.
     pub hidden: Buffer,
     pub cursors: Buffer,
+    /// `[items][span]`.
+    pub picks: Buffer,
     /// Header and records.
     pub results: Buffer,
     /// Records that fit.
@@ -75,6 +80,7 @@ impl Scratch {
     /// For steps of up to this extent with up to `samples` samples.
     pub fn new(device: &Arc<Device>, shape: &Shape, extent: Extent, samples: usize) -> Result<Self> {
         let (rows, items) = (Rows8::padded(ladder(extent.rows)), ladder(extent.items));
+        let joints = ladder(extent.joints.max(items));
         let (size, width) = (shape.size(), shape.encoder.width);
         let [_, bins2, bins3] = shape.levels();
         let channels = shape.geometry.channels;
@@ -107,14 +113,15 @@ impl Scratch {
             qkv: buffer(rows * 3 * width * size)?,
             input8,
             encoded: buffer(rows * shape.joint * 4)?,
-            joint: buffer(items * shape.joint * size)?,
-            logits: buffer(items * shape.logits() * 4)?,
+            joint: buffer(joints * shape.joint * size)?,
+            logits: buffer(joints * shape.logits() * 4)?,
             gates: buffer(items * 4 * shape.predictor * 4)?,
             cell: buffer(states * 4)?,
             predicted: buffer(items * shape.joint * 4)?,
             fresh: buffer(items * shape.joint * 4)?,
             hidden: buffer(states * size)?,
             cursors: buffer(items * CURSOR)?,
+            picks: buffer(joints * PICK)?,
             results: buffer(results)?,
             capacity,
             staged: device.pinned(input)?,
@@ -145,6 +152,7 @@ impl Scratch {
             &self.fresh,
             &self.hidden,
             &self.cursors,
+            &self.picks,
         ];
         let input8 = self.input8.iter().flat_map(|rows| [&rows.values, &rows.scales]);
         all.into_iter().chain(input8).map(|buffer| buffer.bytes).sum()

@@ -245,7 +245,7 @@ impl Shape {
         let columns = (keys + 30) / 16 * 16 + 4;
         let row = if self.cache8 { head } else { 2 * head };
         let pitch = row + 16;
-        let table = (left + 31) * (2 * head + 16) + ((left + 31) * 4).next_multiple_of(16);
+        let table = (left + 31) * (2 * head + 16) + ((left + 31) * 4 + 8).next_multiple_of(16);
         let key_rows = keys.max(64 * columns / pitch + 17);
         let scales = if self.cache8 { (8 * keys).next_multiple_of(16) } else { 0 };
         table + warps * ((key_rows + keys) * pitch + scales)

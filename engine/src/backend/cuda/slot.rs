@@ -20,7 +20,7 @@ pub struct SlotState {
     progress: Progress,
     /// Of a buffered stream.
     window: Option<WindowPcm>,
-    /// Samples that later mel frames still see, or of one pass all; the first is sample `pcm_first`.
+    /// With caches, samples that later mel frames still see; the first is sample `pcm_first`.
     pcm: Vec<f32>,
     pcm_first: usize,
     samples: usize,
@@ -77,9 +77,14 @@ impl SlotState {
         }
     }
 
-    /// The step's samples, with what is kept of those before.
-    pub fn pcm(&self) -> &[f32] {
-        self.window.as_ref().map_or(&self.pcm, WindowPcm::samples)
+    /// The samples of a step that was prepared, with what is kept of those before; `step` are its own.
+    pub fn pcm<'a>(&'a self, step: &'a [f32]) -> &'a [f32] {
+        match (self.mode, &self.window) {
+            // Long, and nothing was before it: not copied.
+            (Mode::Offline { .. }, _) => step,
+            (_, Some(window)) => window.samples(),
+            (_, None) => &self.pcm,
+        }
     }
 
     /// Takes the step's audio in and says what is to do; nothing if it completes no frame.
@@ -91,13 +96,13 @@ impl SlotState {
             let mels = window.samples().len() / HOP;
             return Ok((frames > 0).then(|| Work::whole(fresh, frames, decode, mels)));
         }
+        if matches!(self.mode, Mode::Offline { .. }) {
+            let mels = step.pcm.len() / HOP;
+            let frames = geometry.frames(mels);
+            return Ok((frames > 0).then(|| Work::whole(fresh, frames, 0..frames, mels)));
+        }
         self.pcm.extend_from_slice(step.pcm);
         self.samples += step.pcm.len();
-        if matches!(self.mode, Mode::Offline { .. }) {
-            let mels = self.samples / HOP;
-            let frames = geometry.frames(mels);
-            return Ok((step.end && frames > 0).then(|| Work::whole(true, frames, 0..frames, mels)));
-        }
         let total = if step.end {
             self.samples / HOP
         } else {
@@ -174,7 +179,7 @@ mod tests {
             let pcm = vec![0.0; next - at];
             let step = Step { slot: Slot(0), pcm: &pcm, end: next == total };
             let work = state.prepare(geometry, &step).expect("a step of the right size");
-            works.push((work, state.pcm().len()));
+            works.push((work, state.pcm(&pcm).len()));
             state.advance();
             (at, index) = (next, index + 1);
             if at == total {

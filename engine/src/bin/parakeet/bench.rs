@@ -51,8 +51,9 @@ pub struct Args {
     /// Seconds of audio for each measurement; with --steps the most that the steps of one batch may take
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3_600))]
     seconds: u32,
-    /// Time the backend's steps by batch and chunk, and the parts of a step, beside what the device can do at best
-    #[arg(long, conflicts_with = "offline")]
+    /// Time the backend's steps by batch and chunk, and the parts of a step, beside what the device can do at best; with
+    /// --offline a step is the whole file
+    #[arg(long)]
     steps: bool,
     /// Streams in a step, rising
     #[arg(long, value_name = "N,N", value_delimiter = ',', requires = "steps", value_parser = count,

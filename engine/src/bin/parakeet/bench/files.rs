@@ -32,6 +32,11 @@ pub struct Throughput {
     pub most: f64,
     /// Seconds of audio a second.
     pub throughput: f64,
+    /// Streams in a step, their mean, and what one took, the median.
+    pub batch: f64,
+    pub step_seconds: f64,
+    /// How much of the time the device was in a step, for the rest it waited for audio.
+    pub busy: f64,
 }
 
 /// Runs `count` copies of `pcm` in one pass each, then as streams with `options`, unless those name one pass too.
@@ -49,9 +54,23 @@ pub fn measure(
     }
     let run = |options| {
         let way = Way::new(options, engine.config())?;
-        let [least, seconds, most] = three(engine, &way.options, count, pcm)?;
+        engine.reset_statistics();
+        let runs = three(engine, &way.options, count, pcm)?;
+        let [least, seconds, most] = runs;
         let throughput = count as f64 * audio_seconds / seconds;
-        Ok(Throughput { way: way.name, seconds, least, most, throughput })
+        let statistics = engine.statistics();
+        let seen = statistics.total();
+        let in_steps = seen.step_seconds.mean() * seen.steps as f64 / statistics.lanes.len() as f64;
+        Ok(Throughput {
+            way: way.name,
+            seconds,
+            least,
+            most,
+            throughput,
+            batch: seen.batch.mean(),
+            step_seconds: seen.step_seconds.quantile(0.5),
+            busy: in_steps / runs.iter().sum::<f64>(),
+        })
     };
     let ways = all.into_iter().map(run).collect::<Result<_, Failure>>()?;
     Ok(Files { files: count, audio_seconds, ways })

@@ -7,6 +7,7 @@
 //! the position table don't count, it is the same for every step.
 
 use parakeet_engine::backend::Mode;
+use parakeet_engine::features::FRAME_SAMPLES;
 use parakeet_engine::model::ModelConfig;
 use parakeet_engine::model::config::{ConvNorm, Transducer};
 use parakeet_engine::{CachePrecision, EngineOptions, Precision};
@@ -31,15 +32,19 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Frames of a stream's step once its left context is full, `(layers, kept, decoded)`; `None` for one pass.
-    pub fn full(mode: Mode, config: &ModelConfig) -> Option<(usize, usize, usize)> {
+    /// Frames of a stream's step once its left context is full, `(layers, kept, decoded)`; one pass is over `samples`
+    /// samples.
+    pub fn full(mode: Mode, config: &ModelConfig, samples: usize) -> (usize, usize, usize) {
         match mode {
             Mode::Cached { context } => {
                 let [left, right] = config.encoder.contexts[context].map(|frames| frames.max(0) as usize);
-                Some((right + 1, left, right + 1))
+                (right + 1, left, right + 1)
             }
-            Mode::Buffered { window, .. } => Some((window.frames(), 0, window.chunk)),
-            Mode::Offline { .. } => None,
+            Mode::Buffered { window, .. } => (window.frames(), 0, window.chunk),
+            Mode::Offline { .. } => {
+                let frames = samples.div_ceil(FRAME_SAMPLES as usize);
+                (frames, 0, frames)
+            }
         }
     }
 }
@@ -246,9 +251,9 @@ mod tests {
     fn a_window_goes_through_the_layers_whole_and_keeps_nothing() {
         let config = large(Like::Tdt06bV3);
         let window = Window { left: 125, chunk: 25, right: 25 };
-        let (frames, history, decoded) = Shape::full(Mode::Buffered { context: 0, window }, &config).unwrap();
+        let (frames, history, decoded) = Shape::full(Mode::Buffered { context: 0, window }, &config, 0);
         assert_eq!((frames, history, decoded), (175, 0, 25));
-        assert_eq!(Shape::full(Mode::Offline { context: 0 }, &config), None);
+        assert_eq!(Shape::full(Mode::Offline { context: 0 }, &config, 32_000), (25, 0, 25));
         let widths = Widths::new("cuda", &EngineOptions::default(), &config, 4.0);
         let at = |streams: usize| {
             let shape =

@@ -58,7 +58,7 @@ fn render_steps(model: &str, seen: &Steps) -> Result<String, Box<dyn Error>> {
         }
         all
     };
-    let (streams, times) = (series(|point| point.live_streams), series(|point| point.step_seconds * 1e3));
+    let (streams, times) = (series(|point| point.real_time), series(|point| point.step_seconds * 1e3));
     let title = format!("{model} on {}, {}", seen.backend, seen.device);
     render(&title, &streams, 2, |panels| {
         let chart = |series, y, ys, area| {

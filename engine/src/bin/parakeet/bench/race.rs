@@ -2,6 +2,7 @@
 //! Streams as fast as they go.
 
 use std::sync::Arc;
+use std::thread::{self, available_parallelism};
 use std::time::Instant;
 
 use parakeet_engine::{Engine, Event, Stream, StreamOptions};
@@ -17,12 +18,19 @@ pub fn race(
 ) -> Result<f64, Failure> {
     let options = StreamOptions { queue_samples: pcm.len(), ..options.clone() };
     let streams: Vec<_> = (0..count).map(|_| engine.stream(&options)).collect::<Result<_, _>>()?;
-    let started = Instant::now();
-    for stream in &streams {
+    let threads = available_parallelism().map_or(1, |threads| threads.get().div_ceil(2));
+    let feed = |streams: &[Stream]| {
         // The queue holds everything, so this doesn't wait.
-        stream.push(pcm).map_err(|_| Failure::Closed)?;
-        stream.finish();
-    }
+        streams.iter().try_for_each(|stream| stream.push(pcm).map(|()| stream.finish()))
+    };
+    let started = Instant::now();
+    thread::scope(|scope| {
+        let shares = streams.chunks(count.div_ceil(threads).max(1));
+        let feeders: Vec<_> = shares.map(|share| scope.spawn(move || feed(share))).collect();
+        feeders.into_iter().all(|feeder| matches!(feeder.join(), Ok(Ok(()))))
+    })
+    .then_some(())
+    .ok_or(Failure::Closed)?;
     streams.iter().try_for_each(|stream| listen(stream, |_| {}))?;
     Ok(started.elapsed().as_secs_f64())
 }

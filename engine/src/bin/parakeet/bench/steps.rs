@@ -9,8 +9,8 @@ use parakeet_engine::backend::{self, Backend, Mode, Peaks, Slot, Step, StepSizes
 use parakeet_engine::model::{Model, parameters};
 use serde::Serialize;
 
-use super::Rates;
 use super::operations::{Shape, Widths, Work};
+use super::{RATE, Rates};
 use crate::failure::Failure;
 use crate::streaming::Way;
 
@@ -59,8 +59,8 @@ pub struct Point {
     bytes: f64,
     /// What was reached of that.
     rates: Rates,
-    /// Streams that this batch serves in real time.
-    pub live_streams: f64,
+    /// Seconds of audio a second: streams that this batch serves in real time.
+    pub real_time: f64,
     stream_bytes: usize,
 }
 
@@ -116,10 +116,6 @@ fn measure_on(backend: &mut dyn Backend, plan: &Plan<'_>) -> Result<Steps, Failu
     };
     for way in plan.ways {
         let mode = way.options.mode(&plan.model.config)?;
-        if Shape::full(mode, &plan.model.config).is_none() {
-            seen.left_out.push(format!("{}: an utterance is one step", way.name));
-            continue;
-        }
         let language = way.options.language_place(&plan.model.config)?;
         let mut slots = Slots::new(backend, mode, language, plan);
         for &wanted in plan.batches {
@@ -168,8 +164,8 @@ impl<'a> Slots<'a> {
     fn new(backend: &'a mut dyn Backend, mode: Mode, language: usize, plan: &Plan<'_>) -> Self {
         let sizes = mode.step_sizes(&plan.model.config.encoder);
         let around = plan.pcm.len();
-        let whole = around + sizes.first.max(sizes.later);
-        let pcm = plan.pcm.iter().copied().cycle().take(whole).collect();
+        let chunk = if matches!(mode, Mode::Offline { .. }) { around } else { sizes.first.max(sizes.later) };
+        let pcm = plan.pcm.iter().copied().cycle().take(around + chunk).collect();
         Self { backend, mode, language, sizes, pcm, around, places: Vec::new() }
     }
 
@@ -192,14 +188,13 @@ impl<'a> Slots<'a> {
 
     /// One step of all, `a_call` at a time; its seconds, how many tokens came, and where the time went, if that is known.
     fn step(&mut self, a_call: usize) -> Result<(f64, usize, Option<Timings>), Failure> {
-        let sizes = self.sizes;
+        let (sizes, around) = (self.sizes, self.around);
+        let end = matches!(self.mode, Mode::Offline { .. });
+        let size = |place: &Place| if end { around } else { sizes.of(place.chunks) };
         let steps: Vec<_> = self
             .places
             .iter()
-            .map(|place| {
-                let pcm = &self.pcm[place.next..place.next + sizes.of(place.chunks)];
-                Step { slot: place.slot, pcm, end: false }
-            })
+            .map(|place| Step { slot: place.slot, pcm: &self.pcm[place.next..][..size(place)], end })
             .collect();
         let (mut results, mut timings) = (Vec::with_capacity(steps.len()), None);
         let started = Instant::now();
@@ -213,8 +208,11 @@ impl<'a> Slots<'a> {
             tokens += result?.tokens.len();
         }
         for place in &mut self.places {
-            place.next = (place.next + sizes.of(place.chunks)) % self.around;
+            place.next = (place.next + size(place)) % around;
             place.chunks += 1;
+            if end {
+                self.backend.reset(place.slot);
+            }
         }
         Ok((seconds, tokens, timings))
     }
@@ -222,7 +220,7 @@ impl<'a> Slots<'a> {
     /// Fills the left context, then times.
     fn point(&mut self, way: &Way, plan: &Plan<'_>) -> Result<Point, Failure> {
         let config = &plan.model.config;
-        let (frames, kept, decoded) = Shape::full(self.mode, config).ok_or(Failure::Closed)?;
+        let (frames, kept, decoded) = Shape::full(self.mode, config, self.around);
         let filling = match self.mode {
             Mode::Buffered { window, .. } => window.left.div_ceil(decoded),
             _ => kept.div_ceil(decoded),
@@ -273,6 +271,10 @@ impl<'a> Slots<'a> {
             cached: matches!(self.mode, Mode::Cached { .. }),
         };
         let Work { operations, bytes } = Work::of(config, &shape, &widths);
+        let step_audio = match self.mode {
+            Mode::Offline { .. } => self.around as f64 / RATE,
+            _ => way.chunk_seconds,
+        };
         Ok(Point {
             way: way.name.clone(),
             chunk_ms: way.chunk_ms(),
@@ -287,7 +289,7 @@ impl<'a> Slots<'a> {
             operations,
             bytes,
             rates: Rates { operations: operations / step_seconds, bytes: bytes / step_seconds },
-            live_streams: batch as f64 * way.chunk_seconds / step_seconds,
+            real_time: batch as f64 * step_audio / step_seconds,
             stream_bytes: self.backend.slot_bytes(self.mode),
         })
     }
@@ -341,7 +343,7 @@ pub fn print(seen: &Steps) {
     }
     println!(
         "{:18}  {:>5}  {:>5}  {:30}  {:>12}  {:17}  {:15}  {:>11}  copies, features, layers, decode ms",
-        "way", "batch", "calls", "step ms (least to most)", "live streams", "TFLOP/s", "GB/s", "MB a stream",
+        "way", "batch", "calls", "step ms (least to most)", "real time", "TFLOP/s", "GB/s", "MB a stream",
     );
     let rate = |value: f64, unit: f64, digits: usize, peak: Option<f64>| {
         let share = peak.map_or_else(String::new, |peak| format!(" ({:.0} %)", value / peak * 100.0));
@@ -359,7 +361,7 @@ pub fn print(seen: &Steps) {
             point.batch,
             point.calls,
             format!("{step:.2} ({least:.2} to {most:.2})"),
-            point.live_streams,
+            point.real_time,
             rate(point.rates.operations, 1e12, 3, seen.peaks.map(|peaks| peaks.operations)),
             rate(point.rates.bytes, 1e9, 1, seen.peaks.map(|peaks| peaks.bytes)),
             point.stream_bytes as f64 / 1e6,

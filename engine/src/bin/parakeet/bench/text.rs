@@ -98,11 +98,18 @@ fn live(live: &Live) {
 
 fn files(files: &Files) {
     println!("{} files of {:.1} s at once", files.files, files.audio_seconds);
-    println!("way                 seconds (least to most)  seconds of audio a second");
+    println!(
+        "way                 seconds (least to most)   seconds of audio a second  files in a step  step ms  busy"
+    );
     for way in &files.ways {
         println!(
-            "{:18}  {:.3} ({:.3} to {:.3})   {:.0}",
-            way.way, way.seconds, way.least, way.most, way.throughput
+            "{:18}  {:24}  {:25.0}  {:15.1}  {:7.2}  {:3.0} %",
+            way.way,
+            format!("{:.3} ({:.3} to {:.3})", way.seconds, way.least, way.most),
+            way.throughput,
+            way.batch,
+            way.step_seconds * 1e3,
+            way.busy * 100.0
         );
     }
 }
