@@ -55,13 +55,23 @@ impl Engine {
         let model = Arc::new(Model::load(dir)?);
         let Opened { backends, passed_over } = backend::open(&model, options)?;
         let passed_over = passed_over.iter().map(Error::to_string).collect();
-        Ok(Self { passed_over, ..Self::with_backends(model, backends)? })
+        Self::start(model, backends, passed_over)
     }
 
-    /// The model on these devices, of which there is one at least.
-    pub(crate) fn with_backends(model: Arc<Model>, backends: Vec<Box<dyn Backend>>) -> Result<Self> {
+    /// The model on these backends, one for each device: what [`Engine::open`] makes of those that it finds, without sharing
+    /// it. Each is run by a thread of its own.
+    ///
+    /// Fails if there is none, or if a thread can't be started.
+    pub fn with_backends(model: Arc<Model>, backends: Vec<Box<dyn Backend>>) -> Result<Arc<Self>> {
+        if backends.is_empty() {
+            return Err(no_device());
+        }
+        Self::start(model, backends, Vec::new()).map(Arc::new)
+    }
+
+    fn start(model: Arc<Model>, backends: Vec<Box<dyn Backend>>, passed_over: Vec<String>) -> Result<Self> {
         let lanes = backends.into_iter().map(Batcher::start).collect::<Result<_>>()?;
-        Ok(Self { vocabulary: Arc::new(model.vocabulary.clone()), model, lanes, passed_over: Vec::new() })
+        Ok(Self { vocabulary: Arc::new(model.vocabulary.clone()), model, lanes, passed_over })
     }
 
     /// What the model is.

@@ -81,7 +81,7 @@ pub enum Backend {
 pub enum Precision {
     /// Half precision.
     #[default]
-    #[enum_value(name = "F16: half precision, the fastest, exact to three digits", nick = "f16")]
+    #[enum_value(name = "F16: half precision, exact to three digits", nick = "f16")]
     F16,
     /// bfloat16.
     #[enum_value(name = "BF16: as fast, exact to two digits", nick = "bf16")]
@@ -89,6 +89,12 @@ pub enum Precision {
     /// Single precision.
     #[enum_value(name = "F32: single precision, to compare with", nick = "f32")]
     F32,
+    /// Half precision, with 8 bits in the products of the encoder's layers.
+    #[enum_value(
+        name = "F8: F16 with products of 8 bits, the fastest, exact to one digit; for compute capability 9.0 with CUDA 12.9 or later",
+        nick = "f8"
+    )]
+    F8,
 }
 
 /// Type of the keys and values that a stream keeps on a GPU.

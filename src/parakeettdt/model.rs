@@ -1,20 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Finds a model directory and tells, before the model is loaded, what its latency will be.
 
-use parakeet_engine::model::ModelConfig;
+use parakeet_engine::model::{EMBEDDED, ModelConfig, find_model};
 use std::{
     env,
     path::{Path, PathBuf},
 };
 
-/// Name of the model that comes with the plugin.
-const EMBEDDED: &str = "parakeet-tdt-mini";
-
 /// Directory that holds model directories, or is one. Looked at before the places of an installation.
 const VARIABLE: &str = "GST_PARAKEET_MODEL_DIR";
-
-/// How many directories up from the plugin an installation or a build tree may begin.
-const LEVELS: usize = 6;
 
 /// Finds the directory of `model`, the value of the property. `plugin` is the plugin's file, the program's if the
 /// plugin is linked into it.
@@ -36,19 +30,10 @@ fn find_in(model: Option<&str>, variable: Option<PathBuf>, plugin: &Path) -> Res
         }
     }
     let name = model.unwrap_or(EMBEDDED);
-    let mut candidates = Vec::new();
-    if let Some(directory) = variable {
-        candidates.push(directory.join(name));
-        if model.is_none() {
-            candidates.push(directory);
-        }
-    }
-    for directory in plugin.ancestors().skip(1).take(LEVELS) {
-        candidates.push(directory.join("share/gst-plugin-parakeet/models").join(name));
-        candidates.push(directory.join("models").join(name));
-    }
-    let found = candidates.iter().position(|candidate| candidate.join("config.json").is_file());
-    found.map(|index| candidates.swap_remove(index)).ok_or_else(|| {
+    // The variable may name a model itself.
+    let itself = variable.clone().filter(|_| model.is_none());
+    let of_variable = variable.map(|directory| directory.join(name)).into_iter().chain(itself);
+    find_model(name, of_variable, plugin).ok_or_else(|| {
         format!(
             "model {name} is neither in {VARIABLE} nor in share/gst-plugin-parakeet/models or models up from {}",
             plugin.display()
@@ -87,17 +72,6 @@ mod tests {
     }
 
     #[test]
-    fn the_embedded_model_is_found_where_it_is_installed() {
-        let tree = Tree::new("installed", &["usr/share/gst-plugin-parakeet/models/parakeet-tdt-mini"]);
-        for plugin in
-            ["usr/lib/gstreamer-1.0/libgstparakeet.so", "usr/lib/x86_64-linux-gnu/gstreamer-1.0/p.so"]
-        {
-            let found = find_in(None, None, &tree.0.join(plugin)).unwrap();
-            assert_eq!(found, tree.0.join("usr/share/gst-plugin-parakeet/models/parakeet-tdt-mini"));
-        }
-    }
-
-    #[test]
     fn the_build_tree_and_the_variable_are_looked_at() {
         let tree =
             Tree::new("build", &["src/models/parakeet-tdt-mini", "mine/parakeet-tdt-mini", "mine/big"]);
@@ -112,10 +86,11 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named() {
-        let tree = Tree::new("missing", &[]);
-        let plugin = tree.0.join("a/b/c/d/e/f/g/libgstparakeet.so");
-        assert!(find_in(None, None, &plugin).unwrap_err().contains("GST_PARAKEET_MODEL_DIR"));
-        assert!(find_in(Some("/no/such"), None, &plugin).unwrap_err().contains("/no/such"));
-        assert!(find_in(Some("bigger"), None, &plugin).unwrap_err().contains("bigger"));
+        let plugin = Path::new("/no/such/libgstparakeet.so");
+        assert!(find_in(Some("/my/big"), None, plugin).unwrap_err().contains("/my/big"));
+        let error = find_in(Some("bigger"), None, plugin).unwrap_err();
+        for named in ["bigger", VARIABLE, "/no/such/libgstparakeet.so"] {
+            assert!(error.contains(named), "{error}");
+        }
     }
 }

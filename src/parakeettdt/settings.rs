@@ -108,6 +108,7 @@ impl Settings {
             Precision::F16 => parakeet_engine::Precision::F16,
             Precision::Bf16 => parakeet_engine::Precision::Bf16,
             Precision::F32 => parakeet_engine::Precision::F32,
+            Precision::F8 => parakeet_engine::Precision::F8,
         };
         let cache = match self.cache_precision {
             CachePrecision::Full => parakeet_engine::CachePrecision::Full,
@@ -299,3 +300,30 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             .build(),
     ]
 });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The engine's options once the property has the value of this nick.
+    fn options<T: glib::prelude::StaticType>(property: &str, nick: &str) -> EngineOptions {
+        let values = glib::EnumClass::with_type(T::static_type()).expect("an enumeration");
+        let value = values.to_value_by_nick(nick).expect("the element has what the engine has");
+        let mut settings = Settings::default();
+        settings.set(property, &value);
+        settings.engine().expect("the device is one")
+    }
+
+    #[test]
+    fn what_the_engine_runs_on_has_the_same_names_here() {
+        for (name, backend) in BackendChoice::ALL {
+            assert_eq!(options::<Backend>("backend", name).backend, *backend);
+        }
+        for (name, precision) in parakeet_engine::Precision::ALL {
+            assert_eq!(options::<Precision>("precision", name).precision, *precision);
+        }
+        for (name, cache) in parakeet_engine::CachePrecision::ALL {
+            assert_eq!(options::<CachePrecision>("cache-precision", name).cache, *cache);
+        }
+    }
+}

@@ -8,6 +8,7 @@ mod choice;
 mod conformance;
 pub mod cpu;
 pub mod cuda;
+mod fold;
 mod geometry;
 mod open;
 

@@ -4,7 +4,6 @@
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
-use std::time::Instant;
 
 use super::*;
 use crate::model::Model;
@@ -146,11 +145,14 @@ impl Hand {
     }
 }
 
-fn engine(fakes: impl IntoIterator<Item = Box<Fake>>) -> Arc<Engine> {
+fn model() -> Arc<Model> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/parakeet-tdt-mini");
-    let model = Arc::new(Model::load(&dir).expect("the embedded model loads"));
+    Arc::new(Model::load(&dir).expect("the embedded model loads"))
+}
+
+fn engine(fakes: impl IntoIterator<Item = Box<Fake>>) -> Arc<Engine> {
     let fakes = fakes.into_iter().map(|fake| fake as Box<dyn Backend>).collect();
-    Arc::new(Engine::with_backends(model, fakes).expect("the lanes start"))
+    Engine::with_backends(model(), fakes).expect("the lanes start")
 }
 
 fn quick() -> StreamOptions {
@@ -178,6 +180,12 @@ fn survives(stream: &Stream) -> bool {
             Some(_) => {}
         }
     }
+}
+
+#[test]
+fn there_is_no_engine_without_a_device() {
+    let refused = Engine::with_backends(model(), Vec::new()).err().expect("nothing can run it");
+    assert_eq!(refused.to_string(), "unsupported model: there is no device to run it on");
 }
 
 #[test]
@@ -380,43 +388,4 @@ fn statistics_count_what_was_done() {
     engine.reset_statistics();
     let total = engine.statistics().total();
     assert_eq!((total.open_streams, total.chunks, total.wait_seconds.count()), (200, 0, 0));
-}
-
-/// `cargo test --release -p parakeet-engine --lib -- --ignored --nocapture what_the_host_does`
-#[test]
-#[ignore = "measures what a chunk costs the host"]
-fn what_the_host_does_between_two_steps() {
-    const STREAMS: usize = 10_000;
-    let (fake, hand) = Fake::new(STREAMS);
-    let held = Held { hand, engine: engine([fake]) };
-    let streams: Vec<_> = (0..STREAMS).map(|_| open(&held.engine)).collect();
-    // The first step has one stream; the second, which it holds up, all others.
-    push(&streams[0]);
-    held.hand.step();
-    streams[1..].iter().for_each(push);
-    held.hand.permit();
-    let mut seconds = Vec::new();
-    assert_eq!(held.hand.step().len(), STREAMS - 1);
-    for _ in 0..20 {
-        let started = Instant::now();
-        streams.iter().for_each(push);
-        let pushed = started.elapsed().as_secs_f64();
-        // From the end of a step to the start of the next, which is as large.
-        let started = Instant::now();
-        held.hand.permit();
-        let next = held.hand.told.recv().expect("the lane goes on");
-        let between = started.elapsed().as_secs_f64();
-        assert!(matches!(next, Told::Step(slots) if slots.len() >= STREAMS - 1));
-        streams.iter().for_each(|stream| drop(stream.try_next()));
-        seconds.push((pushed, between));
-    }
-    let per_chunk = |seconds: f64| seconds * 1e6 / STREAMS as f64;
-    for (pushed, between) in seconds {
-        println!(
-            "{:.2} us to push a chunk, {:.2} us between two steps",
-            per_chunk(pushed),
-            per_chunk(between)
-        );
-    }
-    drop(held.hand);
 }

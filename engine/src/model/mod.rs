@@ -9,6 +9,7 @@ mod checkpoint;
 pub mod config;
 mod convert;
 mod describe;
+mod find;
 mod hf;
 mod hf_config;
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub mod weights;
 pub use config::ModelConfig;
 pub use convert::{ConvertOptions, WeightType, convert};
 pub use describe::{Description, Origin, describe, parameters};
+pub use find::{EMBEDDED, find_model};
 pub use synth::{Like, SynthOptions, synthesize, synthetic_config};
 pub use vocabulary::Vocabulary;
 pub use weights::{Tensor, TensorData, Weights};

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The model's tensors by role: matrices stay in the mapped file, vectors and convolution taps are copied.
 
+use crate::backend::fold;
 use crate::error::Result;
 use crate::model::config::{ConvNorm, ModelConfig, PromptConfig};
 use crate::model::tensors::{JOINT_OUTPUT, PROMPT, subsampled_bins};
 use crate::model::weights::{Stored, TensorData};
 use crate::model::{Model, Weights};
+
+pub use crate::backend::fold::EPSILON;
 
 use super::matmul::product;
 use super::prompt::Prompt;
@@ -43,9 +46,6 @@ pub struct Norm {
     pub bias: Vec<f32>,
 }
 
-/// `eps` of every norm in the encoder.
-pub const EPSILON: f32 = 1e-5;
-
 impl Norm {
     fn load(weights: &Weights, name: &str, width: usize) -> Result<Self> {
         Ok(Self {
@@ -58,10 +58,7 @@ impl Norm {
         let mut norm = Self::load(weights, name, width)?;
         let mean = vector(weights, &format!("{name}.running_mean"), width)?;
         let variance = vector(weights, &format!("{name}.running_var"), width)?;
-        for i in 0..width {
-            norm.weight[i] /= (variance[i] + EPSILON).sqrt();
-            norm.bias[i] -= mean[i] * norm.weight[i];
-        }
+        fold::batch_norm(&mut norm.weight, &mut norm.bias, &mean, &variance);
         Ok(norm)
     }
 }
@@ -81,8 +78,7 @@ impl Taps {
     fn load(weights: &Weights, name: &str, shape: &[usize], bias: bool) -> Result<Self> {
         let channels = shape[0];
         let by_channel = weights.tensor(&format!("{name}.weight"), shape)?.to_f32();
-        let count = by_channel.len() / channels;
-        let taps = (0..by_channel.len()).map(|i| by_channel[i % channels * count + i / channels]).collect();
+        let taps = fold::channels_last(&by_channel, channels);
         let bias =
             if bias { vector(weights, &format!("{name}.bias"), channels)? } else { vec![0.0; channels] };
         Ok(Self { taps, bias })

@@ -10,15 +10,12 @@ use super::device::{Buffer, Device};
 use super::kernels::Kernels;
 use super::products::Matrix;
 use super::shape::Shape;
-use crate::backend::Precision;
+use crate::backend::{Precision, fold};
 use crate::error::Result;
 use crate::features::LogMel;
 use crate::model::config::{ConvNorm, ModelConfig};
 use crate::model::tensors::{JOINT_OUTPUT, PROMPT};
 use crate::model::{Model, TensorData, Weights};
-
-/// `eps` of every norm in the encoder.
-const EPSILON: f32 = 1e-5;
 
 /// Threads of a block of `quantise_rows`.
 pub const QUANTISE_THREADS: usize = 128;
@@ -199,12 +196,13 @@ impl Loader<'_> {
     fn taps(&self, name: &str, shape: &[usize], bias: bool, fold: Option<[Vec<f32>; 2]>) -> Result<Taps> {
         let channels = shape[0];
         let by_channel = self.tensor(&format!("{name}.weight"), shape)?;
-        let count = by_channel.len() / channels;
         let [factors, summands] = fold.unwrap_or([vec![1.0; channels], vec![0.0; channels]]);
         let bias =
             if bias { self.tensor(&format!("{name}.bias"), &[channels])? } else { vec![0.0; channels] };
-        let tap = |i: usize| by_channel[i % channels * count + i / channels] * factors[i % channels];
-        let taps: Vec<f32> = (0..by_channel.len()).map(tap).collect();
+        let mut taps = fold::channels_last(&by_channel, channels);
+        for tap in taps.chunks_exact_mut(channels) {
+            tap.iter_mut().zip(&factors).for_each(|(value, factor)| *value *= factor);
+        }
         let bias: Vec<f32> = (0..channels).map(|i| bias[i] * factors[i] + summands[i]).collect();
         Ok(Taps { taps: self.device.upload(&taps)?, bias: self.device.upload(&bias)? })
     }
@@ -258,12 +256,8 @@ fn subsampling(loader: &Loader<'_>, config: &ModelConfig, shape: &Shape) -> Resu
     let out = "encoder.pre_encode.out";
     // NeMo flattens channel by channel, the kernels bin by bin.
     let weight = loader.tensor(&format!("{out}.weight"), &[width, channels * bins])?;
-    let mut turned = vec![0.0; weight.len()];
-    for (from, to) in weight.chunks_exact(channels * bins).zip(turned.chunks_exact_mut(channels * bins)) {
-        for (i, value) in to.iter_mut().enumerate() {
-            *value = from[i % channels * bins + i / channels];
-        }
-    }
+    let rows = weight.chunks_exact(channels * bins);
+    let turned: Vec<f32> = rows.flat_map(|row| fold::channels_last(row, channels)).collect();
     let bias = loader.tensor(&format!("{out}.bias"), &[width])?;
     let bias: Vec<f32> = bias.iter().map(|value| value * scale).collect();
     Ok(Subsampling {
@@ -312,10 +306,7 @@ fn layer(loader: &Loader<'_>, config: &ModelConfig, index: usize) -> Result<Laye
             let part = |part: &str| loader.tensor(&format!("{conv_norm}.{part}"), &[width]);
             let (mut factor, mut summand) = (part("weight")?, part("bias")?);
             let (mean, variance) = (part("running_mean")?, part("running_var")?);
-            for i in 0..width {
-                factor[i] /= (variance[i] + EPSILON).sqrt();
-                summand[i] -= mean[i] * factor[i];
-            }
+            fold::batch_norm(&mut factor, &mut summand, &mean, &variance);
             Some([factor, summand])
         }
     };

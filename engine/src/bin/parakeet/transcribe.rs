@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
+use parakeet_engine::model::{EMBEDDED, find_model};
 use parakeet_engine::{Engine, Event, Stream};
 
 use crate::audio::{self, AudioFile};
@@ -16,11 +17,6 @@ use crate::failure::Failure;
 use crate::formats::{self, Format, Summary, Writer};
 use crate::streaming::StreamArgs;
 use crate::terminal::Output;
-
-/// Name of the model that comes with the tool.
-const DEFAULT_MODEL: &str = "parakeet-tdt-mini";
-/// Where `meson install` puts models, seen from the directory of the executable.
-const INSTALLED: &str = "../share/gst-plugin-parakeet/models";
 
 /// Transcribe a sound file
 #[derive(clap::Args)]
@@ -164,32 +160,5 @@ fn flow(stream: &Stream, pcm: &[f32]) -> ControlFlow<()> {
 /// The model directory when none is named.
 pub fn default_model() -> Result<PathBuf, Failure> {
     let executable = std::env::current_exe()?;
-    find_model(&executable).ok_or(Failure::NoModel(executable))
-}
-
-fn find_model(executable: &Path) -> Option<PathBuf> {
-    let installed = executable.parent()?.join(INSTALLED);
-    let in_trees = executable.ancestors().skip(1).map(|dir| dir.join("models"));
-    let mut places = std::iter::once(installed).chain(in_trees).map(|dir| dir.join(DEFAULT_MODEL));
-    places.find(|dir| dir.join("config.json").is_file())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn default_model_is_found_installed_and_in_the_tree() {
-        let root = tempfile::tempdir().unwrap();
-        let executable = root.path().join("usr/bin/parakeet");
-        std::fs::create_dir_all(root.path().join("usr/bin")).unwrap();
-        assert_eq!(find_model(&executable), None);
-        for place in ["models", "usr/share/gst-plugin-parakeet/models"] {
-            let dir = root.path().join(place).join(DEFAULT_MODEL);
-            std::fs::create_dir_all(&dir).unwrap();
-            std::fs::write(dir.join("config.json"), "{}").unwrap();
-            let found = find_model(&executable).unwrap();
-            assert_eq!(found.canonicalize().unwrap(), dir.canonicalize().unwrap());
-        }
-    }
+    find_model(EMBEDDED, [], &executable).ok_or(Failure::NoModel(executable))
 }
