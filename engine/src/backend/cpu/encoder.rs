@@ -9,10 +9,10 @@ use crate::backend::geometry::{Visibility, sinusoids};
 use crate::model::config::{ConvNorm, EncoderConfig};
 
 use super::attention::{self, KeyValues, Positions, Queries, attend};
-use super::avx2::multiply_add;
 use super::ops::{add_scaled, glu, layer_norm, layer_norm_into, scale_and_shift, silu};
 use super::params::{Layer, Linear, Norm, Taps};
 use super::rows::Rows;
+use super::simd::multiply_add;
 
 /// Projected positions of all layers.
 pub struct PositionTables(Vec<Positions>);

@@ -9,10 +9,10 @@ use std::ops::Range;
 use crate::backend::geometry::Geometry;
 use crate::model::tensors::subsampled_bins;
 
-use super::avx2::{multiply_add, multiply_add_one};
 use super::ops::relu;
 use super::params::{Subsampling, Taps};
 use super::rows::Rows;
+use super::simd::{multiply_add, multiply_add_one};
 
 /// Values `[position][bin][channel]` from position `first` on.
 struct Level {
