@@ -12,31 +12,64 @@ const PANEL: usize = 12 * 1024;
 /// Rows that go through all weights together; 64 rows of 1,024 are 256 KiB, half an L2 cache.
 const BLOCK: usize = 64;
 
-/// The loops over single channels, for a set with these features.
+/// The convolutions over single channels, for a set with these features.
 macro_rules! channels {
     ($features:tt) => {
-        /// See [`crate::backend::cpu::simd::multiply_add`].
+        /// See [`crate::backend::cpu::simd::weigh`].
+        // All terms are added while the sums of four vectors of channels are in registers.
         #[target_feature(enable = $features)]
-        pub fn multiply_add(sums: &mut [f32], weights: &[f32], values: &[f32]) {
-            for ((sum, weight), value) in sums.iter_mut().zip(weights).zip(values) {
-                *sum = weight.mul_add(*value, *sum);
+        pub fn weigh(bias: &[f32], terms: &[(&[f32], &[f32])], out: &mut [f32]) {
+            let (blocks, rest) = out.as_chunks_mut::<{ 4 * LANES }>();
+            let mut at = 0;
+            for out in blocks {
+                let mut sums = four(&bias[at..]);
+                for (weights, values) in terms {
+                    let weights = four(&weights[at..]);
+                    let values = match values {
+                        [value] => [splat(*value); 4],
+                        _ => four(&values[at..]),
+                    };
+                    for i in 0..4 {
+                        sums[i] = fmadd(weights[i], values[i], sums[i]);
+                    }
+                }
+                for (out, sum) in out.as_chunks_mut().0.iter_mut().zip(sums) {
+                    store(out, sum);
+                }
+                at += 4 * LANES;
+            }
+            for out in rest {
+                let mut sum = bias[at];
+                for (weights, values) in terms {
+                    sum = weights[at].mul_add(values[at.min(values.len() - 1)], sum);
+                }
+                *out = sum;
+                at += 1;
             }
         }
 
-        /// See [`crate::backend::cpu::simd::multiply_add_one`].
+        /// The first four vectors.
+        #[inline]
         #[target_feature(enable = $features)]
-        pub fn multiply_add_one(sums: &mut [f32], weights: &[f32], value: f32) {
-            for (sum, weight) in sums.iter_mut().zip(weights) {
-                *sum = weight.mul_add(value, *sum);
-            }
+        fn four(x: &[f32]) -> [Vector; 4] {
+            let x = &x.as_chunks().0[..4];
+            [load(&x[0]), load(&x[1]), load(&x[2]), load(&x[3])]
         }
     };
 }
 
-/// The product with weights of one type, for a set with these features. `$load` gives `LANES` of them as a vector;
-/// blocks of up to `ROWS` rows with 3 weight rows, or 4 where there are at most 2 rows, are all in the list.
+/// The products with weights of both types, for a set with these features. Blocks of up to `ROWS` rows with 3 weight
+/// rows, or 4 where there are at most 2 rows, must all be in the list.
+macro_rules! products {
+    ($features:tt; $($block:tt)*) => {
+        product! { from_f16, f16, widen, $features; $($block)* }
+        product! { from_f32, f32, load, $features; $($block)* }
+    };
+}
+
+/// The product with weights of one type; `$load` gives `LANES` of them as a vector.
 macro_rules! product {
-    ($name:ident, $type:ty, $load:path, $features:tt, $(($rows:literal, $lanes:literal)),*) => {
+    ($name:ident, $type:ty, $load:path, $features:tt; $(($rows:literal, $lanes:literal))*) => {
         pub mod $name {
             use std::ops::Range;
 
@@ -203,11 +236,15 @@ macro_rules! product {
 
 /// 16 registers hold 4 rows with 3 weight rows.
 pub mod avx2 {
-    use core::arch::x86_64::{__m256 as Vector, _mm256_fmadd_ps as fmadd, _mm256_setzero_ps as zero, *};
+    use core::arch::x86_64::{
+        __m256 as Vector, _mm256_fmadd_ps as fmadd, _mm256_set1_ps as splat, _mm256_setzero_ps as zero, *,
+    };
 
     use bytemuck::cast_ref;
     use half::f16;
-    use safe_unaligned_simd::x86_64::{_mm_loadu_si128, _mm_storeu_ps, _mm256_loadu_ps as load};
+    use safe_unaligned_simd::x86_64::{
+        _mm_loadu_si128, _mm_storeu_ps, _mm256_loadu_ps as load, _mm256_storeu_ps as store,
+    };
 
     /// Values in a vector.
     const LANES: usize = 8;
@@ -217,8 +254,7 @@ pub mod avx2 {
     const GROUP: usize = 4;
 
     channels!("avx2,fma,f16c");
-    product!(from_f16, f16, widen, "avx2,fma,f16c", (1, 4), (2, 4), (2, 3), (3, 3), (4, 3));
-    product!(from_f32, f32, load, "avx2,fma,f16c", (1, 4), (2, 4), (2, 3), (3, 3), (4, 3));
+    products! { "avx2,fma,f16c"; (1, 4) (2, 4) (2, 3) (3, 3) (4, 3) }
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
@@ -242,11 +278,15 @@ pub mod avx2 {
 
 /// 32 registers hold 8 rows with 3 weight rows.
 pub mod avx512 {
-    use core::arch::x86_64::{__m512 as Vector, _mm512_fmadd_ps as fmadd, _mm512_setzero_ps as zero, *};
+    use core::arch::x86_64::{
+        __m512 as Vector, _mm512_fmadd_ps as fmadd, _mm512_set1_ps as splat, _mm512_setzero_ps as zero, *,
+    };
 
     use bytemuck::cast_ref;
     use half::f16;
-    use safe_unaligned_simd::x86_64::{_mm256_loadu_si256, _mm512_loadu_ps as load, _mm512_storeu_ps};
+    use safe_unaligned_simd::x86_64::{
+        _mm256_loadu_si256, _mm512_loadu_ps as load, _mm512_storeu_ps as store,
+    };
 
     /// Values in a vector.
     const LANES: usize = 16;
@@ -256,34 +296,7 @@ pub mod avx512 {
     const GROUP: usize = 8;
 
     channels!("avx512f,avx512vl");
-    product!(
-        from_f16,
-        f16,
-        widen,
-        "avx512f,avx512vl",
-        (1, 4),
-        (2, 4),
-        (3, 3),
-        (4, 3),
-        (5, 3),
-        (6, 3),
-        (7, 3),
-        (8, 3)
-    );
-    product!(
-        from_f32,
-        f32,
-        load,
-        "avx512f,avx512vl",
-        (1, 4),
-        (2, 4),
-        (3, 3),
-        (4, 3),
-        (5, 3),
-        (6, 3),
-        (7, 3),
-        (8, 3)
-    );
+    products! { "avx512f,avx512vl"; (1, 4) (2, 4) (3, 3) (4, 3) (5, 3) (6, 3) (7, 3) (8, 3) }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512vl")]
@@ -304,7 +317,7 @@ pub mod avx512 {
         let pairs = _mm512_add_ps(kept, _mm512_shuffle_ps::<0b01_00_11_10>(abcd, efgh));
         let sums = _mm512_add_ps(pairs, _mm512_permute_ps::<0b10_11_00_01>(pairs));
         let mut all = [0.0; LANES];
-        _mm512_storeu_ps(&mut all, sums);
+        store(&mut all, sums);
         [all[0], all[4], all[8], all[12], all[2], all[6], all[10], all[14]]
     }
 

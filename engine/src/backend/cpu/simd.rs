@@ -47,7 +47,12 @@ impl Set {
             Self::Avx2 => 8,
             Self::Avx512 => 16,
         };
-        width.is_multiple_of(lanes) && Some(self) <= *WIDEST
+        width.is_multiple_of(lanes) && self.supported()
+    }
+
+    /// Whether this processor has the set.
+    fn supported(self) -> bool {
+        Some(self) <= *WIDEST
     }
 
     /// `y[m * y_stride + n] = x[m] . w[n]` for `n < outputs`, weights dense. Panics where this processor lacks the set
@@ -84,37 +89,81 @@ impl Set {
         #[cfg(not(target_arch = "x86_64"))]
         let _ = (w, y, y_stride);
     }
+
+    /// See [`weigh`].
+    fn weigh(self, bias: &[f32], terms: &[(&[f32], &[f32])], out: &mut [f32]) {
+        assert!(self.supported());
+        #[cfg(target_arch = "x86_64")]
+        #[allow(unsafe_code)]
+        // SAFETY: `supported` found the features that the functions are compiled for.
+        unsafe {
+            match self {
+                Self::Avx2 => kernel::avx2::weigh(bias, terms, out),
+                Self::Avx512 => kernel::avx512::weigh(bias, terms, out),
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (bias, terms, out);
+    }
 }
 
-/// `sums[i] += weights[i] * values[i]`.
-pub fn multiply_add(sums: &mut [f32], weights: &[f32], values: &[f32]) {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(set) = *WIDEST {
-        #[allow(unsafe_code)]
-        // SAFETY: `widest` found the features that the functions are compiled for.
-        return unsafe {
-            match set {
-                Set::Avx2 => kernel::avx2::multiply_add(sums, weights, values),
-                Set::Avx512 => kernel::avx512::multiply_add(sums, weights, values),
-            }
-        };
+/// `out[i] = bias[i] + sum of weights[i] * values[i]` over the terms `(weights, values)`, in their order; one value
+/// stands for all channels.
+pub fn weigh(bias: &[f32], terms: &[(&[f32], &[f32])], out: &mut [f32]) {
+    match *WIDEST {
+        Some(set) => set.weigh(bias, terms, out),
+        None => weigh_anywhere(bias, terms, out),
     }
-    let terms = weights.iter().zip(values);
-    sums.iter_mut().zip(terms).for_each(|(sum, (weight, value))| *sum += weight * value);
 }
 
-/// `sums[i] += weights[i] * value`.
-pub fn multiply_add_one(sums: &mut [f32], weights: &[f32], value: f32) {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(set) = *WIDEST {
-        #[allow(unsafe_code)]
-        // SAFETY: `widest` found the features that the functions are compiled for.
-        return unsafe {
-            match set {
-                Set::Avx2 => kernel::avx2::multiply_add_one(sums, weights, value),
-                Set::Avx512 => kernel::avx512::multiply_add_one(sums, weights, value),
-            }
-        };
+/// [`weigh`] for processors without a [`Set`].
+fn weigh_anywhere(bias: &[f32], terms: &[(&[f32], &[f32])], out: &mut [f32]) {
+    out.copy_from_slice(bias);
+    for (weights, values) in terms {
+        let sums = out.iter_mut().zip(*weights);
+        match values {
+            [value] => sums.for_each(|(sum, weight)| *sum += weight * value),
+            _ => sums.zip(*values).for_each(|((sum, weight), value)| *sum += weight * value),
+        }
     }
-    sums.iter_mut().zip(weights).for_each(|(sum, weight)| *sum += weight * value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// For every number of channels around those that are added up together.
+    fn compare(weigh: impl Fn(&[f32], &[(&[f32], &[f32])], &mut [f32])) {
+        let numbers: Vec<f32> = (0..200).map(|i| (i * i % 97) as f32 / 97.0 - 0.5).collect();
+        for channels in 1..150 {
+            let each = |from: usize| &numbers[from..][..channels];
+            let terms = [(each(7), each(3)), (each(11), &numbers[5..6]), (each(13), each(2))];
+            for terms in [&terms[..], &terms[..0]] {
+                let mut out = vec![f32::NAN; channels];
+                weigh(each(0), terms, &mut out);
+                for (i, got) in out.into_iter().enumerate() {
+                    let value = |values: &[f32]| if values.len() == 1 { values[0] } else { values[i] };
+                    let exact = terms.iter().fold(numbers[i], |sum, (w, values)| sum + w[i] * value(values));
+                    assert!((got - exact).abs() < 1e-6, "{i} of {channels}: {got} {exact}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn weighing_anywhere_equals_the_sum() {
+        compare(weigh_anywhere);
+    }
+
+    #[test]
+    #[ignore = "needs AVX2"]
+    fn weighing_with_avx2_equals_the_sum() {
+        compare(|bias, terms, out| Set::Avx2.weigh(bias, terms, out));
+    }
+
+    #[test]
+    #[ignore = "needs AVX-512"]
+    fn weighing_with_avx512_equals_the_sum() {
+        compare(|bias, terms, out| Set::Avx512.weigh(bias, terms, out));
+    }
 }
