@@ -178,5 +178,7 @@ fn attend_block(
 
 fn add_bias(x: &[f32], bias: &[f32], out: &mut Vec<f32>) {
     out.clear();
-    out.extend(x.chunks_exact(bias.len()).flat_map(|row| row.iter().zip(bias).map(|(x, b)| x + b)));
+    for row in x.chunks_exact(bias.len()) {
+        out.extend(row.iter().zip(bias).map(|(x, b)| x + b));
+    }
 }

@@ -9,10 +9,10 @@ use crate::backend::geometry::{Visibility, sinusoids};
 use crate::model::config::{ConvNorm, EncoderConfig};
 
 use super::attention::{self, KeyValues, Positions, Queries, attend};
-use super::avx2::multiply_add;
 use super::ops::{add_scaled, glu, layer_norm, layer_norm_into, scale_and_shift, silu};
 use super::params::{Layer, Linear, Norm, Taps};
 use super::rows::Rows;
+use super::simd::weigh;
 
 /// Projected positions of all layers.
 pub struct PositionTables(Vec<Positions>);
@@ -232,13 +232,12 @@ fn depthwise(
     window.extend_from_slice(inputs);
     tail.copy_from_slice(&window[window.len() - tail.len()..]);
     window.resize(window.len() + config.conv_context[1] * width, 0.0);
-    for frame in 0..inputs.len() / width {
-        let start = out.len();
-        out.extend_from_slice(&taps.bias);
-        let sums = &mut out[start..];
-        let window = window[frame * width..].chunks_exact(width);
-        for (taps, values) in taps.taps.chunks_exact(width).zip(window) {
-            multiply_add(sums, taps, values);
-        }
+    let start = out.len();
+    out.resize(start + inputs.len(), 0.0);
+    let mut terms = Vec::new();
+    for (frame, out) in out[start..].chunks_exact_mut(width).enumerate() {
+        terms.clear();
+        terms.extend(taps.taps.chunks_exact(width).zip(window[frame * width..].chunks_exact(width)));
+        weigh(&taps.bias, &terms, out);
     }
 }

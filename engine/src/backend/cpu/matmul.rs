@@ -2,15 +2,15 @@
 //! Products of activations with weight matrices as they lie in the file: `y[m][n] = sum_k x[m][k] w[n][k]`.
 //!
 //! The library is `matrixmultiply`; weights in half precision are widened panel by panel into cache. With few rows that
-//! costs more than the product itself, so processors with AVX2, FMA and F16C use [`super::avx2`] instead.
+//! costs more than the product itself, so processors with a [`Set`] of their own use that instead.
 
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
 use crate::model::TensorData;
 
-use super::avx2;
 use super::rows::Rows;
+use super::simd::Set;
 
 /// Weight rows widened at a time: 64 rows of 256 are 64 KiB, inside any L2 cache.
 const PANEL: usize = 64;
@@ -40,8 +40,8 @@ fn part(x: Rows<'_>, w: TensorData<'_>, y: &mut [f32], y_width: usize, y_stride:
     match w {
         TensorData::F16(w) => {
             assert!(w.len() == y_width * x.width);
-            if avx2::available(x.width) {
-                return avx2::product_f16(x, w, y, y_width, y_stride);
+            if let Some(set) = Set::of(x.width) {
+                return set.product_f16(x, w, y, y_width, y_stride);
             }
             let mut panel = vec![0.0; PANEL.min(y_width) * x.width];
             for first in (0..y_width).step_by(PANEL) {
@@ -62,10 +62,9 @@ pub fn product_f32(x: Rows<'_>, w: Rows<'_>, y: &mut [f32], y_stride: usize) {
         return;
     }
     assert!(y_stride >= w.count && y.len() >= (x.count - 1) * y_stride + w.count);
-    if avx2::available(x.width) {
-        avx2::product_f32(x, w, y, y_stride);
-    } else {
-        library(x, w, y, y_stride);
+    match Set::of(x.width) {
+        Some(set) => set.product_f32(x, w, y, y_stride),
+        None => library(x, w, y, y_stride),
     }
 }
 
@@ -110,12 +109,13 @@ mod tests {
             .collect()
     }
 
-    #[test]
-    fn every_path_equals_the_sum() {
+    /// Compares what `product` gives with sums in double precision, for every number of rows that it treats in a way
+    /// of its own.
+    fn compare(widths: [usize; 5], product: impl Fn(Rows<'_>, TensorData<'_>, &mut [f32], usize, usize)) {
         let mut compared = 0;
-        for k in [8, 24, 30, 96, 256] {
-            for n in [1, 3, 5, 64, 67, 130] {
-                for m in [1, 2, 3, 4, 5, 7, 14, 33, 70] {
+        for k in widths {
+            for n in [1, 2, 3, 5, 64, 67, 130] {
+                for m in [1, 2, 3, 4, 5, 6, 7, 8, 9, 14, 15, 33, 70] {
                     let (x, w) = (noise(m * k, 1), noise(n * k, 2));
                     let w16: Vec<f16> = w.iter().map(|&v| f16::from_f32(v)).collect();
                     let w: Vec<f32> = w16.iter().map(|v| v.to_f32()).collect();
@@ -123,18 +123,48 @@ mod tests {
                     for matrix in [TensorData::F16(&w16), TensorData::F32(&w)] {
                         let mut y = vec![f32::NAN; m * stride];
                         product(Rows::dense(&x, k), matrix, &mut y, n, stride);
-                        for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
-                            let terms = x[i * k..][..k].iter().zip(&w[j * k..][..k]);
-                            let exact: f64 = terms.map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
-                            let got = f64::from(y[i * stride + j]);
-                            assert!((got - exact).abs() < 1e-4, "{m}x{n}x{k} at {i},{j}: {got} {exact}");
-                            compared += 1;
+                        for (i, row) in y.chunks_exact(stride).enumerate() {
+                            for (j, &got) in row[..n].iter().enumerate() {
+                                let terms = x[i * k..][..k].iter().zip(&w[j * k..][..k]);
+                                let exact: f64 = terms.map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
+                                let got = f64::from(got);
+                                assert!((got - exact).abs() < 1e-4, "{m}x{n}x{k} at {i},{j}: {got} {exact}");
+                                compared += 1;
+                            }
+                            assert!(
+                                row[n..].iter().all(|v| v.is_nan()),
+                                "{m}x{n}x{k}: wrote outside its columns"
+                            );
                         }
-                        assert!(y[n].is_nan() || stride == n || m == 1, "wrote outside its columns");
                     }
                 }
             }
         }
-        assert_eq!(compared, 2 * 5 * 270 * 139);
+        assert_eq!(compared, 2 * 5 * 272 * 177);
+    }
+
+    #[test]
+    fn every_path_equals_the_sum() {
+        compare([8, 24, 30, 96, 256], product);
+    }
+
+    /// The products of one instruction set, which a processor with a wider one only uses for some widths.
+    fn compare_set(set: Set, widths: [usize; 5]) {
+        compare(widths, |x, w, y, outputs, stride| match w {
+            TensorData::F16(w) => set.product_f16(x, w, y, outputs, stride),
+            TensorData::F32(w) => set.product_f32(x, Rows::new(w, outputs, x.width, x.width), y, stride),
+        });
+    }
+
+    #[test]
+    #[ignore = "needs AVX2"]
+    fn avx2_equals_the_sum() {
+        compare_set(Set::Avx2, [8, 24, 40, 96, 256]);
+    }
+
+    #[test]
+    #[ignore = "needs AVX-512"]
+    fn avx512_equals_the_sum() {
+        compare_set(Set::Avx512, [16, 48, 80, 96, 256]);
     }
 }

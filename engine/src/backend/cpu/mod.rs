@@ -2,14 +2,16 @@
 //! The CPU backend: the reference for the others and the embedded default. Arithmetic in single precision.
 
 mod attention;
-mod avx2;
 mod decoder;
 mod encoder;
+#[cfg(target_arch = "x86_64")]
+mod kernel;
 mod matmul;
 mod ops;
 mod params;
 mod prompt;
 mod rows;
+mod simd;
 mod slot;
 mod subsampling;
 #[cfg(test)]

@@ -9,10 +9,10 @@ use std::ops::Range;
 use crate::backend::geometry::Geometry;
 use crate::model::tensors::subsampled_bins;
 
-use super::avx2::{multiply_add, multiply_add_one};
 use super::ops::relu;
 use super::params::{Subsampling, Taps};
 use super::rows::Rows;
+use super::simd::weigh;
 
 /// Values `[position][bin][channel]` from position `first` on.
 struct Level {
@@ -77,28 +77,24 @@ impl Geometry {
     ) -> Level {
         let (left, channels) = (self.left_padding(), self.channels);
         let bins = self.halve(input.bins);
-        let mut data = Vec::with_capacity(positions.len() * bins * channels);
+        let mut data = vec![0.0; positions.len() * bins * channels];
         let available = input.data.len() / (input.bins * input_channels);
-        for position in positions.clone() {
-            for bin in 0..bins {
-                let start = data.len();
-                data.extend_from_slice(&taps.bias);
-                let sums = &mut data[start..];
-                for (tap, weights) in taps.taps.chunks_exact(channels).enumerate() {
-                    let at = (2 * position + tap / 3).checked_sub(left).filter(|&at| at < input_length);
-                    let from = (2 * bin + tap % 3).checked_sub(left).filter(|&from| from < input.bins);
-                    let (Some(at), Some(from)) = (at, from) else { continue };
-                    let Some(at) = at.checked_sub(input.first).filter(|&at| at < available) else {
-                        debug_assert!(false, "position {at} of a subsampling level was not kept");
-                        continue;
-                    };
-                    let values = &input.data[(at * input.bins + from) * input_channels..][..input_channels];
-                    match values {
-                        [value] => multiply_add_one(sums, weights, *value),
-                        _ => multiply_add(sums, weights, values),
-                    }
-                }
+        let places = positions.clone().flat_map(|position| (0..bins).map(move |bin| (position, bin)));
+        let mut terms = Vec::new();
+        for (out, (position, bin)) in data.chunks_exact_mut(channels).zip(places) {
+            terms.clear();
+            for (tap, weights) in taps.taps.chunks_exact(channels).enumerate() {
+                let at = (2 * position + tap / 3).checked_sub(left).filter(|&at| at < input_length);
+                let from = (2 * bin + tap % 3).checked_sub(left).filter(|&from| from < input.bins);
+                let (Some(at), Some(from)) = (at, from) else { continue };
+                let Some(at) = at.checked_sub(input.first).filter(|&at| at < available) else {
+                    debug_assert!(false, "position {at} of a subsampling level was not kept");
+                    continue;
+                };
+                let values = &input.data[(at * input.bins + from) * input_channels..][..input_channels];
+                terms.push((weights, values));
             }
+            weigh(&taps.bias, &terms, out);
         }
         Level { first: positions.start, bins, data }
     }
