@@ -10,7 +10,7 @@
 //   VOCABULARY       pieces, without blank
 //   DURATIONS        number of durations, 0 for RNN-T
 //   DURATION_VALUES  their values in braces
-//   LOGITS           row length of the logits, at least VOCABULARY + 1 + DURATIONS
+//   LOGITS           row length of the logits, at least VOCABULARY + 1 + DURATIONS, a multiple of 4
 //   MAX_SYMBOLS      most symbols at one frame
 
 #define BLANK VOCABULARY
@@ -118,12 +118,21 @@ __device__ __forceinline__ Best best_of_warp(Best best) {
     return best;
 }
 
+// Of every `step`th pack of four from `from` on, by a warp.
 __device__ __forceinline__ Best best_of(const float* values, int count, int from, int step) {
     Best best{-__int_as_float(0x7f800000), 0x7fffffff, -__int_as_float(0x7f800000)};
-    for (int i = from; i < count; i += step) {
-        // What isn't a number is no candidate: compared, it would replace any.
-        if (values[i] > -__int_as_float(0x7f800000)) {
-            best = better(best, Best{values[i], i, -__int_as_float(0x7f800000)});
+#pragma unroll 4
+    for (int i = 4 * from; i < count; i += 4 * step) {
+        const Floats<4> pack = load_floats<4>(values + i);
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            if (i + j >= count) break;
+            // What isn't a number is no candidate: it is greater than nothing, and no maximum is it.
+            const float value = pack.values[j];
+            const bool greater = value > best.value;
+            best.second = fmaxf(best.second, greater ? best.value : value);
+            best.index = greater ? i + j : best.index;
+            best.value = greater ? value : best.value;
         }
     }
     return best_of_warp(best);
@@ -155,10 +164,18 @@ __device__ __forceinline__ Pick pick(const float* row) {
     pick.duration_margin = __int_as_float(0x7f800000);
 #if DURATIONS > 0
     const int values[DURATIONS] = DURATION_VALUES;
-    Best longest = best_of(row + BLANK + 1, DURATIONS, threadIdx.x % 32, 32);
-    int place = longest.index >= DURATIONS ? 0 : longest.index;
+    float longest = -__int_as_float(0x7f800000), second = longest;
+    int place = 0;
+#pragma unroll
+    for (int i = 0; i < DURATIONS; i++) {
+        const float value = row[BLANK + 1 + i];
+        const bool greater = value > longest;
+        second = fmaxf(second, greater ? longest : value);
+        place = greater ? i : place;
+        longest = greater ? value : longest;
+    }
     pick.duration = values[place];
-    pick.duration_margin = longest.value - longest.second;
+    pick.duration_margin = longest - second;
 #endif
     return pick;
 }
@@ -212,12 +229,20 @@ extern "C" __global__ void __launch_bounds__(256) decide(
         }
         return;
     }
+    // The compiler may put what comes where `pick` has its values.
+    __syncthreads();
     // Thousands of small terms would be lost beside the largest in single precision.
     double sum = 0.0, power = 0.0;
-    for (int i = threadIdx.x; i <= BLANK; i += blockDim.x) {
-        float below = row[i] - best.value;
-        sum += (double)expf(below);
-        power += (double)expf(0.33f * below);
+#pragma unroll 4
+    for (int i = 4 * threadIdx.x; i <= BLANK; i += 4 * blockDim.x) {
+        const Floats<4> pack = load_floats<4>(row + i);
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            if (i + j > BLANK) break;
+            const float below = pack.values[j] - best.value;
+            sum += (double)expf(below);
+            power += (double)expf(0.33f * below);
+        }
     }
     for (int lane = 16; lane > 0; lane /= 2) {
         sum += __shfl_xor_sync(0xffffffffu, sum, lane);

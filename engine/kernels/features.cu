@@ -85,26 +85,40 @@ extern "C" __global__ void mel_history(const Item* items, const Counts* counts, 
     for (int i = threadIdx.x; i < item.mel_keep * BINS; i += blockDim.x) kept[i] = last[i];
 }
 
+// Sums of what the threads of a column of 8 x 32 have.
+__device__ __forceinline__ double sum_of_column(double x) {
+    __shared__ double sums[8][32];
+    __syncthreads();
+    sums[threadIdx.x / 32][threadIdx.x % 32] = x;
+    __syncthreads();
+    double sum = 0.0;
+    for (int i = 0; i < 8; i++) sum += sums[i][threadIdx.x % 32];
+    return sum;
+}
+
 // NeMo's per_feature: subtracts each bin's mean and divides by its deviation (N - 1) plus 1e-5, over all frames of an
-// item. One item a block.
-extern "C" __global__ void mel_normalize(const Item* items, const Counts* counts, float* mel) {
+// item. 32 bins of an item a block: grid (items, ceil(BINS / 32)), block 256.
+extern "C" __global__ void __launch_bounds__(256) mel_normalize(const Item* items, const Counts* counts, float* mel) {
     if (blockIdx.x >= counts->items) return;
     const Item& item = items[blockIdx.x];
-    float* frames = mel + (u64)item.mel * BINS;
-    int count = item.mel_old + item.mel_new;
-    for (int bin = threadIdx.x; bin < BINS; bin += blockDim.x) {
-        double sum = 0.0;
-        for (int t = 0; t < count; t++) sum += (double)frames[t * BINS + bin];
-        double mean = sum / (double)count;
-        double square = 0.0;
-        for (int t = 0; t < count; t++) {
-            double distance = (double)frames[t * BINS + bin] - mean;
-            square += distance * distance;
-        }
-        // One frame has no deviation: NeMo turns the resulting NaN into 0.
-        double deviation = (count > 1 ? sqrt(square / (double)(count - 1)) : 0.0) + 1e-5;
-        for (int t = 0; t < count; t++) {
-            frames[t * BINS + bin] = (float)(((double)frames[t * BINS + bin] - mean) / deviation);
-        }
+    const int bin = blockIdx.y * 32 + threadIdx.x % 32, first = threadIdx.x / 32;
+    const int count = bin < BINS ? item.mel_old + item.mel_new : 0;
+    float* const values = mel + (u64)item.mel * BINS + bin;
+    double sum = 0.0;
+#pragma unroll 4
+    for (int t = first; t < count; t += 8) sum += (double)values[(u64)t * BINS];
+    const double mean = sum_of_column(sum) / (double)count;
+    double square = 0.0;
+#pragma unroll 4
+    for (int t = first; t < count; t += 8) {
+        const double distance = (double)values[(u64)t * BINS] - mean;
+        square += distance * distance;
+    }
+    square = sum_of_column(square);
+    // One frame has no deviation: NeMo turns the resulting NaN into 0.
+    const double deviation = (count > 1 ? sqrt(square / (double)(count - 1)) : 0.0) + 1e-5;
+#pragma unroll 4
+    for (int t = first; t < count; t += 8) {
+        values[(u64)t * BINS] = (float)(((double)values[(u64)t * BINS] - mean) / deviation);
     }
 }

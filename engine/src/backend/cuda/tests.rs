@@ -11,6 +11,7 @@ use super::*;
 use crate::backend::conformance::{Conformance, Fixture, chunks};
 use crate::backend::cpu::CpuBackend;
 use crate::backend::{BackendChoice, CachePrecision, Precision};
+use crate::features::HOP;
 
 /// Largest difference of an encoder output in single precision, whose sums run in another order than NeMo's.
 const TOLERANCE: f32 = 1e-3;
@@ -329,4 +330,47 @@ fn streams_do_not_touch_each_other() {
         println!("{precision}: {streams} streams, {same} of {all} tokens as alone");
         assert!(same * 100 >= all * 99);
     }
+}
+
+/// Whole signals of many lengths in one step, more rows than go through a feed-forward module together.
+fn files_are_as_alone(precision: Precision, least: usize) {
+    const FILES: usize = 120;
+    let (model, pcm) = (mini(), speech());
+    let mut cuda = backend(&model, &options(precision));
+    let mode = Mode::Offline { context: 0 };
+    let files: Vec<&[f32]> = (0..FILES).map(|i| &pcm[..pcm.len() - 401 * i]).collect();
+    let rows: usize = files.iter().map(|file| cuda.shape.geometry.frames(file.len() / HOP)).sum();
+    assert!(rows > encoder::PANEL && rows <= cuda.limits().whole_frames, "{rows} rows");
+    let mut step = |files: &[&[f32]]| -> Vec<_> {
+        let slots: Vec<_> = files.iter().map(|_| cuda.open(mode, 0).expect("a slot")).collect();
+        let steps = files.iter().zip(&slots).map(|(pcm, &slot)| Step { slot, pcm, end: true });
+        let results = cuda.step(&steps.collect::<Vec<_>>());
+        slots.into_iter().for_each(|slot| cuda.close(slot));
+        results.into_iter().map(|result| tokens(&[result.expect("the step succeeds")])).collect()
+    };
+    let together = step(&files);
+    let (mut same, mut all) = (0, 0);
+    for (file, got) in files.into_iter().zip(together) {
+        let alone = step(&[file]).remove(0);
+        if precision == Precision::F32 {
+            assert_eq!(got, alone, "{} samples", file.len());
+        }
+        let (equal, of) = agreement(&got, &alone);
+        (same, all) = (same + equal, all + of);
+    }
+    println!("{precision}: {FILES} files, {rows} rows, {same} of {all} tokens as alone");
+    assert!(all > 10 * FILES && same * 100 >= all * least, "{precision}: {same} of {all}");
+}
+
+#[test]
+#[ignore = "needs an NVIDIA GPU"]
+fn files_do_not_touch_each_other() {
+    files_are_as_alone(Precision::F32, 100);
+    files_are_as_alone(Precision::F16, 99);
+}
+
+#[test]
+#[ignore = "needs an NVIDIA GPU of compute capability 9.0"]
+fn files_do_not_touch_each_other_in_8_bits() {
+    files_are_as_alone(Precision::F8, 97);
 }

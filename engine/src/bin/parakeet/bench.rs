@@ -69,6 +69,10 @@ pub struct Args {
     /// Seconds over which the live streams start
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(..=3_600))]
     spread: u32,
+    /// Seconds that all live streams run before they are measured [default: until each has as much behind it as its steps
+    /// see, so that they cost what they will]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=3_600))]
+    settle: Option<u32>,
     /// Milliseconds of audio that a live source hands over at a time
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     piece_ms: u32,
@@ -181,11 +185,14 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let load_seconds = started.elapsed().as_secs_f64();
     let weights_bytes = parakeet_engine::model::describe(&dir)?.weight_bytes;
     let ways = args.streaming.ways(engine.config())?;
+    let context = ways.iter().map(|way| way.context_seconds.ceil() as u32).max().unwrap_or(0);
+    let settle = args.settle.unwrap_or(context);
     let load = live::Load {
         engine: &engine,
-        pcm: &long(args.seconds + args.spread),
+        pcm: &long(args.spread + settle + args.seconds),
         seconds: args.seconds,
         spread: args.spread,
+        settle,
         piece: Duration::from_millis(args.piece_ms.into()),
         agreement: args.agreement,
     };

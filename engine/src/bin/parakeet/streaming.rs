@@ -77,6 +77,8 @@ pub struct Way {
     pub name: String,
     /// Audio between two outputs; 0 for one pass.
     pub chunk_seconds: f64,
+    /// Audio that a step sees at most: only after that has each step its full cost. 0 for one pass.
+    pub context_seconds: f64,
     /// The options for it.
     pub options: StreamOptions,
 }
@@ -86,18 +88,19 @@ impl Way {
     pub fn new(options: StreamOptions, config: &ModelConfig) -> Result<Self, Failure> {
         let seconds = |frames: usize| frames as f64 * 0.08;
         let mode = options.mode(config)?;
-        let (name, chunk_seconds) = match mode {
+        let (name, chunk, context) = match mode {
             Mode::Cached { context } => {
-                let right = config.encoder.contexts[context][1].max(0);
-                (format!("look-ahead {right}"), f64::from(right + 1) * 0.08)
+                let [left, right] = config.encoder.contexts[context].map(|frames| frames.max(0) as usize);
+                (format!("look-ahead {right}"), right + 1, left + right + 1)
             }
-            Mode::Buffered { window: Window { left, chunk, right }, .. } => {
+            Mode::Buffered { window, .. } => {
+                let Window { left, chunk, right } = window;
                 let name = [left, chunk, right].map(|frames| format!("{:.2}", seconds(frames))).join("-");
-                (name, seconds(chunk))
+                (name, chunk, window.frames())
             }
-            Mode::Offline { .. } => ("offline".into(), 0.0),
+            Mode::Offline { .. } => ("offline".into(), 0, 0),
         };
-        Ok(Self { name, chunk_seconds, options })
+        Ok(Self { name, chunk_seconds: seconds(chunk), context_seconds: seconds(context), options })
     }
 
     /// Audio between two outputs in milliseconds; 0 for one pass.

@@ -35,12 +35,14 @@ const MOST_RACERS: usize = 20_000;
 /// What all loads have in common.
 pub struct Load<'a> {
     pub engine: &'a Arc<Engine>,
-    /// `seconds + spread` of speech.
+    /// `spread + settle + seconds` of speech.
     pub pcm: &'a [f32],
     /// For which all streams run and are measured.
     pub seconds: u32,
     /// Over which they start.
     pub spread: u32,
+    /// For which all run before.
+    pub settle: u32,
     /// What a source hands over at a time.
     pub piece: Duration,
     /// Share of the words that must be those of one stream alone; 1 asks for the same text of every stream.
@@ -54,6 +56,7 @@ pub struct Streams {
     pub chunk_ms: u32,
     pub seconds: u32,
     pub spread_seconds: u32,
+    pub settle_seconds: u32,
     pub piece_ms: u32,
     #[serde(flatten)]
     pub trial: Trial,
@@ -64,6 +67,7 @@ pub struct Streams {
 pub struct Live {
     pub seconds: u32,
     pub spread_seconds: u32,
+    pub settle_seconds: u32,
     pub piece_ms: u32,
     pub ways: Vec<Limit>,
 }
@@ -134,6 +138,7 @@ pub fn streams(load: &Load<'_>, way: &Way, count: usize) -> Result<Streams, Fail
         chunk_ms: way.chunk_ms(),
         seconds: load.seconds,
         spread_seconds: load.spread,
+        settle_seconds: load.settle,
         piece_ms: load.piece.as_millis() as u32,
         trial: run(load, way, &options, opened, &script)?,
     })
@@ -163,6 +168,7 @@ pub fn most(load: &Load<'_>, ways: &[Way]) -> Result<Live, Failure> {
     Ok(Live {
         seconds: load.seconds,
         spread_seconds: load.spread,
+        settle_seconds: load.settle,
         piece_ms: load.piece.as_millis() as u32,
         ways: ways.iter().map(limit).collect::<Result<_, Failure>>()?,
     })
@@ -319,7 +325,8 @@ fn run(
     let &Load { engine, pcm, piece, .. } = load;
     let count = opened.len();
     let spread = Duration::from_secs(load.spread.into());
-    let end = spread + Duration::from_secs(load.seconds.into());
+    let settled = spread + Duration::from_secs(load.settle.into());
+    let end = settled + Duration::from_secs(load.seconds.into());
     let times = |index: usize| Times::new(spread.mul_f64(index as f64 / count as f64), end, piece);
     let source = |(index, stream)| Source { stream, times: times(index) };
     let sources: Vec<Source> = opened.into_iter().enumerate().map(source).collect();
@@ -343,7 +350,7 @@ fn run(
             })
             .collect();
         let readers: Vec<_> = parts.iter().map(|part| scope.spawn(|| watch(part, script, piece))).collect();
-        thread::sleep((begin + spread).saturating_duration_since(Instant::now()));
+        thread::sleep((begin + settled).saturating_duration_since(Instant::now()));
         engine.reset_statistics();
         thread::sleep((begin + end).saturating_duration_since(Instant::now()));
         let total = engine.statistics().total();

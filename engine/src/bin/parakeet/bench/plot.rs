@@ -229,7 +229,8 @@ mod tests {
 
     fn picture(trials: Vec<Trial>) -> String {
         let limit = Limit { way: "look-ahead 0".into(), chunk_ms: 80, most: 4_800, trials };
-        let live = Live { seconds: 20, spread_seconds: 10, piece_ms: 20, ways: vec![limit] };
+        let live =
+            Live { seconds: 20, spread_seconds: 10, settle_seconds: 6, piece_ms: 20, ways: vec![limit] };
         render_live("m & n", &live).unwrap()
     }
 

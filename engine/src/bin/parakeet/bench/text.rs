@@ -42,8 +42,13 @@ fn costs(costs: &Costs) {
 
 fn streams(streams: &Streams) {
     println!(
-        "{}, chunks of {} ms, measured for {} s, starting over {} s, pieces of {} ms",
-        streams.way, streams.chunk_ms, streams.seconds, streams.spread_seconds, streams.piece_ms
+        "{}, chunks of {} ms, pieces of {} ms; starting over {} s, settling for {} s, measured for {} s",
+        streams.way,
+        streams.chunk_ms,
+        streams.piece_ms,
+        streams.spread_seconds,
+        streams.settle_seconds,
+        streams.seconds
     );
     println!("{}", streams.trial.line());
     if let Some(seen) = &streams.trial.seen {
