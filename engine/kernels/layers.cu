@@ -198,9 +198,9 @@ extern "C" __global__ void __launch_bounds__(128) quantise_rows(const real* x, i
     }
 }
 #else
-// x = x sigmoid(x) over rows of FF values, `rows` at most.
-extern "C" __global__ void __launch_bounds__(256) silu(const Counts* counts, int rows, real* x) {
-    u64 total = (u64)min(counts->rows, rows) * FF / LANE;
+// x = x sigmoid(x) over rows of FF values.
+extern "C" __global__ void __launch_bounds__(256) silu(const Counts* counts, real* x) {
+    u64 total = (u64)counts->rows * FF / LANE;
     for (u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x; i < total; i += (u64)gridDim.x * blockDim.x) {
         Pack<LANE> pack = load<LANE>(x + i * LANE);
 #pragma unroll

@@ -5,7 +5,6 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CString, c_void};
-use std::ops::Range;
 use std::ptr::null_mut;
 use std::sync::Arc;
 
@@ -181,12 +180,10 @@ impl Device {
             .map_err(driver("cannot clear memory"))
     }
 
-    /// Enqueues a copy of a part of `from` to the same part of the memory at `address`; it must stay as it is until
-    /// [`Device::wait`].
-    pub fn send(&self, from: &Pinned, part: Range<usize>, address: u64) -> Result<()> {
-        let to = address + part.start as u64;
+    /// Enqueues a copy of the first `bytes` bytes of `from` to `address`; `from` must stay as it is until [`Device::wait`].
+    pub fn send(&self, from: &Pinned, bytes: usize, address: u64) -> Result<()> {
         // SAFETY: `Pinned` outlives the step that sends it, and callers pass ranges of their own buffers.
-        unsafe { result::memcpy_htod_async(to, &from.bytes()[part], self.stream.cu_stream()) }
+        unsafe { result::memcpy_htod_async(address, &from.bytes()[..bytes], self.stream.cu_stream()) }
             .map_err(driver("cannot copy to the card"))
     }
 

@@ -20,10 +20,6 @@ use crate::model::config::Normalize;
 /// Rows of a block of `layer_norm`.
 const NORM_ROWS: usize = 4;
 
-/// Most rows that go through a feed-forward module together: what is between its two products then stays in the card's
-/// second cache, and its products still fill the card.
-pub const PANEL: usize = 4_096;
-
 /// No scales.
 pub const NONE: Argument = Argument::Address(0);
 
@@ -152,10 +148,15 @@ impl Step<'_> {
         }
         let mut before: Option<&Norm> = None;
         for (index, layer) in params.layers.iter().enumerate() {
-            self.feed_forward(products, before, &layer.norm_ff1, &layer.ff1)?;
+            match before {
+                None => self.norm_input(&layer.norm_ff1)?,
+                Some(last) => self.norm_twice(last, &layer.norm_ff1)?,
+            }
+            self.feed_forward(products, &layer.ff1)?;
             self.attention(products, layer, index, positions)?;
             self.convolution(products, layer, index)?;
-            self.feed_forward(products, None, &layer.norm_ff2, &layer.ff2)?;
+            self.norm_input(&layer.norm_ff2)?;
+            self.feed_forward(products, &layer.ff2)?;
             before = Some(&layer.norm_out);
         }
         if let Some(last) = before {
@@ -185,22 +186,9 @@ impl Step<'_> {
         x: &Buffer,
         y: (u64, usize),
     ) -> Result<()> {
-        self.multiply_rows(products, matrix, way, self.extent.rows, x, y)
-    }
-
-    /// [`Step::multiply`] for the first `rows` rows.
-    fn multiply_rows(
-        &self,
-        products: &mut Products,
-        matrix: &Matrix,
-        way: Way,
-        rows: usize,
-        x: &Buffer,
-        y: (u64, usize),
-    ) -> Result<()> {
         match &self.scratch.input8 {
-            Some(input) => products.run8(matrix, way, rows, input, y),
-            None => products.run(matrix, way, rows, self.rows(x, matrix.inputs), y),
+            Some(rows) => products.run8(matrix, way, self.extent.rows, rows, y),
+            None => products.run(matrix, way, self.extent.rows, self.rows(x, matrix.inputs), y),
         }
     }
 
@@ -209,29 +197,23 @@ impl Step<'_> {
     }
 
     fn norm(&self, norm: &Norm, to: [Argument; 2]) -> Result<()> {
-        self.normalise(norm, self.extent.rows, (&self.scratch.x).into(), to)
+        self.normalise(norm, (&self.scratch.x).into(), to)
     }
 
     /// `y = LayerNorm(x)` of every row, and the rows' scales if those are wanted in 8 bits.
-    pub fn normalise(
-        &self,
-        norm: &Norm,
-        rows: usize,
-        x: Argument,
-        [to, scales]: [Argument; 2],
-    ) -> Result<()> {
-        let Self { device, kernels, .. } = self;
+    pub fn normalise(&self, norm: &Norm, x: Argument, [to, scales]: [Argument; 2]) -> Result<()> {
+        let Self { device, kernels, extent, .. } = self;
         let arguments = [self.counts(), x, (&norm.weight).into(), (&norm.bias).into(), to, scales];
-        device.launch(&kernels.layer_norm, [rows.div_ceil(NORM_ROWS), 1], 32 * NORM_ROWS, &arguments)
+        let grid = [extent.rows.div_ceil(NORM_ROWS), 1];
+        device.launch(&kernels.layer_norm, grid, 32 * NORM_ROWS, &arguments)
     }
 
-    /// `x = LayerNorm(x)` with the first norm, and what the second makes of that to [`Step::input`].
-    fn normalise_twice(&self, [first, second]: [&Norm; 2], rows: usize, x: Argument) -> Result<()> {
-        let Self { device, kernels, .. } = self;
+    fn norm_twice(&self, first: &Norm, second: &Norm) -> Result<()> {
+        let Self { device, kernels, scratch, extent, .. } = self;
         let [to, scales] = self.input();
         let arguments = [
             self.counts(),
-            x,
+            (&scratch.x).into(),
             (&first.weight).into(),
             (&first.bias).into(),
             (&second.weight).into(),
@@ -239,40 +221,25 @@ impl Step<'_> {
             to,
             scales,
         ];
-        device.launch(&kernels.layer_norm_twice, [rows.div_ceil(NORM_ROWS), 1], 32 * NORM_ROWS, &arguments)
+        let grid = [extent.rows.div_ceil(NORM_ROWS), 1];
+        device.launch(&kernels.layer_norm_twice, grid, 32 * NORM_ROWS, &arguments)
     }
 
-    /// A feed-forward module with its norm and, for the first of a layer, the one that ends the layer before.
-    fn feed_forward(
-        &self,
-        products: &mut Products,
-        last: Option<&Norm>,
-        norm: &Norm,
-        [up, down]: &[Matrix; 2],
-    ) -> Result<()> {
+    fn feed_forward(&self, products: &mut Products, [up, down]: &[Matrix; 2]) -> Result<()> {
         let Self { device, kernels, scratch, extent, shape, .. } = self;
         let (width, ff) = (shape.encoder.width, shape.encoder.ff_width);
-        let (counts, wide) = (self.counts(), self.rows(&scratch.wide, ff));
-        for first in (0..extent.rows).step_by(PANEL) {
-            let rows = PANEL.min(extent.rows - first);
-            // What isn't the residual stream lies where it lay for the panel before.
-            let x = scratch.x.address + (first * width * shape.size()) as u64;
-            match last {
-                None => self.normalise(norm, rows, x.into(), self.input())?,
-                Some(last) => self.normalise_twice([last, norm], rows, x.into())?,
-            }
-            self.multiply_rows(products, up, products.plain(), rows, &scratch.y, wide)?;
-            if scratch.input8.is_some() {
-                let [to, scales] = self.input();
-                device.launch(&kernels.silu, [rows, 1], 256, &[counts, wide.0.into(), to, scales])?;
-            } else {
-                let blocks = (rows * ff).div_ceil(256 * 8).min(device.processors * 16);
-                device.launch(&kernels.silu, [blocks, 1], 256, &[counts, rows.into(), wide.0.into()])?;
-            }
-            let way = Way { scale: 0.5, add: true, ..products.plain() };
-            self.multiply_rows(products, down, way, rows, &scratch.wide, (x, width))?;
+        let wide = self.rows(&scratch.wide, ff);
+        self.multiply(products, up, products.plain(), &scratch.y, wide)?;
+        let (counts, values) = (self.counts(), (&scratch.wide).into());
+        if scratch.input8.is_some() {
+            let [to, scales] = self.input();
+            device.launch(&kernels.silu, [extent.rows, 1], 256, &[counts, values, to, scales])?;
+        } else {
+            let blocks = (extent.rows * ff).div_ceil(256 * 8).min(device.processors * 16);
+            device.launch(&kernels.silu, [blocks, 1], 256, &[counts, values])?;
         }
-        Ok(())
+        let way = Way { scale: 0.5, add: true, ..products.plain() };
+        self.multiply(products, down, way, &scratch.wide, self.rows(&scratch.x, width))
     }
 
     fn attention(

@@ -71,7 +71,7 @@ impl Step<'_> {
             before = Some(&layer.norm_out);
         }
         if let Some(last) = before {
-            self.normalise(last, self.extent.rows, x, [y, NONE])?;
+            self.normalise(last, x, [y, NONE])?;
         }
         if params.prompt.is_some() {
             return Ok(true);

@@ -59,9 +59,6 @@ const GRAIN: usize = 64;
 /// How many times as many rows a step of whole signals may have as one of chunks.
 const WHOLE: usize = 4;
 
-/// Bytes of audio that are put together before the card copies them.
-const PIECE: usize = 8 << 20;
-
 /// Most blocks of iterations that are enqueued before the host looks.
 const MOST_BLOCKS: usize = 16;
 
@@ -254,7 +251,8 @@ impl CudaBackend {
 
     fn run_ready(&mut self, jobs: &mut [Job<'_>], ready: Ready) -> Result<()> {
         let grain = if ready.rings { GRAIN } else { 1 };
-        let marks = self.enqueue(jobs, ready, grain)?;
+        self.stage(jobs, &ready, grain);
+        let marks = self.enqueue(ready)?;
         // What the card needs is staged: the host can tidy up meanwhile.
         jobs.par_iter_mut().with_min_len(grain).for_each(|job| job.state.advance());
         self.collect(jobs, ready)?;
@@ -293,39 +291,28 @@ impl CudaBackend {
         }
     }
 
-    /// Brings the step's description and samples to the card: what is large in pieces, each of which is on its way while
-    /// the next is put together.
-    fn send(&mut self, jobs: &[Job<'_>], Ready { layout, bytes, .. }: Ready, grain: usize) -> Result<()> {
-        let Scratch { staged, input, .. } = &mut self.scratch;
-        self.batch.write(&layout, &mut staged.bytes_mut()[..bytes]);
-        let pieces = (bytes / PIECE).clamp(1, jobs.len());
-        let mut sent = 0;
-        let mut end = layout.pcm;
-        for piece in jobs.chunks(jobs.len().div_ceil(pieces)) {
-            let start = end;
-            end += piece.iter().map(|job| size_of_val(job.samples())).sum::<usize>();
-            let mut rest = &mut staged.bytes_mut()[start..end];
-            let mut copies = Vec::new();
-            for job in piece {
-                let samples: &[u8] = bytemuck::cast_slice(job.samples());
-                let (to, others) = rest.split_at_mut(samples.len());
-                copies.push((to, samples));
-                rest = others;
-            }
-            copies.into_par_iter().with_min_len(grain).for_each(|(to, samples)| to.copy_from_slice(samples));
-            self.device.send(staged, sent..end, input.address)?;
-            sent = end;
+    /// Writes the step's description and samples where the card copies them from.
+    fn stage(&mut self, jobs: &[Job<'_>], Ready { layout, bytes, .. }: &Ready, grain: usize) {
+        let memory = &mut self.scratch.staged.bytes_mut()[..*bytes];
+        self.batch.write(layout, memory);
+        let mut rest = &mut memory[layout.pcm..];
+        let mut copies = Vec::new();
+        for job in jobs {
+            let samples: &[u8] = bytemuck::cast_slice(job.samples());
+            let (to, others) = rest.split_at_mut(samples.len());
+            copies.push((to, samples));
+            rest = others;
         }
-        Ok(())
+        copies.into_par_iter().with_min_len(grain).for_each(|(to, samples)| to.copy_from_slice(samples));
     }
 
     /// Enqueues the step up to its first decisions; the marks are before and after the copy and each part.
-    fn enqueue(&mut self, jobs: &[Job<'_>], ready: Ready, grain: usize) -> Result<Option<[device::Mark; 4]>> {
+    fn enqueue(&mut self, ready: Ready) -> Result<Option<[device::Mark; 4]>> {
         let measuring = self.measuring;
         let mark = |device: &Device| measuring.then(|| device.mark()).transpose();
         let blocks = self.batch.likely_iterations().div_ceil(decoder::ITERATIONS).clamp(1, MOST_BLOCKS);
         let start = mark(&self.device)?;
-        self.send(jobs, ready, grain)?;
+        self.device.send(&self.scratch.staged, ready.bytes, self.scratch.input.address)?;
         let copied = mark(&self.device)?;
         self.part(Part::Features, ready)?;
         let subsampled = mark(&self.device)?;

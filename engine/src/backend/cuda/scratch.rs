@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::batch::{Extent, Layout};
 use super::device::{Buffer, Device, Pinned};
-use super::encoder::PANEL;
 use super::products::{Rows8, ladder};
 use super::shape::Shape;
 use super::skinny::MOST_ROWS;
@@ -87,7 +86,7 @@ impl Scratch {
         let channels = shape.geometry.channels;
         let second = ladder(extent.positions * bins2) * channels * size;
         let third = ladder(rows * bins3) * channels * size;
-        let wide = (rows * (2 * width).max(shape.prompt)).max(rows.min(PANEL) * shape.encoder.ff_width);
+        let wide = shape.encoder.ff_width.max(2 * width).max(shape.prompt);
         let states = items * shape.predictor_layers * shape.predictor;
         let input = Layout::new(&extent).pcm + samples * 4;
         // A few tokens for each frame; an item that finds no room waits until the host has read the others.
@@ -96,7 +95,7 @@ impl Scratch {
         let buffer = |bytes: usize| device.zeros(bytes);
         let input8 = match shape.product8 {
             true => Some(Rows8 {
-                values: buffer((rows * width).max(rows.min(PANEL) * shape.encoder.ff_width))?,
+                values: buffer(rows * shape.encoder.ff_width.max(width))?,
                 scales: buffer(rows * 4)?,
             }),
             false => None,
@@ -110,7 +109,7 @@ impl Scratch {
             x: buffer(rows * width * size)?,
             spare: buffer(rows.min(MOST_ROWS) * width * size)?,
             y: buffer(rows * width * size)?,
-            wide: buffer(wide * size)?,
+            wide: buffer(rows * wide * size)?,
             qkv: buffer(rows * 3 * width * size)?,
             input8,
             encoded: buffer(rows * shape.joint * 4)?,

@@ -12,6 +12,7 @@ use crate::backend::conformance::{Conformance, Fixture, chunks};
 use crate::backend::cpu::CpuBackend;
 use crate::backend::{BackendChoice, CachePrecision, Precision};
 use crate::features::HOP;
+use crate::{Engine, Event, StreamOptions};
 
 /// Largest difference of an encoder output in single precision, whose sums run in another order than NeMo's.
 const TOLERANCE: f32 = 1e-3;
@@ -332,7 +333,7 @@ fn streams_do_not_touch_each_other() {
     }
 }
 
-/// Whole signals of many lengths in one step, more rows than go through a feed-forward module together.
+/// Whole signals of many lengths in one step, more rows than a step of chunks may have.
 fn files_are_as_alone(precision: Precision, least: usize) {
     const FILES: usize = 120;
     let (model, pcm) = (mini(), speech());
@@ -340,7 +341,7 @@ fn files_are_as_alone(precision: Precision, least: usize) {
     let mode = Mode::Offline { context: 0 };
     let files: Vec<&[f32]> = (0..FILES).map(|i| &pcm[..pcm.len() - 401 * i]).collect();
     let rows: usize = files.iter().map(|file| cuda.shape.geometry.frames(file.len() / HOP)).sum();
-    assert!(rows > encoder::PANEL && rows <= cuda.limits().whole_frames, "{rows} rows");
+    assert!(rows > cuda.limits().frames && rows <= cuda.limits().whole_frames, "{rows} rows");
     let mut step = |files: &[&[f32]]| -> Vec<_> {
         let slots: Vec<_> = files.iter().map(|_| cuda.open(mode, 0).expect("a slot")).collect();
         let steps = files.iter().zip(&slots).map(|(pcm, &slot)| Step { slot, pcm, end: true });
@@ -373,4 +374,40 @@ fn files_do_not_touch_each_other() {
 #[ignore = "needs an NVIDIA GPU of compute capability 9.0"]
 fn files_do_not_touch_each_other_in_8_bits() {
     files_are_as_alone(Precision::F8, 97);
+}
+
+#[test]
+#[ignore = "needs two NVIDIA GPUs"]
+fn streams_are_spread_over_all_cards() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/parakeet-tdt-mini");
+    let engine = Engine::open(&dir, &options(Precision::F16)).expect("the cards run the model");
+    let cards = count().expect("there are cards");
+    assert!(cards > 1 && engine.devices().len() == cards, "{:?}", engine.devices());
+    let pcm = speech();
+    let streams: Vec<_> = (0..10 * cards)
+        .map(|_| {
+            let options = StreamOptions { queue_samples: pcm.len(), ..Default::default() };
+            engine.stream(&options).expect("a stream")
+        })
+        .collect();
+    let lanes = engine.statistics().lanes;
+    assert!(lanes.iter().all(|lane| lane.open_streams == 10), "{lanes:?}");
+    let words = streams.iter().map(|stream| {
+        stream.push(&pcm).expect("room");
+        stream.finish();
+        let mut words = Vec::new();
+        loop {
+            match stream.next().expect("an event") {
+                Event::Word(word) => words.push(word.text),
+                Event::Finished { .. } => return words,
+                Event::Failed(error) => panic!("{error}"),
+                _ => {}
+            }
+        }
+    });
+    let words: Vec<_> = words.collect();
+    assert!(words[0].len() > 10 && words.iter().all(|other| *other == words[0]), "{words:?}");
+    let chunks: Vec<_> = engine.statistics().lanes.iter().map(|lane| lane.chunks).collect();
+    println!("{cards} cards, {chunks:?} chunks, {} words each", words[0].len());
+    assert!(chunks.iter().all(|&count| count == chunks[0] && count > 0), "{chunks:?}");
 }
