@@ -76,7 +76,7 @@ impl Backend for Held {
     }
 }
 
-/// The hand goes first: a step that it holds up would keep the streams from closing.
+/// `permits` is dropped first: a step that waits for one would keep the streams from closing.
 struct Bench {
     permits: Sender<()>,
     begins: Receiver<Begin>,

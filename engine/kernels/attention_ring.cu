@@ -440,7 +440,7 @@ __device__ __forceinline__ void keep_rows(const Work& work, const Desk& desk) {
     }
 }
 
-// A barrier in shared memory that every thread of a block arrives at once, and only those wait that have to.
+// A barrier in shared memory, for one use: every thread of a block arrives one time, and only those wait that have to.
 __device__ __forceinline__ void barrier_begins(u32 barrier, int threads) {
     asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
@@ -458,7 +458,7 @@ __device__ __forceinline__ void wait_for_all(u32 barrier) {
 
 #define WORD(field) __shfl_sync(0xffffffffu, words, (int)((u64) & ((const Item*)0)->field) / 4)
 
-// Items of up to 16 rows over their rings, which are LEFT rows at most; `blocks` has one entry at least. A warp does
+// Items of 1 to 16 rows over their rings, which are LEFT rows at most; `blocks` has one entry at least. A warp does
 // one item at a time, a block one head.
 // Grid (blocks of a head, HEADS), at best max(1, min(items, processors / HEADS)) blocks of a head; block 32 * W; shared
 // memory TABLE_BYTES + W * WARP_BYTES, where W is the most warps that fit, at most 4, or 8 with CACHE8. With LEFT 70

@@ -207,7 +207,7 @@ impl Runner {
     /// One visit to the stream of each job and one step of those that have work.
     fn step(&mut self, jobs: &mut [Job]) {
         let visit = |job: &mut Job| job.work = job.stream.visit(&mut job.pcm);
-        // Whole signals are much to copy and long to read.
+        // A window is much to copy, and a whole signal has much to say.
         let whole = jobs.iter().any(|job| job.stream.is_whole());
         let (serial, share) = if whole { (1, 1) } else { (SERIAL, SHARE) };
         if jobs.len() > serial {

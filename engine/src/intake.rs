@@ -230,3 +230,53 @@ impl Intake {
         wanted - left
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is taken of `queued` samples in two chunks, the first of `first`.
+    fn taken(queued: usize, first: usize) -> Vec<f32> {
+        let audio: Vec<f32> = (0..queued).map(|i| i as f32).collect();
+        let mut intake = Intake::default();
+        audio.chunks(999).for_each(|piece| intake.append(piece));
+        intake.finish();
+        let mut all = Vec::new();
+        for (samples, end) in [(first, first == queued), (queued - first, true)] {
+            let mut pcm = Vec::new();
+            if let Some(next) = intake.next(samples, all.len() as u64)
+                && next.samples > 0
+            {
+                let taken = intake.take(next.samples, all.len() as u64, &mut pcm).expect("an utterance");
+                assert_eq!((pcm.len(), taken.end), (samples, end), "{first} of {queued}");
+            }
+            all.append(&mut pcm);
+        }
+        assert!(intake.queued() == 0 && all == audio, "{first} of {queued}");
+        all
+    }
+
+    #[test]
+    fn chunks_of_any_length_are_what_was_queued() {
+        for queued in [1, 1_000, MOST_COPIED, MOST_COPIED + 1, 3 * MOST_COPIED] {
+            for first in [0, 1, queued / 2, queued] {
+                assert_eq!(taken(queued, first).len(), queued);
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_signal_is_handed_over_with_what_was_lost_before_it() {
+        let mut intake = Intake::default();
+        intake.append(&vec![0.5; 3 * MOST_COPIED]);
+        let place = intake.utterances[0].pcm.as_slices().0.as_ptr();
+        assert_eq!(intake.drop_oldest(10, None), 10);
+        intake.finish();
+        let mut pcm = Vec::new();
+        let samples = 3 * MOST_COPIED - 10;
+        let next = intake.next(usize::MAX, 0).expect("it has ended");
+        let taken = intake.take(next.samples, 0, &mut pcm).expect("an utterance");
+        assert_eq!((pcm.len(), taken.end, taken.lost), (samples, true, Some((0, 10))));
+        assert!(pcm.as_ptr() == place && pcm.iter().all(|&x| x == 0.5));
+    }
+}

@@ -84,7 +84,7 @@ pub enum Precision {
     #[enum_value(name = "F16: half precision, exact to three digits", nick = "f16")]
     F16,
     /// bfloat16.
-    #[enum_value(name = "BF16: as fast, exact to two digits", nick = "bf16")]
+    #[enum_value(name = "BF16: as fast as F16, exact to two digits", nick = "bf16")]
     Bf16,
     /// Single precision.
     #[enum_value(name = "F32: single precision, to compare with", nick = "f32")]

@@ -32,7 +32,7 @@ pub enum Device {
 /// Type of weights and activations on a GPU; sums are in single precision always. The CPU computes in single precision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Precision {
-    /// Half precision: the fastest, exact to three digits.
+    /// Half precision, exact to three digits.
     #[default]
     F16,
     /// bfloat16: as fast, exact to two digits.

@@ -8,6 +8,9 @@ use super::CONFIG;
 /// Name of the model that comes with the plugin and the tool.
 pub const EMBEDDED: &str = "parakeet-tdt-mini";
 
+/// Directories above the code that are looked at.
+const LEVELS: usize = 6;
+
 /// Directories of models in an installation and in a source tree, seen from a directory beside or above the code.
 const PLACES: [&str; 2] = ["share/gst-plugin-parakeet/models", "models"];
 
@@ -15,9 +18,9 @@ const PLACES: [&str; 2] = ["share/gst-plugin-parakeet/models", "models"];
 /// program.
 ///
 /// Directories in `first` that are models come before any other. Then `name` is looked for in
-/// `share/gst-plugin-parakeet/models` and `models` beside `code` and in each directory above it, the nearest first.
+/// `share/gst-plugin-parakeet/models` and `models` beside `code` and in each of the five directories above it, the nearest first.
 pub fn find_model(name: &str, first: impl IntoIterator<Item = PathBuf>, code: &Path) -> Option<PathBuf> {
-    let above = code.ancestors().skip(1);
+    let above = code.ancestors().skip(1).take(LEVELS);
     let installed = above.flat_map(|directory| PLACES.map(|place| directory.join(place).join(name)));
     first.into_iter().chain(installed).find(|directory| directory.join(CONFIG).is_file())
 }
@@ -47,6 +50,11 @@ mod tests {
             assert_eq!(found.as_deref(), Some(installed.as_path()));
         }
         assert_eq!(find_model("another", [], &tree.path().join("usr/bin/parakeet")), None);
+        assert_eq!(
+            find_model("one", [], &tree.path().join("usr/a/b/c/d/e/f/parakeet")),
+            None,
+            "too far away"
+        );
     }
 
     #[test]

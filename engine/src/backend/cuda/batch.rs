@@ -67,8 +67,22 @@ pub struct Extent {
     pub joints: usize,
 }
 
-/// Numbers of `Counts`.
-pub const COUNTS: usize = 6;
+/// `Counts` of `common.cuh`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub struct Counts {
+    pub items: i32,
+    pub rows: i32,
+    mels: i32,
+    positions: i32,
+    tiles: i32,
+    pub joints: i32,
+}
+
+impl Counts {
+    /// One of everything.
+    pub const ONE: Self = Self { items: 1, rows: 1, mels: 1, positions: 1, tiles: 1, joints: 1 };
+}
 
 /// Most frames of an item that an iteration of decoding looks at.
 const MOST_SPAN: usize = 8;
@@ -78,14 +92,15 @@ fn span(decoded: usize) -> usize {
     decoded.div_ceil(decoded.div_ceil(MOST_SPAN).max(1)).max(1)
 }
 
-/// Largest step that is recorded as a graph: above it the card is busy for longer than the host takes to enqueue.
+/// Largest step whose features and layers are recorded as graphs: above it the card is busy for longer than the host takes
+/// to enqueue them.
 pub const MOST_RECORDED: usize = 512;
 
 impl Extent {
     /// What a recording for `rows` rows covers.
     pub fn recorded(rows: usize) -> Self {
         let (mels, frames, positions) = (9 * rows, 23 * rows, 3 * rows);
-        // Items that look at all their frames, rounded up by no more than a half.
+        // Items times the frames that they look at are no more than the rows, and are rounded up to less than twice that.
         Self { items: rows, rows, mels, frames, positions, tiles: rows, joints: 2 * rows }
     }
 
@@ -182,7 +197,7 @@ impl Layout {
         };
         let places = size_of::<Place>();
         Self {
-            counts: place(COUNTS * size_of::<i32>()),
+            counts: place(size_of::<Counts>()),
             items: place(extent.items * size_of::<Item>()),
             mels: place(extent.mels * places),
             positions: place(extent.positions * places),
@@ -307,8 +322,14 @@ impl Batch {
     /// Writes everything but the samples.
     pub fn write(&self, layout: &Layout, memory: &mut [u8]) {
         let Extent { items, rows, mels, positions, tiles, .. } = self.extent();
-        let joints = items * self.span();
-        let counts: [_; COUNTS] = [items, rows, mels, positions, tiles, joints].map(|count| count as i32);
+        let counts = Counts {
+            items: items as i32,
+            rows: rows as i32,
+            mels: mels as i32,
+            positions: positions as i32,
+            tiles: tiles as i32,
+            joints: (items * self.span()) as i32,
+        };
         let mut put = |at: usize, bytes: &[u8]| memory[at..at + bytes.len()].copy_from_slice(bytes);
         put(layout.counts, bytemuck::bytes_of(&counts));
         put(layout.items, bytemuck::cast_slice(&self.items));
@@ -362,8 +383,9 @@ mod tests {
         let mut memory = vec![0xff; batch.bytes(&layout)];
         batch.write(&layout, &mut memory);
         assert_eq!(memory.len(), layout.pcm + 4 * 36_700);
-        let counts: [i32; COUNTS] = bytemuck::pod_read_unaligned(&memory[layout.counts..][..24]);
-        assert_eq!(counts, [3, 28, 224, 59, 4, 15]);
+        let counts: Counts = bytemuck::pod_read_unaligned(&memory[layout.counts..][..size_of::<Counts>()]);
+        let expected = Counts { items: 3, rows: 28, mels: 224, positions: 59, tiles: 4, joints: 15 };
+        assert_eq!(counts, expected);
         let item: Item = bytemuck::pod_read_unaligned(&memory[layout.items + 2 * size_of::<Item>()..][..96]);
         assert_eq!((item.slot, item.frames, item.ring, item.mel_total), (9, 20, 70, i32::MAX));
         let parts = [layout.items, layout.mels, layout.positions, layout.rows, layout.tiles, layout.pcm];
@@ -373,7 +395,7 @@ mod tests {
     #[test]
     fn spans_are_even_and_no_longer_than_what_is_decoded() {
         assert_eq!([0, 1, 2, 7, 8, 9, 14, 25, 375].map(span), [1, 1, 2, 7, 8, 5, 7, 7, 8]);
-        // So many rows of the joint as there are frames, or less: a recording covers them.
+        // Less than twice as many rows of the joint as there are frames.
         for items in 1..=512 {
             for decoded in items..=512 {
                 let joints = ladder(items) * span(decoded / items);

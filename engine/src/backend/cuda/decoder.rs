@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::batch::{COUNTS, Extent, Layout};
+use super::batch::{Counts, Extent, Layout};
 use super::device::{Buffer, Device};
 use super::encoder::Step;
 use super::few::Precise;
@@ -176,7 +176,7 @@ pub fn start(
         device.copy(table.address, first.table.address, labels * 4 * width * 4)?;
         device.wait()?;
     }
-    device.write(scratch.input.address, &[1_i32; COUNTS])?;
+    device.write(scratch.input.address, &[Counts::ONE])?;
     let blank = shape.vocabulary as i32;
     device.write(scratch.cursors.address, &[0, -1, 0, blank, 1])?;
     let step = Step {

@@ -2,10 +2,11 @@
 //! The forward pass of a step: features, subsampling and layers, as kernels and products one after the other
 //! (arXiv:2305.05084; NeMo `ConformerEncoder`).
 
+use std::mem::offset_of;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::batch::{Extent, Layout};
+use super::batch::{Counts, Extent, Layout};
 use super::device::{Argument, Buffer, Device};
 use super::kernels::Kernels;
 use super::library::Type;
@@ -59,12 +60,12 @@ impl Step<'_> {
 
     /// Where the number of rows is.
     pub fn row_count(&self) -> Argument {
-        self.at(self.layout.counts + size_of::<i32>())
+        self.at(self.layout.counts + offset_of!(Counts, rows))
     }
 
     /// Where the number of the joint's rows is.
     pub fn joint_count(&self) -> Argument {
-        self.at(self.layout.counts + 5 * size_of::<i32>())
+        self.at(self.layout.counts + offset_of!(Counts, joints))
     }
 
     /// Where its items are.

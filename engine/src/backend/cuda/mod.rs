@@ -62,6 +62,9 @@ const WHOLE: usize = 4;
 /// Most blocks of iterations that are enqueued before the host looks.
 const MOST_BLOCKS: usize = 16;
 
+/// Blocks that are enqueued for whole signals each time after that: most have some way to go.
+const MORE_BLOCKS: usize = 8;
+
 /// A model on one card.
 pub struct CudaBackend {
     device: Arc<Device>,
@@ -402,7 +405,7 @@ impl CudaBackend {
             }
             // Those read make room.
             self.device.clear(results.address, size_of::<i32>())?;
-            for _ in 0..if ready.rings { 1 } else { MOST_BLOCKS / 2 } {
+            for _ in 0..if ready.rings { 1 } else { MORE_BLOCKS } {
                 self.part(Part::Decode, ready)?;
             }
         }

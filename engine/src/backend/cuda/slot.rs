@@ -257,5 +257,9 @@ mod tests {
         assert_eq!(step(200, false), Ok(true));
         assert_eq!(step(7, true), Ok(false), "no frame more");
         assert!(step(7, true).unwrap_err().contains("must be reset first"));
+        let mut state = SlotState::new(&config, Mode::Offline { context: 3 }, 0);
+        let part = Step { slot: Slot(0), pcm: &[0.0; 3_200], end: false };
+        let refused = state.prepare(geometry, &part).unwrap_err();
+        assert_eq!(refused, "one pass takes its signal in one step, 3200 samples came without the end");
     }
 }

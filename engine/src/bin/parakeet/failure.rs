@@ -25,7 +25,7 @@ pub enum Failure {
     #[error("the stream was closed before its end")]
     Closed,
     /// No model was named and none is installed.
-    #[error("no model found next to {path}, give one with --model DIR", path = .0.display())]
+    #[error("no model found beside {path} or above, give one with --model DIR", path = .0.display())]
     NoModel(PathBuf),
     /// Standard output.
     #[error("standard output: {0}")]

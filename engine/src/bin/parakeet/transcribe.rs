@@ -23,8 +23,8 @@ use crate::terminal::Output;
 pub struct Args {
     /// WAV, FLAC, MP3 or Ogg Vorbis file, or - for raw 16 kHz mono S16LE samples from standard input
     file: PathBuf,
-    /// Model directory [default: parakeet-tdt-mini in ../share/gst-plugin-parakeet/models, or in the models
-    /// directory of the source tree that the executable was built in]
+    /// Model directory [default: parakeet-tdt-mini in share/gst-plugin-parakeet/models or in models, beside the
+    /// executable or in one of the directories above it]
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
     /// Form of the transcript

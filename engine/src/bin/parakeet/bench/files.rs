@@ -32,10 +32,11 @@ pub struct Throughput {
     pub most: f64,
     /// Seconds of audio a second.
     pub throughput: f64,
-    /// Streams in a step, their mean, and what one took, the median.
+    /// Streams in a step, their mean.
     pub batch: f64,
+    /// What a step took, their median.
     pub step_seconds: f64,
-    /// How much of the time the device was in a step, for the rest it waited for audio.
+    /// Share of the time in which the device was in a step; the rest is the host's.
     pub busy: f64,
 }
 
@@ -69,7 +70,8 @@ pub fn measure(
             throughput,
             batch: seen.batch.mean(),
             step_seconds: seen.step_seconds.quantile(0.5),
-            busy: in_steps / runs.iter().sum::<f64>(),
+            // The mean is told to three digits.
+            busy: (in_steps / runs.iter().sum::<f64>()).min(1.0),
         })
     };
     let ways = all.into_iter().map(run).collect::<Result<_, Failure>>()?;

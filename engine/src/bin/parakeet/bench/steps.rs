@@ -343,7 +343,7 @@ pub fn print(seen: &Steps) {
     }
     println!(
         "{:18}  {:>5}  {:>5}  {:30}  {:>12}  {:17}  {:15}  {:>11}  copies, features, layers, decode ms",
-        "way", "batch", "calls", "step ms (least to most)", "real time", "TFLOP/s", "GB/s", "MB a stream",
+        "way", "batch", "calls", "step ms (least to most)", "audio a s", "TFLOP/s", "GB/s", "MB a stream",
     );
     let rate = |value: f64, unit: f64, digits: usize, peak: Option<f64>| {
         let share = peak.map_or_else(String::new, |peak| format!(" ({:.0} %)", value / peak * 100.0));
