@@ -4,7 +4,8 @@
 use rten_simd::{SimdOp, SimdUnaryOp};
 use rten_vecmath::{Normalize, NormalizeOptions, Sigmoid, Silu, Softmax, Sum, SumSquareSub};
 
-use super::params::{EPSILON, Norm};
+use super::params::Norm;
+use crate::backend::fold::EPSILON;
 
 /// LayerNorm of every row of `x` in place.
 pub fn layer_norm(x: &mut [f32], norm: &Norm) {

@@ -8,8 +8,6 @@ use crate::model::tensors::{JOINT_OUTPUT, PROMPT, subsampled_bins};
 use crate::model::weights::{Stored, TensorData};
 use crate::model::{Model, Weights};
 
-pub use crate::backend::fold::EPSILON;
-
 use super::matmul::product;
 use super::prompt::Prompt;
 use super::rows::Rows;
