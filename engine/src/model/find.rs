@@ -18,7 +18,8 @@ const PLACES: [&str; 2] = ["share/gst-plugin-parakeet/models", "models"];
 /// program.
 ///
 /// Directories in `first` that are models come before any other. Then `name` is looked for in
-/// `share/gst-plugin-parakeet/models` and `models` beside `code` and in each of the five directories above it, the nearest first.
+/// `share/gst-plugin-parakeet/models` and `models` beside `code` and in each of the five directories above it, the nearest
+/// first.
 pub fn find_model(name: &str, first: impl IntoIterator<Item = PathBuf>, code: &Path) -> Option<PathBuf> {
     let above = code.ancestors().skip(1).take(LEVELS);
     let installed = above.flat_map(|directory| PLACES.map(|place| directory.join(place).join(name)));

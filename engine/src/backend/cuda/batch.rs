@@ -361,13 +361,17 @@ mod tests {
         }
     }
 
+    /// Adds a stream with caches.
+    fn push(batch: &mut Batch, slot: u32, work: &Work, samples: usize) {
+        let visibility = Visibility { left: 70, chunk: 14, right: 0 };
+        batch.push(slot, 0, 70, visibility, work, samples, Geometry::with(128, 256, true), 16);
+    }
+
     #[test]
     fn parts_of_a_step_follow_one_another() {
-        let geometry = Geometry::with(128, 256, true);
-        let visibility = Visibility { left: 70, chunk: 7, right: 0 };
         let mut batch = Batch::default();
         for (slot, frames, samples) in [(5, 7, 9_000), (2, 1, 1_700), (9, 20, 26_000)] {
-            batch.push(slot, 0, 70, visibility, &work(70, frames), samples, geometry, 16);
+            push(&mut batch, slot, &work(70, frames), samples);
         }
         let extent = batch.extent();
         // 28 / 3 frames of each in two looks, of 4 items.
@@ -408,19 +412,7 @@ mod tests {
     fn the_smallest_recording_that_covers_a_step_is_found() {
         let recorded = |items: usize, frames: usize| {
             let mut batch = Batch::default();
-            let visibility = Visibility { left: 70, chunk: 14, right: 0 };
-            for slot in 0..items {
-                batch.push(
-                    slot as u32,
-                    0,
-                    70,
-                    visibility,
-                    &work(140, frames),
-                    0,
-                    Geometry::with(128, 256, true),
-                    16,
-                );
-            }
+            (0..items).for_each(|slot| push(&mut batch, slot as u32, &work(140, frames), 0));
             let found = batch.extent().recording();
             assert!(found.is_none_or(|found| found.covers(&batch.extent())));
             found.map(|found| found.rows)
@@ -444,19 +436,7 @@ mod tests {
         for (context, frames) in [(0, 14), (1, 7), (2, 2), (3, 1)] {
             let expected = Extent::expected(Mode::Cached { context }, &encoder, 3);
             let mut batch = Batch::default();
-            let visibility = Visibility { left: 70, chunk: frames as i64, right: 0 };
-            for slot in 0..3 {
-                batch.push(
-                    slot,
-                    0,
-                    70,
-                    visibility,
-                    &work(140, frames),
-                    0,
-                    Geometry::with(128, 256, true),
-                    16,
-                );
-            }
+            (0..3).for_each(|slot| push(&mut batch, slot, &work(140, frames), 0));
             assert!(expected.covers(&batch.extent()), "{expected:?} {:?}", batch.extent());
         }
         let window = Window::default();

@@ -31,7 +31,7 @@ impl Step<'_> {
 
     /// All layers, as [`Step::enqueue_layers`]: false if the step has too many rows for that.
     pub fn enqueue_few_layers(&self, positions: &Positions) -> Result<bool> {
-        let Some(few) = self.few(self.extent.rows).filter(|_| self.starts_early()) else { return Ok(false) };
+        let Some(few) = self.few(self.extent.rows).filter(|_| self.rings) else { return Ok(false) };
         let Self { params, scratch, shape, .. } = self;
         let (width, ff) = (shape.encoder.width, shape.encoder.ff_width);
         let (y, wide, qkv) = ((&scratch.y).into(), (&scratch.wide).into(), (&scratch.qkv).into());

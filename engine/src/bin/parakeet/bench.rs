@@ -187,9 +187,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let ways = args.streaming.ways(engine.config())?;
     let context = ways.iter().map(|way| way.context_seconds.ceil() as u32).max().unwrap_or(0);
     let settle = args.settle.unwrap_or(context);
+    let before = if args.live || args.streams.is_some() { args.spread + settle } else { 0 };
+    let pcm = long(before + args.seconds);
     let load = live::Load {
         engine: &engine,
-        pcm: &long(args.spread + settle + args.seconds),
+        pcm: &pcm,
         seconds: args.seconds,
         spread: args.spread,
         settle,
@@ -201,9 +203,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     } else if args.live {
         Measured::Live(live::most(&load, &ways)?)
     } else if let Some(count) = args.files {
-        Measured::Files(files::measure(&engine, &args.streaming.options()?, count, &long(args.seconds))?)
+        Measured::Files(files::measure(&engine, &args.streaming.options()?, count, &pcm)?)
     } else {
-        Measured::Costs(costs::measure(&engine, &ways, &long(args.seconds), weights_bytes)?)
+        Measured::Costs(costs::measure(&engine, &ways, &pcm, weights_bytes)?)
     };
     finish(args, &engine.config().name, load_seconds, weights_bytes, measured)
 }
