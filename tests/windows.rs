@@ -7,7 +7,7 @@ use common::*;
 use gst::prelude::*;
 use parakeet_engine::{
     BackendChoice, Engine, EngineOptions, Event, StreamOptions, Window,
-    model::{ConvertOptions, convert},
+    convert::{ConvertOptions, convert},
 };
 use std::{env, fs, path::PathBuf};
 

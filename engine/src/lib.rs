@@ -25,28 +25,19 @@
 
 #![deny(unsafe_code)]
 
+mod audio;
 pub mod backend;
-mod batcher;
-mod engine;
-pub mod error;
-mod event;
-pub mod features;
-mod gate;
-mod intake;
+pub mod convert;
+mod error;
 pub mod model;
-mod options;
-mod phrases;
-mod queue;
-mod statistics;
-mod stream;
-mod words;
+mod runtime;
+mod text;
 
+pub use audio::{FRAME_SAMPLES, SAMPLE_RATE};
 pub use backend::{BackendChoice, CachePrecision, Device, EngineOptions, Precision, Token, Window};
-pub use engine::Engine;
 pub use error::{Error, Result};
-pub use event::{Event, PushError, Word};
-pub use options::{Overflow, StreamOptions};
-pub use phrases::{TextUnit, Unit, Units};
-pub use statistics::{Distribution, LaneStatistics, Percentiles, Statistics};
-pub use stream::Stream;
-pub use words::TimedToken;
+pub use runtime::{
+    Distribution, Engine, Event, LaneStatistics, Overflow, Percentiles, PushError, Statistics, Stream,
+    StreamOptions,
+};
+pub use text::{TextUnit, TimedToken, Unit, Units, Word};

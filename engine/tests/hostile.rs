@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use flate2::read::GzDecoder;
-use parakeet_engine::model::{ConvertOptions, convert, describe};
+use parakeet_engine::convert::{ConvertOptions, convert, describe};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::FileFailurePersistence;

@@ -29,7 +29,7 @@ fn ten_hours_of_silence_keep_time_and_memory() {
     let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/oracle/causal/model.nemo");
     let dir = tempfile::tempdir().expect("a temporary directory");
     let dir = dir.path().join("model");
-    parakeet_engine::model::convert(&checkpoint, &dir, &Default::default(), &mut |_, _| {})
+    parakeet_engine::convert::convert(&checkpoint, &dir, &Default::default(), &mut |_, _| {})
         .expect("it converts");
     // A long duration for every token keeps the words few.
     let config = std::fs::read_to_string(dir.join("config.json")).expect("it was written");

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use safetensors::SafeTensors;
 use serde::Deserialize;
 
+use crate::audio::features::{FRAME_SAMPLES, HOP};
 use crate::backend::{Decoded, Mode, Token, Window};
-use crate::features::{FRAME_SAMPLES, HOP};
+use crate::convert::{ConvertOptions, WeightType, convert};
 use crate::model::config::AttentionStyle;
-use crate::model::{ConvertOptions, Model, ModelConfig, WeightType, convert};
+use crate::model::{Model, ModelConfig};
 
 #[derive(Deserialize)]
 pub struct Golden {

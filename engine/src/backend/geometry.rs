@@ -3,9 +3,9 @@
 
 use std::ops::Range;
 
+use crate::audio::features::{FRAME_SAMPLES, HOP};
 use crate::backend::{Mode, Step, StepSizes, Window};
 use crate::error::{Error, Result};
-use crate::features::{FRAME_SAMPLES, HOP};
 use crate::model::ModelConfig;
 use crate::model::config::{AttentionStyle, EncoderConfig};
 

@@ -12,8 +12,8 @@ mod fold;
 mod geometry;
 mod open;
 
+use crate::audio::features::{FRAME_SAMPLES, HOP, WINDOW_AHEAD};
 use crate::error::{Error, Result};
-use crate::features::{FRAME_SAMPLES, HOP, WINDOW_AHEAD};
 use crate::model::config::EncoderConfig;
 
 pub use choice::{BackendChoice, CachePrecision, Device, EngineOptions, Precision};

@@ -1,45 +1,25 @@
 // SPDX-License-Identifier: MPL-2.0
-//! A model directory: `config.json`, `model.safetensors`, `tokens.txt`; and how a checkpoint becomes one.
+//! A model directory: `config.json`, `model.safetensors`, `tokens.txt`. [`convert`](crate::convert()) makes one.
 
 use std::path::Path;
 
 use crate::{Error, Result};
 
-mod checkpoint;
 pub mod config;
-mod convert;
-mod describe;
 mod find;
-mod hf;
-mod hf_config;
-#[cfg(test)]
-mod hf_tests;
-mod hf_tokenizer;
-mod nemo;
-mod nemo_config;
-mod pickle;
-mod source;
-mod staging;
-mod synth;
 pub mod tensors;
-#[cfg(test)]
-mod testing;
-#[cfg(test)]
-mod tests;
 pub mod vocabulary;
 pub mod weights;
 
 pub use config::ModelConfig;
-pub use convert::{ConvertOptions, WeightType, convert};
-pub use describe::{Description, Origin, describe, parameters};
 pub use find::{EMBEDDED, find_model};
-pub use synth::{Like, SynthOptions, synthesize, synthetic_config};
+pub use tensors::parameters;
 pub use vocabulary::Vocabulary;
 pub use weights::{Tensor, TensorData, Weights};
 
-const CONFIG: &str = "config.json";
-const WEIGHTS: &str = "model.safetensors";
-const TOKENS: &str = "tokens.txt";
+pub(crate) const CONFIG: &str = "config.json";
+pub(crate) const WEIGHTS: &str = "model.safetensors";
+pub(crate) const TOKENS: &str = "tokens.txt";
 
 /// A model in memory, its parts checked against each other.
 #[derive(Debug)]
@@ -88,7 +68,7 @@ impl Model {
 }
 
 /// Whether `dir` looks like a model directory of this crate, of whatever version.
-fn is_model(dir: &Path) -> bool {
+pub(crate) fn is_model(dir: &Path) -> bool {
     let of_this_format = |text: Vec<u8>| {
         let config: Option<serde_json::Value> = serde_json::from_slice(&text).ok();
         let has = |key: &str| config.as_ref().is_some_and(|config| config.get(key).is_some());
@@ -97,13 +77,6 @@ fn is_model(dir: &Path) -> bool {
     std::fs::read(dir.join(CONFIG)).is_ok_and(of_this_format)
         && dir.join(WEIGHTS).exists()
         && dir.join(TOKENS).exists()
-}
-
-/// What a model is called that nobody named: its checkpoint's name without `.nemo`.
-fn name_of(checkpoint: &Path) -> String {
-    let place = checkpoint.canonicalize().unwrap_or_else(|_| checkpoint.to_owned());
-    let name = if place.is_dir() { place.file_name() } else { checkpoint.file_stem() };
-    name.unwrap_or_default().to_string_lossy().into_owned()
 }
 
 const MAKE_ONE: &str = "make one with `parakeet convert MODEL.nemo DIRECTORY`";

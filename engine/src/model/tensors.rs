@@ -55,6 +55,12 @@ pub fn expected(config: &ModelConfig) -> Vec<TensorSpec> {
     specs.0
 }
 
+/// Number of trained parameters that a configuration implies: all tensors but the statistics of batch norms.
+pub fn parameters(config: &ModelConfig) -> usize {
+    let statistic = |spec: &&TensorSpec| spec.name.contains(".batch_norm.running_");
+    expected(config).iter().filter(|spec| !statistic(spec)).map(TensorSpec::elements).sum()
+}
+
 /// The two layers of the language prompt.
 pub const PROMPT: [&str; 2] = ["prompt_kernel.0", "prompt_kernel.2"];
 

@@ -24,10 +24,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
+use crate::audio::features::LogMel;
 use crate::backend::geometry::{Geometry, check, ring_rows};
 use crate::backend::{Backend, Decoded, Limits, Mode, Slot, Step};
 use crate::error::{Error, Result};
-use crate::features::LogMel;
 use crate::model::{Model, ModelConfig};
 
 use decoder::DecoderState;

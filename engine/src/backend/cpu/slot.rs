@@ -4,9 +4,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::audio::features::{LogMel, LogMelState, normalize_per_feature};
 use crate::backend::geometry::{Geometry, Progress, Span, Visibility, ring_rows};
 use crate::backend::{Mode, Step};
-use crate::features::{LogMel, LogMelState, normalize_per_feature};
 use crate::model::ModelConfig;
 use crate::model::config::{EncoderConfig, Normalize};
 

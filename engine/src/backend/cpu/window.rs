@@ -3,9 +3,9 @@
 
 use std::ops::Range;
 
+use crate::audio::features::{HOP, LogMel, LogMelState, WINDOW, WINDOW_AHEAD};
 use crate::backend::Window;
 use crate::backend::geometry::WindowPcm;
-use crate::features::{HOP, LogMel, LogMelState, WINDOW, WINDOW_AHEAD};
 
 /// Mel frames at a window's start that hear it: the signal begins there, with no sample before it.
 const HEAD: usize = WINDOW.div_ceil(2).div_ceil(HOP);
@@ -77,8 +77,8 @@ fn signal(mel: &LogMel, pcm: &[f32], frames: Range<usize>, out: &mut Vec<f32>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audio::FRAME_SAMPLES;
     use crate::backend::geometry::Geometry;
-    use crate::features::FRAME_SAMPLES;
     use crate::model::config::{FeaturesConfig, Normalize};
     use proptest::prelude::*;
 

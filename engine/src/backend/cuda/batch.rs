@@ -6,9 +6,9 @@ use bytemuck::{Pod, Zeroable};
 use super::products::ladder;
 use super::shape::{KEPT, TILE};
 use super::slot::Work;
+use crate::audio::features::HOP;
 use crate::backend::Mode;
 use crate::backend::geometry::{Geometry, Visibility};
-use crate::features::HOP;
 use crate::model::config::EncoderConfig;
 
 /// `Item` of `common.cuh`.
@@ -426,8 +426,8 @@ mod tests {
 
     #[test]
     fn what_streams_will_bring_covers_what_they_bring() {
-        let config = crate::model::synthetic_config(&crate::model::SynthOptions {
-            like: crate::model::Like::NemotronStreaming06b,
+        let config = crate::convert::synthetic_config(&crate::convert::SynthOptions {
+            like: crate::convert::Like::NemotronStreaming06b,
             vocabulary: None,
             layers: None,
             seed: 0,

@@ -172,7 +172,7 @@ fn keep(place: &std::path::Path, code: &[u8]) -> std::io::Result<()> {
 mod tests {
     use super::*;
     use crate::backend::{CachePrecision, EngineOptions, Precision};
-    use crate::model::{Like, SynthOptions, synthetic_config};
+    use crate::convert::{Like, SynthOptions, synthetic_config};
 
     #[test]
     #[ignore = "needs NVRTC"]

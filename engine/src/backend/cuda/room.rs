@@ -6,9 +6,9 @@ use super::encoder::Positions;
 use super::scratch::Scratch;
 use super::slot::SlotState;
 use super::{CudaBackend, Job, WHOLE};
+use crate::audio::features::{HOP, WINDOW};
 use crate::backend::Mode;
 use crate::error::Result;
-use crate::features::{HOP, WINDOW};
 
 impl CudaBackend {
     /// Working memory that a full step would take beyond what is there.

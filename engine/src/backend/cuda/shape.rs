@@ -308,7 +308,7 @@ impl Shape {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Like, SynthOptions, synthetic_config};
+    use crate::convert::{Like, SynthOptions, synthetic_config};
 
     #[test]
     fn a_stream_of_the_large_models_holds_so_much() {

@@ -3,9 +3,9 @@
 
 use std::ops::Range;
 
+use crate::audio::features::{HOP, WINDOW, WINDOW_AHEAD};
 use crate::backend::geometry::{Geometry, Progress, Span, Visibility, WindowPcm};
 use crate::backend::{Mode, Step};
-use crate::features::{HOP, WINDOW, WINDOW_AHEAD};
 use crate::model::ModelConfig;
 
 /// Samples before a mel frame's centre that it is computed from; the first is for pre-emphasis.
@@ -161,7 +161,7 @@ mod tests {
 
     use super::*;
     use crate::backend::{Slot, Window};
-    use crate::model::{Like, SynthOptions, synthetic_config};
+    use crate::convert::{Like, SynthOptions, synthetic_config};
 
     fn config(like: Like) -> ModelConfig {
         let options = SynthOptions { like, vocabulary: None, layers: None, seed: 0 };

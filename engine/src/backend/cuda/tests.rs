@@ -8,10 +8,10 @@ use std::path::Path;
 use half::{bf16, f16};
 
 use super::*;
+use crate::audio::features::HOP;
 use crate::backend::conformance::{Conformance, Fixture, chunks};
 use crate::backend::cpu::CpuBackend;
 use crate::backend::{BackendChoice, CachePrecision, Precision};
-use crate::features::HOP;
 use crate::{Engine, Event, StreamOptions};
 
 /// Largest difference of an encoder output in single precision, whose sums run in another order than NeMo's.

@@ -2,7 +2,7 @@
 //! Times and confidences of tokens and words against what NeMo says.
 
 use super::*;
-use crate::words::WordBuilder;
+use crate::text::WordBuilder;
 
 /// Largest difference of a confidence, which lies in 0 to 1.
 const TOLERANCE: f32 = 1e-4;

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Many streams onto one device: a lane has a thread that owns the backend and steps the streams whose next chunk is
+//! complete, the earliest deadline first, many at a time. It never waits for a stream: one that is slow, paused or gone
+//! just isn't in its queue.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use rayon::prelude::*;
+
+use super::lane::Lane;
+use super::queue::Backlog;
+use super::stream::{Chunk, Shared, StreamLane, Wait};
+use crate::backend::{Backend, Decoded, Slot, Step};
+use crate::error::Result;
+
+/// With more streams in a step than this several threads visit them; fewer are done before those are awake.
+const SERIAL: usize = 64;
+
+/// Fewest streams that a thread visits in one go.
+const SHARE: usize = 32;
+
+/// Samples of a chunk's buffer that is kept for later steps at most: those of one pass can be of any size.
+const KEPT_SAMPLES: usize = 1 << 16;
+
+/// A lane and its thread, which stops when this is dropped.
+pub(crate) struct Batcher {
+    lane: Arc<StreamLane>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Batcher {
+    /// Starts the thread.
+    pub(crate) fn start(backend: Box<dyn Backend>) -> Result<Self> {
+        let lane = Arc::new(Lane::new(backend.as_ref()));
+        let mut runner = Runner { lane: lane.clone(), backend, buffers: Vec::new() };
+        let thread = std::thread::Builder::new().name("parakeet-lane".into()).spawn(move || runner.run());
+        let thread = thread.map_err(|e| lane.failed(format!("cannot start its thread: {e}")))?;
+        Ok(Self { lane, thread: Some(thread) })
+    }
+
+    pub(crate) fn lane(&self) -> &Arc<StreamLane> {
+        &self.lane
+    }
+}
+
+impl Drop for Batcher {
+    fn drop(&mut self) {
+        self.lane.queue.stop();
+        if let Some(thread) = self.thread.take() {
+            // It catches the backend's panics, so this fails only if it was killed.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What the lane's thread holds.
+struct Runner {
+    lane: Arc<StreamLane>,
+    backend: Box<dyn Backend>,
+    /// Empty buffers for chunks.
+    buffers: Vec<Vec<f32>>,
+}
+
+/// One stream of a step.
+struct Job {
+    stream: Arc<Shared>,
+    /// Its samples.
+    pcm: Vec<f32>,
+    /// None if there was nothing to do.
+    chunk: Option<Chunk>,
+}
+
+impl Drop for Runner {
+    /// Should the thread break down, nobody is to wait for an answer.
+    fn drop(&mut self) {
+        self.lane.queue.stop();
+    }
+}
+
+impl Runner {
+    fn run(&mut self) {
+        let (mut backlog, mut requests) = (Backlog::default(), Vec::new());
+        while self.lane.queue.receive(&mut backlog, &mut requests) {
+            for request in requests.drain(..) {
+                // Who asked sees that no answer comes.
+                let _ = catch_unwind(AssertUnwindSafe(|| request(self.backend.as_mut())));
+            }
+            let mut buffer = || self.buffers.pop().unwrap_or_default();
+            let batch = backlog.take(self.lane.limits);
+            let mut jobs: Vec<_> = batch.map(|stream| Job { stream, pcm: buffer(), chunk: None }).collect();
+            self.step(&mut jobs);
+            for Job { mut pcm, .. } in jobs {
+                if pcm.capacity() <= KEPT_SAMPLES {
+                    pcm.clear();
+                    self.buffers.push(pcm);
+                }
+            }
+        }
+    }
+
+    /// One visit to the stream of each job and one step of those that have work.
+    fn step(&mut self, jobs: &mut [Job]) {
+        let visit = |job: &mut Job| job.chunk = job.stream.visit(&mut job.pcm);
+        // A window is much to copy, and a whole signal has much to say.
+        let whole = jobs.iter().any(|job| job.stream.is_whole());
+        let (serial, share) = if whole { (1, 1) } else { (SERIAL, SHARE) };
+        if jobs.len() > serial {
+            jobs.par_iter_mut().with_min_len(share).for_each(visit);
+        } else {
+            jobs.iter_mut().for_each(visit);
+        }
+        let busy = jobs.iter().filter_map(|job| Some((job, job.chunk.as_ref()?)));
+        let busy: Vec<(&Job, &Chunk)> = busy.collect();
+        if busy.is_empty() {
+            return;
+        }
+        let steps: Vec<_> = busy
+            .iter()
+            .map(|(job, chunk)| Step { slot: job.stream.slot, pcm: &job.pcm, end: chunk.end })
+            .collect();
+        let stale = busy.iter().filter(|(_, chunk)| chunk.reset_first).map(|(job, _)| job.stream.slot);
+        let began = Instant::now();
+        let results = self.run_backend(stale, &steps);
+        let seconds = began.elapsed().as_secs_f64();
+        let frames: usize = results.iter().flatten().map(|decoded| decoded.frames).sum();
+        let lane = &self.lane;
+        let hand_out =
+            |(&(job, chunk), result): (&(&Job, &Chunk), _)| job.stream.complete(chunk, result, lane);
+        let waits: Vec<Option<Wait>> = if busy.len() > serial {
+            busy.par_iter().zip(results).with_min_len(share).map(hand_out).collect()
+        } else {
+            busy.iter().zip(results).map(hand_out).collect()
+        };
+        let mut statistics = lane.statistics();
+        statistics.steps += 1;
+        statistics.frames += frames as u64;
+        statistics.step_seconds.record(seconds);
+        statistics.batch.record(busy.len() as f64);
+        for wait in waits.into_iter().flatten() {
+            statistics.chunks += 1;
+            statistics.late_chunks += u64::from(wait.late);
+            statistics.wait_seconds.record(wait.time.as_secs_f64());
+        }
+    }
+
+    /// A result for each step. A panic in the backend ends the streams of its step, not the process.
+    fn run_backend(&mut self, stale: impl Iterator<Item = Slot>, steps: &[Step<'_>]) -> Vec<Result<Decoded>> {
+        let backend = self.backend.as_mut();
+        let ran = catch_unwind(AssertUnwindSafe(|| {
+            stale.for_each(|slot| backend.reset(slot));
+            backend.step(steps)
+        }));
+        let (mut results, reason) = match ran {
+            Ok(results) => (results, "gave no result for a stream"),
+            Err(_) => (Vec::new(), "panicked in a step"),
+        };
+        results.resize_with(steps.len(), || Err(self.lane.failed(reason.into())));
+        results
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: MPL-2.0
+//! One model on one device or several, shared by everybody in the process who asks for the same.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+
+use super::batcher::Batcher;
+use super::options::StreamOptions;
+use super::statistics::Statistics;
+use super::stream::{self, Shared, Stream, StreamLane};
+use crate::backend::{self, Backend, EngineOptions, Opened};
+use crate::error::{Error, Result};
+use crate::model::{Model, ModelConfig, Vocabulary};
+
+/// A loaded model and the threads that run its streams, one for each device.
+pub struct Engine {
+    model: Arc<Model>,
+    vocabulary: Arc<Vocabulary>,
+    /// One for each device.
+    lanes: Vec<Batcher>,
+    passed_over: Vec<String>,
+}
+
+/// What makes two engines the same.
+type Key = (PathBuf, EngineOptions);
+
+/// Where an engine is, or will be once its load is done.
+type Place = Arc<Mutex<Weak<Engine>>>;
+
+/// The engines in use. Each has a lock of its own, so that loading one model doesn't hold up another.
+static ENGINES: LazyLock<Mutex<HashMap<Key, Place>>> = LazyLock::new(Mutex::default);
+
+impl Engine {
+    /// The engine for the model directory `dir`, loaded unless somebody holds it already. Blocks while it loads.
+    pub fn open(dir: &Path, options: &EngineOptions) -> Result<Arc<Self>> {
+        let path = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+        let place = {
+            let mut engines = ENGINES.lock().unwrap_or_else(PoisonError::into_inner);
+            engines.retain(|_, place| {
+                Arc::strong_count(place) > 1 || place.lock().is_ok_and(|e| e.strong_count() > 0)
+            });
+            engines.entry((path, options.clone())).or_default().clone()
+        };
+        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(engine) = place.upgrade() {
+            return Ok(engine);
+        }
+        let engine = Arc::new(Self::load(dir, options)?);
+        *place = Arc::downgrade(&engine);
+        Ok(engine)
+    }
+
+    fn load(dir: &Path, options: &EngineOptions) -> Result<Self> {
+        let model = Arc::new(Model::load(dir)?);
+        let Opened { backends, passed_over } = backend::open(&model, options)?;
+        let passed_over = passed_over.iter().map(Error::to_string).collect();
+        Self::start(model, backends, passed_over)
+    }
+
+    /// The model on these backends, one for each device: what [`Engine::open`] makes of those that it finds, without sharing
+    /// it. Each is run by a thread of its own.
+    ///
+    /// Fails if there is none, or if a thread can't be started.
+    pub fn with_backends(model: Arc<Model>, backends: Vec<Box<dyn Backend>>) -> Result<Arc<Self>> {
+        if backends.is_empty() {
+            return Err(no_device());
+        }
+        Self::start(model, backends, Vec::new()).map(Arc::new)
+    }
+
+    fn start(model: Arc<Model>, backends: Vec<Box<dyn Backend>>, passed_over: Vec<String>) -> Result<Self> {
+        let lanes = backends.into_iter().map(Batcher::start).collect::<Result<_>>()?;
+        Ok(Self { vocabulary: Arc::new(model.vocabulary.clone()), model, lanes, passed_over })
+    }
+
+    /// What the model is.
+    pub fn config(&self) -> &ModelConfig {
+        &self.model.config
+    }
+
+    /// The model's pieces.
+    pub fn vocabulary(&self) -> &Vocabulary {
+        &self.vocabulary
+    }
+
+    /// What the model runs on: the backend and name of each device, such as `cuda, NVIDIA H100 80GB HBM3 (0)`.
+    pub fn devices(&self) -> Vec<String> {
+        self.lanes().map(|lane| lane.describe()).collect()
+    }
+
+    /// Why GPUs that `auto` would rather have taken don't run the model, one reason each.
+    pub fn passed_over(&self) -> &[String] {
+        &self.passed_over
+    }
+
+    /// Bytes of state that such a stream holds in the backend between two steps. Waits for the step under way.
+    pub fn stream_bytes(&self, options: &StreamOptions) -> Result<usize> {
+        let mode = options.mode(self.config())?;
+        let lane = self.lanes().next().ok_or_else(no_device)?;
+        lane.ask(move |backend| backend.slot_bytes(mode))
+    }
+
+    /// Opens a stream on the device with the least load: the encoder frames that its streams have in a second of audio.
+    /// Where that one has no memory left the others are tried. Waits for the step under way, no longer.
+    ///
+    /// Fails if the model has no such context, can't be streamed, or memory is out.
+    pub fn stream(self: &Arc<Self>, options: &StreamOptions) -> Result<Stream> {
+        let mode = options.mode(self.config())?;
+        let language = options.language_place(self.config())?;
+        let load = stream::load(mode);
+        let mut lanes: Vec<_> = self.lanes().collect();
+        let mut refused = None;
+        while let Some(index) = (0..lanes.len()).min_by_key(|&index| lanes[index].load()) {
+            let lane = lanes.remove(index);
+            match lane.open(mode, language, load) {
+                Ok(slot) => {
+                    let how = (mode, &self.config().encoder);
+                    let shared = Shared::new(slot, self.vocabulary.clone(), how, options);
+                    return Ok(Stream::new(self.clone(), lane.clone(), shared));
+                }
+                Err(error) => drop(refused.get_or_insert(error)),
+            }
+        }
+        Err(refused.unwrap_or_else(no_device))
+    }
+
+    /// What the engine has done since it was opened, or since [`Engine::reset_statistics`]. Waits for the step under way.
+    pub fn statistics(&self) -> Statistics {
+        Statistics { lanes: self.lanes().map(|lane| lane.snapshot()).collect() }
+    }
+
+    /// Begins the counts and distributions of [`Engine::statistics`] anew.
+    pub fn reset_statistics(&self) {
+        self.lanes().for_each(|lane| lane.reset_statistics());
+    }
+
+    pub(crate) fn lanes(&self) -> impl Iterator<Item = &Arc<StreamLane>> {
+        self.lanes.iter().map(Batcher::lane)
+    }
+}
+
+fn no_device() -> Error {
+    Error::Unsupported("there is no device to run it on".into())
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: MPL-2.0
+//! A device as everybody but its thread sees it: a queue of streams with a chunk to step, requests, and what was done.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::queue::Queue;
+use super::statistics::LaneStatistics;
+use crate::backend::{Backend, Limits, Mode, Slot};
+use crate::error::{Error, Result};
+
+/// Something to do with the backend between two steps.
+pub(crate) type Request = Box<dyn FnOnce(&mut dyn Backend) + Send>;
+
+/// What streams of type `S`, the engine and the lane's thread share.
+pub(crate) struct Lane<S> {
+    name: &'static str,
+    pub(crate) limits: Limits,
+    pub(crate) queue: Queue<S, Request>,
+    /// Sum of the loads over its streams.
+    load: AtomicU64,
+    dropped_samples: AtomicU64,
+    statistics: Mutex<LaneStatistics>,
+}
+
+impl<S> Lane<S> {
+    /// Of a backend, with nothing to do.
+    pub(crate) fn new(backend: &dyn Backend) -> Self {
+        Self {
+            name: backend.name(),
+            limits: backend.limits(),
+            queue: Queue::default(),
+            load: AtomicU64::new(0),
+            dropped_samples: AtomicU64::new(0),
+            statistics: Mutex::new(LaneStatistics::new(backend.device())),
+        }
+    }
+
+    /// Queues a stream whose next chunk is complete and adds so many encoder frames to a step, with caches or `whole`.
+    pub(crate) fn add(&self, deadline: Instant, frames: usize, whole: bool, stream: S) {
+        let Limits { frames: cached_most, whole_frames: whole_most, .. } = self.limits;
+        let frames = match whole && whole_most != cached_most {
+            // In frames of a step where all have caches.
+            true => (frames as f64 * cached_most as f64 / whole_most as f64) as usize,
+            false => frames,
+        };
+        self.queue.add(deadline, frames, stream);
+    }
+
+    /// The backend and the device for people.
+    pub(crate) fn describe(&self) -> String {
+        format!("{}, {}", self.name, self.statistics().device)
+    }
+
+    /// What its streams ask for together.
+    pub(crate) fn load(&self) -> u64 {
+        self.load.load(Ordering::Relaxed)
+    }
+
+    /// Takes a slot for a stream of this load. Waits for the step under way, no longer.
+    pub(crate) fn open(&self, mode: Mode, language: usize, load: u64) -> Result<Slot> {
+        // Counted first, so that streams which are opened meanwhile go elsewhere.
+        self.load.fetch_add(load, Ordering::Relaxed);
+        let opened = self.ask(move |backend| backend.open(mode, language)).and_then(|slot| slot);
+        match &opened {
+            Ok(_) => self.statistics().open_streams += 1,
+            Err(_) => drop(self.load.fetch_sub(load, Ordering::Relaxed)),
+        }
+        opened
+    }
+
+    /// Gives a slot back, before the next step. Doesn't wait.
+    pub(crate) fn close(&self, slot: Slot, load: u64) {
+        self.load.fetch_sub(load, Ordering::Relaxed);
+        self.statistics().open_streams -= 1;
+        self.queue.request(Box::new(move |backend| backend.close(slot)));
+    }
+
+    /// What the backend says to `question`, between two steps.
+    pub(crate) fn ask<A: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut dyn Backend) -> A + Send + 'static,
+    ) -> Result<A> {
+        let (sender, answer) = sync_channel(1);
+        self.queue.request(Box::new(move |backend| {
+            // Whoever asked waits for it.
+            let _ = sender.send(question(backend));
+        }));
+        answer.recv().map_err(|_| self.failed("broke down when it was asked something".into()))
+    }
+
+    /// Samples that a stream's full queue gave up.
+    pub(crate) fn count_dropped(&self, samples: usize) {
+        self.dropped_samples.fetch_add(samples as u64, Ordering::Relaxed);
+    }
+
+    /// What was done since the last reset.
+    pub(crate) fn snapshot(&self) -> LaneStatistics {
+        let memory = self.ask(|backend| backend.memory()).ok().flatten();
+        let dropped_samples = self.dropped_samples.load(Ordering::Relaxed);
+        LaneStatistics { memory, dropped_samples, ..self.statistics().clone() }
+    }
+
+    pub(crate) fn reset_statistics(&self) {
+        self.dropped_samples.store(0, Ordering::Relaxed);
+        self.statistics().reset();
+    }
+
+    pub(crate) fn statistics(&self) -> MutexGuard<'_, LaneStatistics> {
+        self.statistics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn failed(&self, reason: String) -> Error {
+        Error::Backend { backend: self.name, reason }
+    }
+}

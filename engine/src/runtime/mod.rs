@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Many streams on few devices: engines, the threads that step streams, and the streams themselves.
+
+mod batcher;
+mod engine;
+mod event;
+mod lane;
+mod options;
+mod queue;
+mod statistics;
+mod stream;
+
+pub use engine::Engine;
+pub use event::{Event, PushError};
+pub use options::{Overflow, StreamOptions};
+pub use statistics::{Distribution, LaneStatistics, Percentiles, Statistics};
+pub use stream::Stream;

@@ -1,0 +1,456 @@
+// SPDX-License-Identifier: MPL-2.0
+//! One live stream: PCM into a bounded queue, words out. The thread of its lane does the work in between.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::event::{Event, PushError};
+use super::lane::Lane;
+use super::options::{Overflow, StreamOptions};
+use crate::audio::{FRAME_SAMPLES, Gate, Intake, Next, Part, SAMPLE_RATE};
+use crate::backend::{Decoded, Mode, Slot, StepSizes};
+use crate::error::Error;
+use crate::model::Vocabulary;
+use crate::model::config::EncoderConfig;
+use crate::model::vocabulary::Signal;
+use crate::text::{FrameWord, WordBuilder};
+
+/// Events that may wait to be taken; with more the stream is not stepped until some are.
+const MOST_EVENTS: usize = 256;
+
+/// A live stream; dropping it frees its place in the backend.
+pub struct Stream {
+    shared: Arc<Shared>,
+    lane: Arc<StreamLane>,
+    /// Keeps the engine and with it the lane's thread alive.
+    _engine: Arc<dyn Any + Send + Sync>,
+}
+
+/// The lane of a stream.
+pub(crate) type StreamLane = Lane<Arc<Shared>>;
+
+/// What a stream and the thread of its lane share.
+pub(crate) struct Shared {
+    pub(crate) slot: Slot,
+    vocabulary: Arc<Vocabulary>,
+    sizes: StepSizes,
+    /// Frames that the encoder hears again in each step.
+    again: usize,
+    /// Its steps are signals by themselves.
+    whole: bool,
+    /// What the stream adds to the load of its lane.
+    load: u64,
+    capacity: usize,
+    overflow: Overflow,
+    partials: bool,
+    inner: Mutex<Inner>,
+    /// Signalled when room appears in the queue.
+    room: Condvar,
+    /// Signalled when an event appears.
+    news: Condvar,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// Where silence is skipped.
+    gate: Option<Gate>,
+    intake: Intake,
+    decoding: Decoding,
+    events: VecDeque<Event>,
+    /// Since when the chunk that is queued waits, for the order among streams.
+    due: Option<Instant>,
+    /// Before this no chunk is due, as long as the stream is ahead of it.
+    pace: Option<Instant>,
+    interrupted: bool,
+    /// Threads that wait for an event.
+    readers: usize,
+    /// Threads that wait for room.
+    writers: usize,
+    /// Counts resets, so that a step under way can't report into what comes after.
+    generation: u64,
+    slot_is_stale: bool,
+    /// In the lane's queue or in a step.
+    scheduled: bool,
+    failed: bool,
+    dropped: bool,
+}
+
+/// Where the first utterance stands.
+#[derive(Default)]
+struct Decoding {
+    chunks: u64,
+    frames: u64,
+    samples: u64,
+    words: WordBuilder,
+}
+
+/// A chunk that was taken out of its stream, but for its samples.
+pub(crate) struct Chunk {
+    pub(crate) end: bool,
+    pub(crate) reset_first: bool,
+    generation: u64,
+    /// When the chunk was complete.
+    complete: Instant,
+    /// How long the chunk lasts.
+    lasts: Duration,
+}
+
+/// How long a chunk waited.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wait {
+    /// From when it was complete to when its results were handed out.
+    pub(crate) time: Duration,
+    /// That is longer than it lasts.
+    pub(crate) late: bool,
+}
+
+impl Stream {
+    pub(crate) fn new(engine: Arc<dyn Any + Send + Sync>, lane: Arc<StreamLane>, shared: Shared) -> Self {
+        Self { shared: Arc::new(shared), lane, _engine: engine }
+    }
+
+    /// Queues `pcm`, 16 kHz mono in [-1, 1]; samples that aren't finite count as 0. With [`Overflow::Block`] this waits
+    /// while the queue is full.
+    pub fn push(&self, pcm: &[f32]) -> Result<(), PushError> {
+        let mut rest = pcm;
+        let mut inner = self.shared.lock();
+        let generation = inner.generation;
+        while !rest.is_empty() {
+            if inner.failed {
+                return Err(PushError::Closed);
+            }
+            if inner.generation != generation {
+                return Err(PushError::Reset);
+            }
+            let mut room = self.shared.capacity.saturating_sub(inner.intake.queued());
+            if room == 0 {
+                match self.shared.overflow {
+                    Overflow::Block => {
+                        inner.writers += 1;
+                        inner = self.shared.room.wait(inner).unwrap_or_else(PoisonError::into_inner);
+                        inner.writers -= 1;
+                        continue;
+                    }
+                    Overflow::DropOldest => {
+                        room = inner.drop_oldest(self.shared.capacity / 4);
+                        self.lane.count_dropped(room);
+                    }
+                }
+            }
+            let (now, later) = rest.split_at(room.min(rest.len()));
+            self.shared.take(&mut inner, now);
+            rest = later;
+            self.shared.schedule(&mut inner, &self.lane);
+        }
+        Ok(())
+    }
+
+    /// Ends an utterance: what is queued is decoded to its last frame, then [`Event::Finished`] comes. Audio pushed
+    /// after this begins a new utterance.
+    pub fn finish(&self) {
+        let mut inner = self.shared.lock();
+        if let Some(mut gate) = inner.gate.take() {
+            gate.finish(|part| self.shared.append(&mut inner, part));
+            inner.gate = Some(gate);
+        }
+        inner.intake.finish();
+        self.shared.schedule(&mut inner, &self.lane);
+    }
+
+    /// Forgets everything queued, and everything recognised but not taken; the sample clock starts at 0 again.
+    pub fn reset(&self) {
+        let mut inner = self.shared.lock();
+        *inner = Inner {
+            gate: inner.gate.as_ref().map(|_| Gate::default()),
+            generation: inner.generation + 1,
+            slot_is_stale: true,
+            scheduled: inner.scheduled,
+            failed: inner.failed,
+            readers: inner.readers,
+            writers: inner.writers,
+            ..Inner::default()
+        };
+        self.shared.room.notify_all();
+    }
+
+    /// The next event; waits for one. `None` if [`Stream::interrupt`] came, or after [`Event::Failed`].
+    pub fn next(&self) -> Option<Event> {
+        let mut inner = self.shared.lock();
+        loop {
+            if std::mem::take(&mut inner.interrupted) {
+                return None;
+            }
+            if let Some(event) = inner.events.pop_front() {
+                self.shared.schedule(&mut inner, &self.lane);
+                return Some(event);
+            }
+            if inner.failed {
+                return None;
+            }
+            inner.readers += 1;
+            inner = self.shared.news.wait(inner).unwrap_or_else(PoisonError::into_inner);
+            inner.readers -= 1;
+        }
+    }
+
+    /// The next event if there is one; never waits, for those who read many streams on one thread. `None` says that
+    /// there is none yet, and nothing more comes after [`Event::Failed`]. [`Stream::interrupt`] is not for this.
+    pub fn try_next(&self) -> Option<Event> {
+        let mut inner = self.shared.lock();
+        let event = inner.events.pop_front()?;
+        self.shared.schedule(&mut inner, &self.lane);
+        Some(event)
+    }
+
+    /// Makes the current or the next call of [`Stream::next`] return `None`, once.
+    pub fn interrupt(&self) {
+        self.shared.lock().interrupted = true;
+        self.shared.news.notify_all();
+    }
+
+    /// Samples from the start of an encoder frame to the end of the chunk that decodes it, at most.
+    pub fn latency_samples(&self) -> u64 {
+        self.shared.sizes.first as u64
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let mut inner = self.shared.lock();
+        inner.dropped = true;
+        // A visit that is still to come holds the rest for a while.
+        inner.intake.clear();
+        let events = std::mem::take(&mut inner.events);
+        drop(inner);
+        drop(events);
+        self.lane.close(self.shared.slot, self.shared.load);
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(
+        slot: Slot,
+        vocabulary: Arc<Vocabulary>,
+        (mode, encoder): (Mode, &EncoderConfig),
+        options: &StreamOptions,
+    ) -> Self {
+        let sizes = mode.step_sizes(encoder);
+        Self {
+            slot,
+            vocabulary,
+            sizes,
+            again: match mode {
+                Mode::Buffered { window, .. } => window.left + window.right,
+                Mode::Cached { .. } | Mode::Offline { .. } => 0,
+            },
+            whole: !matches!(mode, Mode::Cached { .. }),
+            load: load(mode),
+            capacity: options.queue_samples.max(sizes.first).max(sizes.later),
+            overflow: options.overflow,
+            partials: options.partials,
+            inner: Mutex::new(Inner { gate: options.skip_silence.then(Gate::default), ..Inner::default() }),
+            room: Condvar::new(),
+            news: Condvar::new(),
+        }
+    }
+
+    /// Whether its steps are signals by themselves.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes samples in, through the gate if there is one.
+    fn take(&self, inner: &mut Inner, pcm: &[f32]) {
+        match inner.gate.take() {
+            Some(mut gate) => {
+                gate.push(pcm, |part| self.append(inner, part));
+                inner.gate = Some(gate);
+            }
+            None => inner.intake.append(pcm),
+        }
+    }
+
+    /// Queues speech and notes silence.
+    fn append(&self, inner: &mut Inner, part: Part<'_>) {
+        match part {
+            Part::Speech { pcm, .. } => inner.intake.append(pcm),
+            Part::Silence { samples, .. } => {
+                if let Some(sample) = inner.intake.silence(samples) {
+                    self.report(inner, Event::Progress { sample });
+                }
+            }
+        }
+    }
+
+    /// Puts the stream into the lane's queue if it can be stepped and isn't there.
+    ///
+    /// The deadline of a chunk is when it was due and as long again as it lasts. It was due when it was complete; where
+    /// audio comes faster than it is spoken, as from a file, not before the chunk ahead of it was and had lasted, or now
+    /// if that is sooner: such a stream takes its turns and what time is left, and a live one is none the worse for it.
+    fn schedule(self: &Arc<Self>, inner: &mut Inner, lane: &StreamLane) {
+        if inner.scheduled || inner.dropped {
+            return;
+        }
+        let Some(next) = inner.next(self.sizes) else { return };
+        let due = match inner.pace {
+            Some(pace) if pace > next.complete => pace.min(Instant::now()).max(next.complete),
+            _ => next.complete,
+        };
+        inner.due = Some(due);
+        inner.scheduled = true;
+        let frames = next.samples.div_ceil(FRAME_SAMPLES as usize) + self.again;
+        lane.add(due + self.lasts(next.samples), frames, self.whole, self.clone());
+    }
+
+    /// How long a chunk lasts: the same for all of a stream but in one pass.
+    fn lasts(&self, samples: usize) -> Duration {
+        let samples = if self.sizes.later == usize::MAX { samples } else { self.sizes.later };
+        Duration::from_secs_f64(samples as f64 / f64::from(SAMPLE_RATE))
+    }
+
+    /// Takes the next chunk out of the queue into `pcm`, which is empty; none if there is nothing to do.
+    pub(crate) fn visit(&self, pcm: &mut Vec<f32>) -> Option<Chunk> {
+        let mut inner = self.lock();
+        inner.scheduled = false;
+        let next = inner.next(self.sizes).filter(|_| !inner.dropped)?;
+        let decoded = inner.decoding.samples;
+        let taken = inner.intake.take(next.samples, decoded, pcm)?;
+        inner.scheduled = true;
+        let lasts = self.lasts(next.samples);
+        inner.pace = inner.due.take().map(|due| due + lasts);
+        let reset_first = std::mem::take(&mut inner.slot_is_stale);
+        if let Some((start, samples)) = taken.lost {
+            self.report(&mut inner, Event::Lost { start, samples });
+        }
+        inner.decoding.chunks += 1;
+        inner.decoding.samples += next.samples as u64;
+        if inner.writers > 0 {
+            self.room.notify_all();
+        }
+        let generation = inner.generation;
+        Some(Chunk { end: taken.end, reset_first, generation, complete: next.complete, lasts })
+    }
+
+    /// Turns the result of a step into events and queues the stream again if another chunk is complete.
+    pub(crate) fn complete(
+        self: &Arc<Self>,
+        chunk: &Chunk,
+        result: Result<Decoded, Error>,
+        lane: &StreamLane,
+    ) -> Option<Wait> {
+        let mut inner = self.lock();
+        inner.scheduled = false;
+        if inner.dropped {
+            return None;
+        }
+        let mut wait = None;
+        if inner.generation == chunk.generation {
+            match result {
+                Ok(decoded) => {
+                    self.hand_out(&mut inner, chunk.end, decoded);
+                    let time = chunk.complete.elapsed();
+                    wait = Some(Wait { time, late: time > chunk.lasts });
+                }
+                Err(error) => {
+                    inner.failed = true;
+                    inner.intake.clear();
+                    self.report(&mut inner, Event::Failed(error));
+                    self.room.notify_all();
+                }
+            }
+        }
+        self.schedule(&mut inner, lane);
+        wait
+    }
+
+    fn hand_out(&self, inner: &mut Inner, end: bool, decoded: Decoded) {
+        let Inner { decoding, intake, .. } = &mut *inner;
+        let base = intake.base();
+        let done = base + decoding.samples;
+        let word = |word: FrameWord| Event::Word(word.at(base, done));
+        let mut said = Vec::new();
+        for token in decoded.tokens {
+            match self.vocabulary.signal(token.id) {
+                None => said.extend(decoding.words.push(&self.vocabulary, token).map(word)),
+                Some(signal) => {
+                    let sample = (base + token.frame * FRAME_SAMPLES).min(done);
+                    said.extend(decoding.words.finish(&self.vocabulary).map(word));
+                    said.push(match signal {
+                        Signal::EndOfUtterance => Event::EndOfUtterance { sample, backchannel: false },
+                        Signal::EndOfBackchannel => Event::EndOfUtterance { sample, backchannel: true },
+                        Signal::Language(code) => Event::Language { sample, code: code.clone() },
+                    });
+                }
+            }
+        }
+        decoding.frames += decoded.frames as u64;
+        said.extend(decoding.words.advance(&self.vocabulary, decoding.frames).map(word));
+        if end {
+            said.extend(decoding.words.finish(&self.vocabulary).map(word));
+        }
+        let horizon = decoding.words.horizon(decoding.frames) * FRAME_SAMPLES;
+        let partial = if self.partials { decoding.words.partial(&self.vocabulary) } else { None };
+        for event in said {
+            self.report(inner, event);
+        }
+        if end {
+            self.report(inner, Event::Progress { sample: done });
+            inner.decoding = Decoding::default();
+            inner.slot_is_stale = true;
+            let over = inner.intake.over();
+            if over.finished {
+                self.report(inner, Event::Finished { sample: done });
+            }
+            if let Some(sample) = over.silent_until {
+                self.report(inner, Event::Progress { sample });
+            }
+        } else {
+            self.report(inner, Event::Progress { sample: done.min(base + horizon) });
+            if let Some(word) = partial {
+                self.report(inner, Event::Partial(word.at(base, done)));
+            }
+        }
+    }
+
+    fn report(&self, inner: &mut Inner, event: Event) {
+        if let (Event::Progress { .. }, Some(Event::Progress { .. })) = (&event, inner.events.back()) {
+            inner.events.pop_back();
+        }
+        inner.events.push_back(event);
+        if inner.readers > 0 {
+            self.news.notify_all();
+        }
+    }
+}
+
+/// What a stream of this kind adds to the load of a device: encoder frames in 1,000 s of audio, those of windows as often
+/// as they are heard.
+pub(crate) fn load(mode: Mode) -> u64 {
+    let frames = 1_000 * u64::from(SAMPLE_RATE) / FRAME_SAMPLES;
+    match mode {
+        Mode::Buffered { window, .. } => frames * window.frames() as u64 / window.chunk.max(1) as u64,
+        Mode::Cached { .. } | Mode::Offline { .. } => frames,
+    }
+}
+
+impl Inner {
+    /// The next chunk, if it is complete and there is room for what it brings.
+    fn next(&self, sizes: StepSizes) -> Option<Next> {
+        if self.failed || self.events.len() >= MOST_EVENTS {
+            return None;
+        }
+        self.intake.next(sizes.of(self.decoding.chunks), self.decoding.samples)
+    }
+
+    /// Gives up the oldest `samples` samples that are queued; returns how many that were.
+    fn drop_oldest(&mut self, samples: usize) -> usize {
+        let decoded = (self.decoding.chunks > 0).then_some(self.decoding.samples);
+        self.intake.drop_oldest(samples, decoded)
+    }
+}

@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Tokens to words, given out once they can no longer change.
+
+use crate::audio::FRAME_SAMPLES;
+use crate::backend::Token;
+use crate::model::Vocabulary;
+
+/// Encoder frames without a token after which a word is given out although its end was not seen: 0.8 s. A token that
+/// continues it after that becomes a word of its own. In real speech pieces of one word lie within 4 frames.
+const PAUSE: u64 = 10;
+
+/// A token with the time that NeMo gives it: it lasts for its duration, with RNN-T for a frame; a mark of punctuation
+/// that TDT emits takes no time and stands where the token before it ended (NeMo `_refine_timestamps_tdt`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TimedToken {
+    /// The token; its frame counts from the start of the utterance.
+    pub token: Token,
+    /// Where it starts, in the unit of the word that it belongs to.
+    pub start: u64,
+    /// Where it ends, at least `start`.
+    pub end: u64,
+}
+
+/// A word in encoder frames of its utterance.
+///
+/// It starts and ends with its first and last token as NeMo has it (`get_words_offsets`), but lasts for a frame at least
+/// and ends no later than the next word starts. So it is empty where both start in one frame.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FrameWord {
+    /// The word with the punctuation that follows it.
+    pub text: String,
+    /// Frame of its first token.
+    pub start: u64,
+    /// Frame at which its last token ends.
+    pub end: u64,
+    /// Least confidence of its tokens, NeMo's default aggregation.
+    pub confidence: f32,
+    /// It goes on, without a space, what a pause had ended.
+    pub joined: bool,
+    /// The tokens.
+    pub tokens: Vec<TimedToken>,
+}
+
+impl FrameWord {
+    /// On the sample clock of an utterance that starts at `base` and whose audio so far ends at `done`.
+    pub fn at(self, base: u64, done: u64) -> Word {
+        let Self { text, start, end, confidence, joined, tokens } = self;
+        let at = |frame: u64| (base + frame * FRAME_SAMPLES).min(done);
+        let tokens = tokens.into_iter().map(|timed| TimedToken {
+            start: at(timed.start),
+            end: at(timed.end),
+            ..timed
+        });
+        Word {
+            text,
+            start: at(start),
+            end: at(end),
+            confidence,
+            heard: done,
+            joined,
+            tokens: tokens.collect(),
+        }
+    }
+}
+
+/// A word with its place on the stream's sample clock: samples at 16 kHz pushed since creation or reset.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Word {
+    /// The word with the punctuation that follows it; may be empty if its pieces have no text.
+    pub text: String,
+    /// Sample at which it starts, to an encoder frame.
+    pub start: u64,
+    /// Sample at which it ends: no later than the next word starts, after an encoder frame at least unless that or the
+    /// end of the audio comes first.
+    pub end: u64,
+    /// Least confidence of its tokens.
+    pub confidence: f32,
+    /// How far the stream had heard when the word was given out: the sample after the last of that chunk.
+    pub heard: u64,
+    /// It goes on, without a space, a word that a pause had ended: a late piece or mark of punctuation.
+    pub joined: bool,
+    /// Its tokens; they start and end on the stream's sample clock, their frames count from the start of the utterance.
+    pub tokens: Vec<TimedToken>,
+}
+
+/// Collects the tokens of one utterance, whose frames don't decrease.
+///
+/// A word begins at a token with a leading space that isn't punctuation (NeMo `get_words_offsets`). It is complete when
+/// the next one begins, after a pause, or at the end of the utterance.
+#[derive(Clone, Debug, Default)]
+pub struct WordBuilder {
+    pending: Vec<TimedToken>,
+    /// Whether a word was given out before.
+    started: bool,
+    /// Where the last token ended, `None` before the first.
+    end: Option<u64>,
+}
+
+impl WordBuilder {
+    /// Takes the next token; gives out the word that it ends.
+    pub fn push(&mut self, vocabulary: &Vocabulary, token: Token) -> Option<FrameWord> {
+        let complete =
+            if begins_word(vocabulary, token.id) { self.take(vocabulary, token.frame) } else { None };
+        let timed = match self.end {
+            Some(end) if token.duration.is_some() && vocabulary.is_punctuation(token.id) => {
+                TimedToken { token, start: end, end }
+            }
+            _ => TimedToken { token, start: token.frame, end: token.end() },
+        };
+        self.end = Some(timed.end);
+        self.pending.push(timed);
+        complete
+    }
+
+    /// Says that `frames` frames of the utterance are decoded; gives out a word that a pause ended.
+    pub fn advance(&mut self, vocabulary: &Vocabulary, frames: u64) -> Option<FrameWord> {
+        let last = self.pending.last()?.token;
+        if frames >= last.end() + PAUSE { self.take(vocabulary, frames) } else { None }
+    }
+
+    /// Ends the utterance; gives out the last word.
+    pub fn finish(&mut self, vocabulary: &Vocabulary) -> Option<FrameWord> {
+        self.take(vocabulary, u64::MAX)
+    }
+
+    /// The word not yet given out, as it would be if the utterance ended here.
+    pub fn partial(&self, vocabulary: &Vocabulary) -> Option<FrameWord> {
+        self.clone().finish(vocabulary)
+    }
+
+    /// The first frame that a word not yet given out may start at, when `frames` frames are decoded.
+    pub fn horizon(&self, frames: u64) -> u64 {
+        self.pending.first().map_or(frames, |first| first.token.frame)
+    }
+
+    /// The pending word; what comes after it starts at frame `next` or later.
+    fn take(&mut self, vocabulary: &Vocabulary, next: u64) -> Option<FrameWord> {
+        let tokens = std::mem::take(&mut self.pending);
+        let (first, last) = (tokens.first()?, tokens.last()?);
+        // Not the refined time: a mark that a pause parted from its word is a word of its own, after it.
+        let start = first.token.frame;
+        let end = last.end.max(start + 1).min(next.max(start));
+        let joined = std::mem::replace(&mut self.started, true) && !begins_word(vocabulary, first.token.id);
+        let ids: Vec<u32> = tokens.iter().map(|timed| timed.token.id).collect();
+        let confidence = tokens.iter().map(|timed| timed.token.confidence).fold(1.0, f32::min);
+        Some(FrameWord { text: vocabulary.decode(&ids), start, end, confidence, joined, tokens })
+    }
+}
+
+fn begins_word(vocabulary: &Vocabulary, id: u32) -> bool {
+    vocabulary.starts_word(id) && !vocabulary.is_punctuation(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::vocabulary::PieceKind;
+
+    fn vocabulary() -> Vocabulary {
+        let pieces = ["\u{2581}he", "\u{2581}was", "n", "'", "t", ".", "\u{2581}", "\u{2581}."];
+        Vocabulary::new(pieces.iter().map(|piece| (piece.to_string(), PieceKind::Normal)).collect())
+    }
+
+    fn token(id: u32, frame: u64, duration: u32, confidence: f32) -> Token {
+        Token {
+            id,
+            frame,
+            duration: Some(duration),
+            log_prob: -0.5,
+            confidence,
+            margin: 1.0,
+            duration_margin: 1.0,
+        }
+    }
+
+    #[test]
+    fn words_come_when_the_next_begins() {
+        let vocabulary = vocabulary();
+        let mut builder = WordBuilder::default();
+        assert_eq!(builder.push(&vocabulary, token(0, 3, 2, 0.9)), None);
+        assert_eq!(builder.horizon(6), 3);
+        let he = builder.push(&vocabulary, token(1, 6, 1, 0.8)).expect("the second word began");
+        assert_eq!((he.text.as_str(), he.start, he.end), ("he", 3, 5));
+        for (id, frame) in [(2, 7), (3, 8), (4, 8)] {
+            assert_eq!(builder.push(&vocabulary, token(id, frame, 1, 0.4)), None);
+        }
+        assert_eq!(builder.push(&vocabulary, token(5, 12, 4, 0.6)), None, "punctuation ends nothing");
+        let wasnt = builder.finish(&vocabulary).expect("one word is pending");
+        assert_eq!((wasnt.text.as_str(), wasnt.start, wasnt.end), ("wasn't.", 6, 9));
+        assert_eq!(wasnt.confidence, 0.4);
+        assert_eq!((wasnt.tokens.len(), wasnt.joined), (5, false));
+        let times: Vec<_> = wasnt.tokens.iter().map(|timed| (timed.start, timed.end)).collect();
+        assert_eq!(
+            times,
+            [(6, 7), (7, 8), (8, 8), (8, 9), (9, 9)],
+            "marks stand where the token before ends"
+        );
+        assert_eq!(builder.finish(&vocabulary), None);
+        assert_eq!(builder.horizon(20), 20);
+    }
+
+    #[test]
+    fn a_pause_ends_a_word_and_a_late_mark_stands_alone() {
+        let vocabulary = vocabulary();
+        let mut builder = WordBuilder::default();
+        builder.push(&vocabulary, token(0, 3, 2, 1.0));
+        assert_eq!(builder.advance(&vocabulary, 14), None);
+        assert_eq!(builder.advance(&vocabulary, 15).map(|word| word.text), Some("he".into()));
+        assert_eq!(builder.push(&vocabulary, token(5, 30, 1, 1.0)), None);
+        let mark = builder.finish(&vocabulary).expect("the mark is pending");
+        assert_eq!((mark.text.as_str(), mark.start, mark.end, mark.joined), (".", 30, 31, true));
+        assert_eq!((mark.tokens[0].start, mark.tokens[0].end), (5, 5), "the token's time is NeMo's");
+    }
+
+    #[test]
+    fn a_mark_that_begins_the_utterance_has_its_own_time() {
+        let vocabulary = vocabulary();
+        let mut builder = WordBuilder::default();
+        builder.push(&vocabulary, token(5, 4, 3, 1.0));
+        let mark = builder.finish(&vocabulary).expect("the mark is pending");
+        assert_eq!((mark.start, mark.end, mark.tokens[0].start, mark.tokens[0].end), (4, 7, 4, 7));
+    }
+
+    #[test]
+    fn tokens_of_rnnt_last_a_frame_and_its_marks_are_not_refined() {
+        let vocabulary = vocabulary();
+        let mut builder = WordBuilder::default();
+        let rnnt = |id, frame| Token { duration: None, ..token(id, frame, 0, 1.0) };
+        builder.push(&vocabulary, rnnt(0, 3));
+        builder.push(&vocabulary, rnnt(5, 6));
+        let he = builder.push(&vocabulary, rnnt(1, 6)).expect("the second word began");
+        assert_eq!((he.text.as_str(), he.start, he.end), ("he.", 3, 6), "it ends where the next starts");
+        let times: Vec<_> = he.tokens.iter().map(|timed| (timed.start, timed.end)).collect();
+        assert_eq!(times, [(3, 4), (6, 7)]);
+        let was = builder.push(&vocabulary, rnnt(0, 6)).expect("the third word began");
+        assert_eq!((was.start, was.end), (6, 6), "two words of one frame");
+        assert_eq!(builder.finish(&vocabulary).map(|word| (word.start, word.end)), Some((6, 7)));
+    }
+
+    #[test]
+    fn words_end_with_the_audio_and_overlap_nowhere() {
+        let token = Token {
+            id: 0,
+            frame: 3,
+            duration: Some(4),
+            log_prob: 0.0,
+            confidence: 1.0,
+            margin: 1.0,
+            duration_margin: 1.0,
+        };
+        let tokens = vec![TimedToken { token, start: 3, end: 7 }];
+        let place = |start, end| {
+            let text = String::new();
+            let word = FrameWord { text, start, end, confidence: 1.0, joined: false, tokens: tokens.clone() };
+            let word = word.at(1_000, 7_000);
+            (word.start, word.end, word.tokens[0].start, word.tokens[0].end)
+        };
+        assert_eq!(place(1, 4), (2_280, 6_120, 4_840, 7_000));
+        assert_eq!(place(4, 9), (6_120, 7_000, 4_840, 7_000));
+        assert_eq!(place(9, 12), (7_000, 7_000, 4_840, 7_000), "a frame of padding");
+    }
+
+    proptest! {
+        /// Whatever the tokens of an utterance, its words are monotone, overlap nowhere and keep the tokens, and what was
+        /// said of the words to come holds.
+        #[test]
+        fn words_follow_each_other(
+            steps in prop::collection::vec(
+                (0..8_u32, 0..4_u64, prop::option::of(0..40_u32), prop::option::of(0..30_u64)),
+                0..60,
+            )
+        ) {
+            let vocabulary = vocabulary();
+            let (mut builder, mut words) = (WordBuilder::default(), Vec::new());
+            let (mut frame, mut horizon) = (0, 0);
+            for &(id, step, duration, pause) in &steps {
+                frame += step;
+                words.extend(builder.push(&vocabulary, Token { duration, ..token(id, frame, 0, 1.0) }));
+                prop_assert!(builder.horizon(frame) >= horizon);
+                if let Some(pause) = pause {
+                    // Frames up to this one are decoded: the next token is at it or later.
+                    frame += 1 + pause;
+                    words.extend(builder.advance(&vocabulary, frame));
+                    horizon = builder.horizon(frame);
+                }
+            }
+            words.extend(builder.finish(&vocabulary));
+            for pair in words.windows(2) {
+                let [word, next] = pair else { unreachable!("windows of two") };
+                prop_assert!(word.start <= word.end && word.end <= next.start, "{:?}", pair);
+                prop_assert!(word.end > word.start || next.start == word.start, "{:?}", pair);
+            }
+            prop_assert!(words.last().is_none_or(|word| word.end > word.start));
+            let tokens: Vec<_> = words.iter().flat_map(|word| &word.tokens).collect();
+            prop_assert!(tokens.iter().all(|timed| timed.start <= timed.end));
+            let ids = steps.iter().map(|step| step.0);
+            prop_assert!(ids.eq(tokens.iter().map(|timed| timed.token.id)));
+        }
+    }
+}
