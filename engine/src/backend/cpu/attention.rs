@@ -13,6 +13,10 @@ use super::ops::softmax;
 use super::params::Layer;
 use super::rows::Rows;
 
+/// Values of the widest vectors. Rows are filled up to it, so that the same instructions add them in the same order whatever
+/// the ring's length: one pass and streaming give the same bits.
+const LANES: usize = 16;
+
 /// Keys and values of one stream and layer. Keys are `[row][width]`, values `[width][rows]`, so that both products
 /// of attention run along contiguous memory.
 #[derive(Clone)]
@@ -20,19 +24,19 @@ pub struct KeyValues {
     keys: Vec<f32>,
     values: Vec<f32>,
     rows: usize,
-    /// `rows` rounded up to a multiple of 8; the surplus stays zero.
+    /// `rows` rounded up to [`LANES`]; the surplus stays zero.
     stride: usize,
 }
 
 impl KeyValues {
     pub fn new(rows: usize, width: usize) -> Self {
-        let stride = rows.next_multiple_of(8);
+        let stride = rows.next_multiple_of(LANES);
         Self { keys: vec![0.0; rows * width], values: vec![0.0; stride * width], rows, stride }
     }
 
     /// Bytes that [`KeyValues::new`] allocates.
     pub fn bytes(rows: usize, width: usize) -> usize {
-        (rows + rows.next_multiple_of(8)) * width * size_of::<f32>()
+        (rows + rows.next_multiple_of(LANES)) * width * size_of::<f32>()
     }
 
     /// Puts projected frames `[count, width]` into the rows from `first` on.
