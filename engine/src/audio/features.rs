@@ -16,18 +16,27 @@ use crate::model::config::FeaturesConfig;
 pub const SAMPLE_RATE: u32 = 16_000;
 /// Samples between two mel frames (10 ms).
 pub const HOP: usize = 160;
-/// Samples a mel frame sees.
-pub const WINDOW: usize = 400;
-/// Samples of encoder frame (80 ms).
+/// Samples that a mel frame sees: the length of its Hann window.
+pub const HANN: usize = 400;
+/// Samples of an encoder frame (80 ms).
 pub const FRAME_SAMPLES: u64 = 8 * HOP as u64;
 /// Samples that frame `t` needs beyond its centre `160 t`.
-pub const WINDOW_AHEAD: usize = WINDOW / 2;
+pub const HANN_AHEAD: usize = HANN / 2;
 
-const FFT: usize = 512;
+/// Points of the Fourier transform, in whose middle the window lies.
+pub const FFT: usize = 512;
 const BINS: usize = FFT / 2 + 1;
-const PREEMPHASIS: f32 = 0.97;
-/// `log_zero_guard_value` of NeMo.
-const LOG_GUARD: f32 = 1.0 / (1 << 24) as f32;
+/// What of a sample is taken from the next.
+pub const PREEMPHASIS: f32 = 0.97;
+/// `log_zero_guard_value` of NeMo, 2^-24.
+pub const LOG_GUARD: f32 = 1.0 / (1 << 24) as f32;
+/// What is added to a bin's deviation where features are normalised.
+pub const DEVIATION_GUARD: f64 = 1e-5;
+
+/// Mel frames of `samples` samples: of a whole signal, or those that no later sample can change.
+pub fn mel_frames(samples: usize, ended: bool) -> usize {
+    if ended { samples / HOP } else { (samples + HOP).saturating_sub(HANN_AHEAD) / HOP }
+}
 
 /// Window, filterbank and FFT plan; one per model, shared by all streams.
 pub struct LogMel {
@@ -58,8 +67,8 @@ impl LogMelState {
 impl LogMel {
     /// Prepares window, plan and the Slaney filterbank of `config.mel_bins` triangles.
     pub fn new(config: &FeaturesConfig) -> Self {
-        let window = (0..WINDOW)
-            .map(|n| 0.5 - 0.5 * (std::f64::consts::TAU * n as f64 / (WINDOW - 1) as f64).cos())
+        let window = (0..HANN)
+            .map(|n| 0.5 - 0.5 * (std::f64::consts::TAU * n as f64 / (HANN - 1) as f64).cos())
             .collect();
         Self {
             fft: RealFftPlanner::new().plan_fft_forward(FFT),
@@ -68,7 +77,7 @@ impl LogMel {
         }
     }
 
-    /// The window's [`WINDOW`] weights.
+    /// The Hann window's [`HANN`] weights.
     pub(crate) fn window(&self) -> &[f64] {
         &self.window
     }
@@ -92,17 +101,17 @@ impl LogMel {
             state.last_sample = x;
             state.samples += 1;
         }
-        while state.frames * HOP + WINDOW_AHEAD <= state.samples {
+        while state.frames < mel_frames(state.samples, false) {
             self.frame(state, out);
         }
-        let seen = (state.frames * HOP).saturating_sub(WINDOW / 2).min(state.samples);
+        let seen = (state.frames * HOP).saturating_sub(HANN / 2).min(state.samples);
         state.pending.drain(..seen - state.start);
         state.start = seen;
     }
 
     /// Ends the signal: appends the frames whose window reaches beyond its last sample.
     pub fn finish(&self, state: &mut LogMelState, out: &mut Vec<f32>) {
-        while state.frames < state.samples / HOP {
+        while state.frames < mel_frames(state.samples, true) {
             self.frame(state, out);
         }
     }
@@ -111,9 +120,9 @@ impl LogMel {
         let mut input = [0.0; FFT];
         let mut spectrum = [Complex::default(); BINS];
         let mut scratch = [Complex::default(); FFT];
-        let offset = (FFT - WINDOW) / 2;
+        let offset = (FFT - HANN) / 2;
         for (n, weight) in self.window.iter().enumerate() {
-            let sample = (state.frames * HOP + n).checked_sub(WINDOW / 2);
+            let sample = (state.frames * HOP + n).checked_sub(HANN / 2);
             let value = sample.and_then(|s| s.checked_sub(state.start)).and_then(|i| state.pending.get(i));
             input[offset + n] = value.map_or(0.0, |&v| f64::from(v) * weight);
         }
@@ -137,7 +146,7 @@ pub fn normalize_per_feature(frames: &mut [f32], bins: usize) {
         let mean = values().sum::<f64>() / count as f64;
         let square: f64 = values().map(|v| (v - mean) * (v - mean)).sum();
         // One frame has no deviation: NeMo turns the resulting NaN into 0.
-        let deviation = if count > 1 { (square / (count - 1) as f64).sqrt() } else { 0.0 } + 1e-5;
+        let deviation = if count > 1 { (square / (count - 1) as f64).sqrt() } else { 0.0 } + DEVIATION_GUARD;
         for v in frames.iter_mut().skip(bin).step_by(bins) {
             *v = ((f64::from(*v) - mean) / deviation) as f32;
         }
@@ -195,7 +204,7 @@ mod tests {
         }
         mel.finish(&mut state, &mut out);
         assert_eq!(out.len(), state.frames() * mel.bins());
-        assert!(state.pending.len() <= WINDOW + HOP, "nothing is kept that no frame sees");
+        assert!(state.pending.len() <= HANN + HOP, "nothing is kept that no frame sees");
         out
     }
 

@@ -9,148 +9,20 @@ mod conformance;
 pub mod cpu;
 pub mod cuda;
 mod fold;
-mod geometry;
+mod mode;
 mod open;
+mod timeline;
+mod visibility;
 
-use crate::audio::features::{FRAME_SAMPLES, HOP, WINDOW_AHEAD};
-use crate::error::{Error, Result};
-use crate::model::config::EncoderConfig;
+use crate::error::Result;
 
 pub use choice::{BackendChoice, CachePrecision, Device, EngineOptions, Precision};
+pub use mode::{Mode, StepSizes, Window, chunk_samples};
 pub use open::{Opened, open};
 
 /// Handle of one stream's state inside a backend (features, K and V rings, convolution tails, predictor state).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Slot(pub u32);
-
-/// How a slot is run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Cache-aware streaming with the model's context of this index; a step is one chunk.
-    Cached {
-        /// Index into `EncoderConfig::contexts`.
-        context: usize,
-    },
-    /// Windows of left context, chunk and right context that slide by a chunk; a step is one window.
-    Buffered {
-        /// Index into `EncoderConfig::contexts`: what a frame sees inside the window.
-        context: usize,
-        /// The window.
-        window: Window,
-    },
-    /// One pass over the whole utterance, which is one step.
-    Offline {
-        /// Index into `EncoderConfig::contexts`.
-        context: usize,
-    },
-}
-
-impl Mode {
-    /// Index into `EncoderConfig::contexts`.
-    pub fn context(self) -> usize {
-        let (Self::Cached { context } | Self::Buffered { context, .. } | Self::Offline { context }) = self;
-        context
-    }
-
-    /// How many samples the steps of an utterance take.
-    pub fn step_sizes(self, encoder: &EncoderConfig) -> StepSizes {
-        match self {
-            Self::Cached { context } => {
-                let right = encoder.contexts.get(context).map_or(0, |[_, right]| (*right).max(0));
-                let samples = |index| chunk_samples(right as usize + 1, index);
-                StepSizes { first: samples(0), later: samples(1) }
-            }
-            Self::Buffered { window: Window { chunk, right, .. }, .. } => {
-                let samples = |frames: usize| frames * FRAME_SAMPLES as usize;
-                StepSizes { first: samples(chunk + right), later: samples(chunk) }
-            }
-            Self::Offline { .. } => StepSizes { first: usize::MAX, later: usize::MAX },
-        }
-    }
-}
-
-/// Samples of the steps of an utterance; its last step may have fewer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StepSizes {
-    /// Of the first step. It begins with its first frame, so this is also the most that lies between the start of a
-    /// frame and the end of the step that decodes it.
-    pub first: usize,
-    /// Of each later one.
-    pub later: usize,
-}
-
-impl StepSizes {
-    /// Samples of step `index`.
-    pub fn of(self, index: u64) -> usize {
-        if index == 0 { self.first } else { self.later }
-    }
-}
-
-/// A window of buffered streaming, in encoder frames of 80 ms (NeMo `speech_to_text_streaming_infer_rnnt.py`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Window {
-    /// Frames before the chunk that the encoder hears again, at most.
-    pub left: usize,
-    /// Frames that are decoded.
-    pub chunk: usize,
-    /// Frames after the chunk that the encoder hears first.
-    pub right: usize,
-}
-
-impl Default for Window {
-    /// 10 s, 2 s and 2 s.
-    fn default() -> Self {
-        Self { left: 125, chunk: 25, right: 25 }
-    }
-}
-
-impl Window {
-    /// Most frames of a window: 10 minutes.
-    const MOST: usize = 7_500;
-
-    /// From seconds, rounded down to frames as NeMo does: 1 s is 12 frames. Fails without a frame to decode, and beyond
-    /// 10 minutes.
-    pub fn from_seconds(left: f64, chunk: f64, right: f64) -> Result<Self> {
-        let frames = |option, seconds: f64| {
-            // A multiple of 80 ms stays one in spite of rounding.
-            let frames = (seconds * 12.5 + 1e-6).floor();
-            if frames >= 0.0 && frames <= Self::MOST as f64 {
-                return Ok(frames as usize);
-            }
-            Err(Error::Option { option, reason: format!("{seconds} s is outside 0 to 600 s") })
-        };
-        let window = Self {
-            left: frames("left", left)?,
-            chunk: frames("chunk", chunk)?,
-            right: frames("right", right)?,
-        };
-        window.check().map(|()| window)
-    }
-
-    /// Whether there is a frame to decode and the window isn't longer than 10 minutes.
-    pub fn check(self) -> Result<()> {
-        if self.chunk == 0 {
-            let reason = "shorter than an encoder frame of 80 ms".into();
-            return Err(Error::Option { option: "chunk", reason });
-        }
-        let Self { left, chunk, right } = self;
-        if [left, chunk, right].into_iter().any(|part| part > Self::MOST) || self.frames() > Self::MOST {
-            let reason = "left, chunk and right are more than 10 minutes together".into();
-            return Err(Error::Option { option: "left", reason });
-        }
-        Ok(())
-    }
-
-    /// Frames of a whole window.
-    pub fn frames(self) -> usize {
-        self.left + self.chunk + self.right
-    }
-
-    /// Samples of a whole window.
-    pub fn samples(self) -> usize {
-        self.frames() * FRAME_SAMPLES as usize
-    }
-}
 
 /// The next chunk of one slot.
 #[derive(Clone, Copy, Debug)]
@@ -285,12 +157,4 @@ pub trait Backend: Send {
     fn peaks(&mut self) -> Result<Option<Peaks>> {
         Ok(None)
     }
-}
-
-/// Samples that chunk `index` of a cache-aware stream adds when a chunk has `frames` encoder frames.
-///
-/// Encoder frame `j` of a causal model ends with mel frame `8 j`, and that one sees 200 samples beyond its centre:
-/// the first chunk is 7 mel frames shorter and a window's half longer than the others.
-pub fn chunk_samples(frames: usize, index: u64) -> usize {
-    if index == 0 { (frames - 1) * 8 * HOP + WINDOW_AHEAD } else { frames * FRAME_SAMPLES as usize }
 }

@@ -1,197 +1,92 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What every backend must agree on: how many frames a signal has, and which of them see each other.
+//! Where a stream stands: which samples, mel frames and encoder frames each of its steps computes. Numbers alone; what they
+//! stand for is with the backends.
 
 use std::ops::Range;
 
-use crate::audio::features::{FRAME_SAMPLES, HOP};
-use crate::backend::{Mode, Step, StepSizes, Window};
-use crate::error::{Error, Result};
-use crate::model::ModelConfig;
-use crate::model::config::{AttentionStyle, EncoderConfig};
+use super::{Mode, Step, StepSizes, Window};
+use crate::audio::features::HOP;
+use crate::audio::features::{FRAME_SAMPLES, HANN, mel_frames};
+use crate::model::{Geometry, ModelConfig};
 
-/// Geometry of the three convolutions of the 8x `dw_striding` subsampling (NeMo `ConvSubsampling`): kernel 3 and stride 2
-/// on time and mel bins.
-#[derive(Clone, Copy, Debug)]
-pub struct Geometry {
-    pub mel_bins: usize,
-    pub channels: usize,
-    pub causal: bool,
-}
+/// Samples before a mel frame's centre that it is computed from; the first is for pre-emphasis.
+const BEFORE: usize = HANN / 2 + 1;
 
-impl Geometry {
-    /// That of a model.
-    pub fn new(config: &ModelConfig) -> Self {
-        let encoder = &config.encoder;
-        Self::with(config.features.mel_bins, encoder.subsampling_channels, encoder.causal_subsampling)
-    }
-
-    /// Of any convolutions.
-    pub fn with(mel_bins: usize, channels: usize, causal: bool) -> Self {
-        Self { mel_bins, channels, causal }
-    }
-
-    /// Positions of zeros before the first, on time and bins.
-    pub fn left_padding(self) -> usize {
-        if self.causal { 2 } else { 1 }
-    }
-
-    /// Length of the next level.
-    pub fn halve(self, length: usize) -> usize {
-        if self.causal { length / 2 + 1 } else { length.saturating_sub(1) / 2 + 1 }
-    }
-
-    /// Encoder frames of `mel` mel frames.
-    pub fn frames(self, mel: usize) -> usize {
-        if mel == 0 { 0 } else { (0..3).fold(mel, |length, _| self.halve(length)) }
-    }
-
-    /// Encoder frames of a causal model that no later mel frame can change, when `mel` are there: frame `j` ends with
-    /// mel frame `8 j`.
-    pub fn complete_frames(self, mel: usize) -> usize {
-        mel.div_ceil(8)
-    }
-
-    /// First mel frame that encoder frame `frame` sees.
-    pub fn first_mel(self, frame: usize) -> usize {
-        (0..3).fold(frame, |position, _| self.inputs(position..position + 1).start)
-    }
-
-    /// Positions of the level before that some positions see.
-    pub fn inputs(self, outputs: Range<usize>) -> Range<usize> {
-        let left = self.left_padding();
-        (2 * outputs.start).saturating_sub(left)..(2 * (outputs.end - 1) + 3).saturating_sub(left)
-    }
-}
-
-/// Which frames a frame sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Visibility {
-    /// Frames before the chunk.
-    pub left: i64,
-    /// Frames that see the same; 1 for attention that slides.
-    pub chunk: i64,
-    /// Beyond the chunk.
-    pub right: i64,
-}
-
-impl Visibility {
-    /// Of the mode's context. In a window that a model was trained for, the window itself is the context.
-    pub fn new(config: &EncoderConfig, mode: Mode) -> Self {
-        const UNLIMITED: i64 = i32::MAX as i64;
-        let [left, right] = config.contexts[mode.context()].map(i64::from);
-        let or_unlimited = |frames: i64| if frames < 0 { UNLIMITED } else { frames };
-        match (config.attention, mode) {
-            (AttentionStyle::Regular, _) => {
-                Self { left: or_unlimited(left), chunk: 1, right: or_unlimited(right) }
-            }
-            (AttentionStyle::ChunkedLimited, _) => {
-                let chunk = right + 1;
-                // NeMo counts the left context in whole chunks.
-                Self { left: or_unlimited(left) / chunk * chunk, chunk, right: 0 }
-            }
-            (AttentionStyle::ChunkedLimitedWithRc, Mode::Buffered { window, .. }) => {
-                Self { left: window.left as i64, chunk: window.chunk as i64, right: window.right as i64 }
-            }
-            (AttentionStyle::ChunkedLimitedWithRc, _) => Self { left: UNLIMITED, chunk: 1, right: UNLIMITED },
-        }
-    }
-
-    /// Frames visible to `frame`, without regard to where the stream starts and ends.
-    pub fn of(self, frame: i64) -> Range<i64> {
-        let start = frame / self.chunk * self.chunk;
-        start - self.left..start + self.chunk + self.right
-    }
-}
-
-/// Sinusoids of the relative positions `range`, `[positions, width]`: sine and cosine in turn.
-pub fn sinusoids(range: Range<i64>, width: usize) -> Vec<f32> {
-    let step = -(10_000.0_f32.ln() / width as f32);
-    let mut out = Vec::with_capacity(range.clone().count() * width);
-    for position in range {
-        for channel in 0..width {
-            let angle = position as f32 * ((channel / 2 * 2) as f32 * step).exp();
-            out.push(if channel % 2 == 0 { angle.sin() } else { angle.cos() });
-        }
-    }
-    out
-}
-
-/// The audio of a sliding window: the last samples of a stream, as many as a window holds.
-pub struct WindowPcm {
-    window: Window,
-    samples: Vec<f32>,
-    /// Sample index of the first of them in the stream.
-    start: usize,
-    /// Encoder frames decoded by earlier windows.
-    decoded: usize,
-}
-
-/// What a window is to do.
+/// What a step computes. All places but two count from the start of a signal: of the utterance, or of the window.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Span {
-    /// Encoder frames of the window.
-    pub frames: usize,
-    /// Those of them that are decoded.
+pub struct Portion {
+    /// Nothing of the utterance was computed before.
+    pub fresh: bool,
+    /// Sample of the utterance at which the signal begins: 0, or where the window begins.
+    pub origin: usize,
+    /// Samples that the new mel frames see.
+    pub pcm: Range<usize>,
+    /// Mel frames of earlier steps that the encoder frames see.
+    pub mel_old: Range<usize>,
+    /// Mel frames that are computed; they follow those.
+    pub mel_new: Range<usize>,
+    /// How many of the last mel frames the next step sees.
+    pub mel_keep: usize,
+    /// Mel frames of the whole signal, once it has ended.
+    pub mel_total: Option<usize>,
+    /// Frames that go through the encoder.
+    pub frames: Range<usize>,
+    /// Which of these are decoded, counted from the first.
     pub decode: Range<usize>,
-}
-
-impl WindowPcm {
-    /// Without audio yet.
-    pub fn new(window: Window) -> Self {
-        Self { window, samples: Vec::new(), start: 0, decoded: 0 }
-    }
-
-    /// Takes the samples of the next step and lets go of those that no window holds any more.
-    pub fn push(&mut self, pcm: &[f32]) {
-        self.samples.extend_from_slice(pcm);
-        let surplus = self.samples.len().saturating_sub(self.window.samples());
-        self.samples.drain(..surplus);
-        self.start += surplus;
-    }
-
-    /// The samples of the window.
-    pub fn samples(&self) -> &[f32] {
-        &self.samples
-    }
-
-    /// Sample index of the first of them in the stream.
-    pub fn start(&self) -> usize {
-        self.start
-    }
-
-    /// The frames of the window and which of them are decoded now: the chunk, or at the stream's `end` all that is left.
-    ///
-    /// The last window is as long as the others and so may begin between two frames (NeMo's rule): its first frame
-    /// to decode is then the one that holds the end of those decoded before.
-    pub fn advance(&mut self, geometry: Geometry, end: bool) -> Span {
-        let frame = FRAME_SAMPLES as usize;
-        let frames = geometry.frames(self.samples.len() / HOP);
-        let left = (self.decoded * frame).saturating_sub(self.start) / frame;
-        let all = geometry.frames((self.start + self.samples.len()) / HOP);
-        let count = if end { all.saturating_sub(self.decoded) } else { self.window.chunk };
-        let decode = left.min(frames)..(left + count).min(frames);
-        self.decoded += decode.len();
-        Span { frames, decode }
-    }
+    /// Encoder frames of the utterance that earlier steps decoded.
+    pub decoded: usize,
 }
 
 /// Where an utterance stands in its steps.
-pub struct Progress {
+pub struct Timeline {
+    mode: Mode,
     /// Of a step.
     sizes: StepSizes,
+    geometry: Geometry,
     steps: u64,
     ended: bool,
+    /// Samples taken.
+    samples: usize,
+    /// With caches, mel frames computed, and the first of those that the next step sees.
+    mels: usize,
+    mel_first: usize,
+    /// Encoder frames decoded.
+    frames: usize,
 }
 
-impl Progress {
-    /// Before the first step.
-    pub fn new(encoder: &EncoderConfig, mode: Mode) -> Self {
-        Self { sizes: mode.step_sizes(encoder), steps: 0, ended: false }
+impl Timeline {
+    /// Before the first step of a model's stream.
+    pub fn new(config: &ModelConfig, mode: Mode) -> Self {
+        Self::with(Geometry::new(config), mode, mode.step_sizes(&config.encoder))
     }
 
-    /// Takes the next step, and says whether it is the first. Fails after the last one, and if it has not as many samples
-    /// as are due, where only the last may have fewer.
-    pub fn take(&mut self, step: &Step<'_>) -> Result<bool, String> {
+    /// Before the first step, of any lengths.
+    pub fn with(geometry: Geometry, mode: Mode, sizes: StepSizes) -> Self {
+        Self { mode, sizes, geometry, steps: 0, ended: false, samples: 0, mels: 0, mel_first: 0, frames: 0 }
+    }
+
+    /// Takes the next step and says what it computes. Fails after the last one, and if it has not as many samples as are
+    /// due, where only the last may have fewer.
+    pub fn next(&mut self, step: &Step<'_>) -> Result<Portion, String> {
+        self.check(step)?;
+        let fresh = self.steps == 0;
+        (self.ended, self.steps) = (step.end, self.steps + 1);
+        let pcm_first = self.pcm_first();
+        self.samples += step.pcm.len();
+        let portion = match self.mode {
+            Mode::Buffered { window, .. } => self.window(window, fresh),
+            Mode::Cached { .. } | Mode::Offline { .. } => self.chunk(pcm_first, fresh),
+        };
+        self.frames += portion.decode.len();
+        Ok(portion)
+    }
+
+    /// The first sample that mel frames of later steps see; a window sees as many as it holds.
+    pub fn pcm_first(&self) -> usize {
+        (self.mels * HOP).saturating_sub(BEFORE).min(self.samples)
+    }
+
+    fn check(&self, step: &Step<'_>) -> Result<(), String> {
         if self.ended {
             return Err("the utterance of this slot has ended: it must be reset first".into());
         }
@@ -204,88 +99,165 @@ impl Progress {
                 _ => format!("a chunk of {expected} samples was due, {came} came"),
             });
         }
-        let first = self.steps == 0;
-        (self.ended, self.steps) = (step.end, self.steps + 1);
-        Ok(first)
+        Ok(())
     }
-}
 
-/// Whether the model can be run in this mode.
-pub fn check(config: &ModelConfig, mode: Mode, backend: &'static str) -> Result<()> {
-    let context = mode.context();
-    if context >= config.encoder.contexts.len() {
-        return Err(Error::Backend { backend, reason: format!("the model has no context {context}") });
+    /// What the samples complete: with caches a chunk, in one pass everything.
+    fn chunk(&mut self, pcm_first: usize, fresh: bool) -> Portion {
+        let Self { geometry, ended, .. } = *self;
+        let total = mel_frames(self.samples, ended);
+        let end = if ended { geometry.frames(total) } else { geometry.complete_frames(total) };
+        let frames = self.frames..end.max(self.frames);
+        let mel_first = if ended { total } else { geometry.first_mel(end).min(total) };
+        let portion = Portion {
+            fresh,
+            origin: 0,
+            pcm: pcm_first..self.samples,
+            mel_old: self.mel_first..self.mels,
+            mel_new: self.mels..total,
+            mel_keep: total - mel_first,
+            mel_total: ended.then_some(total),
+            decode: 0..frames.len(),
+            frames,
+            decoded: self.frames,
+        };
+        (self.mels, self.mel_first) = (total, mel_first);
+        portion
     }
-    match mode {
-        Mode::Cached { .. } if !config.is_cache_aware(context) => Err(Error::Unsupported(format!(
-            "{} is not causal, so it cannot be streamed chunk by chunk with caches",
-            config.name
-        ))),
-        Mode::Buffered { window, .. } => window.check(),
-        Mode::Cached { .. } | Mode::Offline { .. } => Ok(()),
-    }
-}
 
-/// Frames that the ring of a slot holds: the left context and the chunk, or a whole window; offline it is sized when
-/// the frames are known.
-pub fn ring_rows(config: &ModelConfig, mode: Mode) -> usize {
-    match mode {
-        Mode::Buffered { window, .. } => window.frames() + usize::from(config.encoder.causal_subsampling),
-        Mode::Cached { context } => {
-            let [left, right] = config.encoder.contexts[context];
-            left as usize + right as usize + 1
+    /// The frames of a window, and which of them are decoded: the chunk, or at the stream's end all that is left.
+    ///
+    /// The last window is as long as the others and so may begin between two frames (NeMo's rule): its first frame
+    /// to decode is then the one that holds the end of those decoded before.
+    fn window(&self, window: Window, fresh: bool) -> Portion {
+        let Self { geometry, ended, .. } = *self;
+        let frame = FRAME_SAMPLES as usize;
+        let held = self.samples.min(window.samples());
+        let origin = self.samples - held;
+        let mels = mel_frames(held, true);
+        let frames = geometry.frames(mels);
+        let left = (self.frames * frame).saturating_sub(origin) / frame;
+        let all = geometry.frames(mel_frames(self.samples, true));
+        let count = if ended { all.saturating_sub(self.frames) } else { window.chunk };
+        Portion {
+            fresh,
+            origin,
+            pcm: 0..held,
+            mel_old: 0..0,
+            mel_new: 0..mels,
+            mel_keep: 0,
+            mel_total: Some(mels),
+            frames: 0..frames,
+            decode: left.min(frames)..(left + count).min(frames),
+            decoded: self.frames,
         }
-        Mode::Offline { .. } => 1,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::audio::features::HANN_AHEAD;
+    use crate::backend::Slot;
+    use crate::convert::{Like, SynthOptions, synthetic_config};
 
-    #[test]
-    fn lengths_equal_nemo() {
-        // non-causal 700 -> 88, 1100 -> 138; causal 700 -> 89, 105 -> 14, 121 -> 16, 1 -> 1.
-        let geometry = |causal| Geometry { mel_bins: 80, channels: 8, causal };
-        let causal = [(700, 89), (105, 14), (121, 16), (1, 1), (0, 0)];
-        let symmetric = [(700, 88), (1100, 138), (0, 0)];
-        for (mel, frames) in causal {
-            assert_eq!(geometry(true).frames(mel), frames, "causal, {mel}");
+    fn config(like: Like) -> ModelConfig {
+        let options = SynthOptions { like, vocabulary: None, layers: None, seed: 0 };
+        synthetic_config(&options).expect("a configuration")
+    }
+
+    /// What every step of an utterance of `total` samples computes.
+    fn portions(config: &ModelConfig, mode: Mode, total: usize) -> Vec<Portion> {
+        let mut timeline = Timeline::new(config, mode);
+        let sizes = mode.step_sizes(&config.encoder);
+        let (mut at, mut index, mut portions) = (0_usize, 0, Vec::new());
+        loop {
+            let next = at.saturating_add(sizes.of(index)).min(total);
+            let pcm = vec![0.0; next - at];
+            let step = Step { slot: Slot(0), pcm: &pcm, end: next == total };
+            portions.push(timeline.next(&step).expect("a step of the right size"));
+            (at, index) = (next, index + 1);
+            if at == total {
+                return portions;
+            }
         }
-        for (mel, frames) in symmetric {
-            assert_eq!(geometry(false).frames(mel), frames, "symmetric, {mel}");
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_compute_every_frame_once_from_what_is_at_hand(context in 0_usize..4, total in 0_usize..200_000) {
+            let config = config(Like::NemotronStreaming06b);
+            let geometry = Geometry::new(&config);
+            let mels = total / HOP;
+            let (mut frames, mut computed, mut kept) = (0, 0, 0..0);
+            for portion in portions(&config, Mode::Cached { context }, total) {
+                if portion.frames.is_empty() {
+                    continue;
+                }
+                prop_assert_eq!((portion.frames.start, portion.decoded, portion.fresh), (frames, frames, frames == 0));
+                prop_assert_eq!(&portion.mel_old, &kept);
+                prop_assert_eq!(portion.mel_old.end, portion.mel_new.start);
+                prop_assert_eq!(portion.mel_old.end, computed);
+                // The samples of the new mel frames, the one before them and those inside the signal.
+                if !portion.mel_new.is_empty() {
+                    let last = (portion.mel_new.end - 1) * HOP + HANN_AHEAD;
+                    let needed = (computed * HOP).saturating_sub(BEFORE)..last.min(total);
+                    prop_assert!(portion.pcm.start <= needed.start && needed.end <= portion.pcm.end, "{needed:?}, {portion:?}");
+                }
+                prop_assert!(geometry.first_mel(portion.frames.start) >= portion.mel_old.start);
+                prop_assert!(portion.mel_total.is_some() || 8 * (portion.frames.end - 1) < portion.mel_new.end);
+                prop_assert!(portion.mel_keep <= 14 && portion.decode == (0..portion.frames.len()) && portion.origin == 0);
+                kept = portion.mel_new.end - portion.mel_keep..portion.mel_new.end;
+                (frames, computed) = (portion.frames.end, portion.mel_new.end);
+            }
+            prop_assert_eq!(frames, geometry.frames(mels));
+            prop_assert!(frames == 0 || computed == mels);
+        }
+
+        #[test]
+        fn windows_decode_every_frame_once(
+            left in 0_usize..40, chunk in 1_usize..20, right in 0_usize..20, total in 0_usize..400_000,
+        ) {
+            let config = config(Like::Tdt06bV3);
+            let window = Window { left, chunk, right };
+            let mut decoded = 0;
+            for portion in portions(&config, Mode::Buffered { context: 0, window }, total) {
+                let held = portion.pcm.len();
+                prop_assert!(held <= window.samples() && portion.mel_new == (0..held / HOP));
+                prop_assert_eq!((portion.frames.start, portion.mel_old, portion.mel_keep, portion.pcm.start), (0, 0..0, 0, 0));
+                prop_assert!(portion.decode.end <= portion.frames.end && portion.decoded == decoded);
+                decoded += portion.decode.len();
+            }
+            prop_assert_eq!(decoded, Geometry::new(&config).frames(total / HOP));
         }
     }
 
     #[test]
-    fn receptive_field_of_causal_frames() {
-        let geometry = Geometry { mel_bins: 80, channels: 8, causal: true };
-        assert_eq!(geometry.first_mel(0), 0);
-        assert_eq!(geometry.first_mel(5), 40 - 14);
-        assert_eq!(geometry.complete_frames(0), 0);
-        assert_eq!(geometry.complete_frames(1), 1);
-        assert_eq!(geometry.complete_frames(8), 1);
-        assert_eq!(geometry.complete_frames(9), 2);
+    fn one_pass_works_at_the_end() {
+        let config = config(Like::Tdt06bV3);
+        let portions = portions(&config, Mode::Offline { context: 0 }, 100_000);
+        let [portion] = &portions[..] else { panic!("{portions:?}") };
+        assert_eq!((&portion.frames, &portion.mel_new, portion.mel_total), (&(0..79), &(0..625), Some(625)));
+        assert_eq!((&portion.pcm, &portion.decode, portion.fresh), (&(0..100_000), &(0..79), true));
     }
 
     #[test]
-    fn chunks_see_themselves_and_the_left_context() {
-        // The example of NeMo's mask for [4, 1]: rows 0-1 see 0-1, 2-3 see 0-3, 4-5 see 0-5, 6-7 see 2-7.
-        let visibility = Visibility { left: 4, chunk: 2, right: 0 };
-        let expected = [(0, 0..2), (1, 0..2), (2, 0..4), (5, 0..6), (6, 2..8), (7, 2..8)];
-        for (frame, frames) in expected {
-            let seen = visibility.of(frame);
-            assert_eq!(seen.start.max(0)..seen.end, frames, "frame {frame}");
-        }
-    }
-
-    #[test]
-    fn chunks_with_right_context_see_it() {
-        // NeMo's chunked_limited_with_rc [4, 2, 1]: a row of chunk k sees 2 k - 4 up to 2 k + 2.
-        let visibility = Visibility { left: 4, chunk: 2, right: 1 };
-        for (frame, frames) in [(0, 0..3), (1, 0..3), (2, 0..5), (5, 0..7), (6, 2..9), (7, 2..9)] {
-            let seen = visibility.of(frame);
-            assert_eq!(seen.start.max(0)..seen.end, frames, "frame {frame}");
-        }
+    fn a_step_of_another_size_and_one_after_the_end_are_refused() {
+        let config = config(Like::NemotronStreaming06b);
+        let mut timeline = Timeline::new(&config, Mode::Cached { context: 3 });
+        let mut step = |count: usize, end| {
+            let pcm = vec![0.0; count];
+            timeline.next(&Step { slot: Slot(0), pcm: &pcm, end }).map(|portion| !portion.frames.is_empty())
+        };
+        assert!(step(199, false).unwrap_err().contains("200 samples was due, 199 came"));
+        assert_eq!(step(200, false), Ok(true));
+        assert_eq!(step(7, true), Ok(false), "no frame more");
+        assert!(step(7, true).unwrap_err().contains("must be reset first"));
+        let mut timeline = Timeline::new(&config, Mode::Offline { context: 3 });
+        let part = Step { slot: Slot(0), pcm: &[0.0; 3_200], end: false };
+        let refused = timeline.next(&part).unwrap_err();
+        assert_eq!(refused, "one pass takes its signal in one step, 3200 samples came without the end");
     }
 }

@@ -7,12 +7,14 @@ use crate::{Error, Result};
 
 pub mod config;
 mod find;
+mod geometry;
 pub mod tensors;
 pub mod vocabulary;
 pub mod weights;
 
 pub use config::ModelConfig;
 pub use find::{EMBEDDED, find_model};
+pub(crate) use geometry::Geometry;
 pub use tensors::parameters;
 pub use vocabulary::Vocabulary;
 pub use weights::{Tensor, TensorData, Weights};

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The tensors that a configuration implies: names and shapes as in NeMo's state dict.
 
+use super::Geometry;
 use super::config::{ConvNorm, ModelConfig};
 
 /// One tensor that the model needs.
@@ -19,14 +20,6 @@ impl TensorSpec {
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
     }
-}
-
-/// Mel bins that are left after the three convolutions of the subsampling, each of kernel 3 and stride 2.
-pub fn subsampled_bins(mel_bins: usize, causal: bool) -> usize {
-    let halve = |bins: usize| {
-        if causal { bins / 2 + 1 } else { bins.saturating_sub(1) / 2 + 1 }
-    };
-    (0..3).fold(mel_bins, |bins, _| halve(bins))
 }
 
 /// Every tensor that `config` implies, in the order in which a forward pass meets them.
@@ -75,7 +68,7 @@ fn encoder(config: &ModelConfig, specs: &mut Specs) {
         specs.weight(&format!("{name}.weight"), &[channels, inputs, kernel, kernel]);
         specs.vector(&format!("{name}.bias"), channels);
     }
-    let bins = subsampled_bins(config.features.mel_bins, encoder.causal_subsampling);
+    let bins = Geometry::new(config).levels()[2];
     specs.linear("encoder.pre_encode.out", width, channels * bins, true);
     for layer in 0..encoder.layers {
         let layer = format!("encoder.layers.{layer}");
@@ -189,13 +182,6 @@ mod tests {
         assert_eq!(count(&config), 627_008_134 + running_statistics);
         config.encoder.bias = true;
         assert_eq!(count(&config), 627_450_502 + running_statistics);
-    }
-
-    #[test]
-    fn subsampling_leaves_the_bins_that_nemo_has() {
-        let bins = [(80, true), (80, false), (128, true), (128, false)]
-            .map(|(n, causal)| subsampled_bins(n, causal));
-        assert_eq!(bins, [11, 10, 17, 16]);
     }
 
     #[test]

@@ -5,12 +5,13 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::backend::geometry::{Visibility, sinusoids};
+use crate::backend::visibility::{Visibility, sinusoids};
 use crate::model::config::{ConvNorm, EncoderConfig};
 
 use super::attention::{self, KeyValues, Positions, Queries, attend};
 use super::ops::{add_scaled, glu, layer_norm, layer_norm_into, scale_and_shift, silu};
-use super::params::{Layer, Linear, Norm, Taps};
+use super::params::Layer;
+use super::parts::{Linear, Norm, Taps};
 use super::rows::Rows;
 use super::simd::weigh;
 

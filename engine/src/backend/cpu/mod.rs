@@ -9,6 +9,7 @@ mod kernel;
 mod matmul;
 mod ops;
 mod params;
+mod parts;
 mod prompt;
 mod rows;
 mod simd;
@@ -25,16 +26,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rayon::prelude::*;
 
 use crate::audio::features::LogMel;
-use crate::backend::geometry::{Geometry, check, ring_rows};
+use crate::backend::mode::{check, ring_rows};
+use crate::backend::timeline::Portion;
 use crate::backend::{Backend, Decoded, Limits, Mode, Slot, Step};
 use crate::error::{Error, Result};
-use crate::model::{Model, ModelConfig};
+use crate::model::{Geometry, Model, ModelConfig};
 
 use decoder::DecoderState;
 use encoder::PositionTables;
 use params::Params;
 use rows::Rows;
-use slot::{SlotState, Work};
+use slot::SlotState;
 
 const NAME: &str = "cpu";
 
@@ -62,7 +64,7 @@ struct Shared {
     geometry: Geometry,
 }
 
-/// Working memory of one group of steps.
+/// Spaning memory of one group of steps.
 #[derive(Default)]
 struct Scratch {
     rows: Vec<f32>,
@@ -207,19 +209,19 @@ impl Shared {
 
     /// Features of every job, then the layers and the decoder over as many jobs at a time as fit.
     fn run(&self, jobs: &mut [&mut Job<'_>], scratch: &mut Scratch) {
-        let mut ready: Vec<(&mut Job<'_>, Work)> = Vec::new();
+        let mut ready: Vec<(&mut Job<'_>, Portion)> = Vec::new();
         for job in jobs.iter_mut() {
-            match job.state.prepare(&self.mel, self.geometry, &job.step) {
-                Ok(work) if work.frames.is_empty() => {}
-                Ok(work) => ready.push((job, work)),
+            match job.state.prepare(&self.mel, &job.step) {
+                Ok(portion) if portion.frames.is_empty() => {}
+                Ok(portion) => ready.push((job, portion)),
                 Err(reason) => job.result = Err(failed(reason)),
             }
         }
         let mut rest = &mut ready[..];
         while !rest.is_empty() {
             let mut rows = 0;
-            let fits = |(_, work): &&(_, Work)| {
-                rows += work.frames.len();
+            let fits = |(_, portion): &&(_, Portion)| {
+                rows += portion.frames.len();
                 rows <= GROUP_ROWS
             };
             let count = rest.iter().take_while(fits).count().max(1);
@@ -229,18 +231,18 @@ impl Shared {
         }
     }
 
-    fn forward(&self, group: &mut [(&mut Job<'_>, Work)], scratch: &mut Scratch) {
+    fn forward(&self, group: &mut [(&mut Job<'_>, Portion)], scratch: &mut Scratch) {
         let config = &self.model.config;
         let width = config.encoder.width;
         self.encode_inputs(group, scratch);
         let mut segments = Vec::new();
         let mut rows = 0;
-        for (job, work) in group.iter_mut() {
-            let range = rows..rows + work.frames.len();
+        for (job, portion) in group.iter_mut() {
+            let range = rows..rows + portion.frames.len();
             rows = range.end;
             segments.push(encoder::Segment {
                 rows: range,
-                first: work.frames.start,
+                first: portion.frames.start,
                 state: &mut job.state.encoder,
             });
         }
@@ -255,33 +257,33 @@ impl Shared {
         if let Some(prompt) = &self.params.prompt {
             let languages = group
                 .iter()
-                .flat_map(|(job, work)| std::iter::repeat_n(job.state.language(), work.frames.len()));
+                .flat_map(|(job, portion)| std::iter::repeat_n(job.state.language(), portion.frames.len()));
             prompt.apply(encoded, languages, &mut scratch.prompt);
             encoded = Rows::dense(&scratch.prompt.output, width);
         }
         let mut rows = 0;
         let mut segments: Vec<_> = group
             .iter_mut()
-            .map(|(job, work)| {
-                let range = rows + work.decode.start..rows + work.decode.end;
-                rows += work.frames.len();
+            .map(|(job, portion)| {
+                let range = rows + portion.decode.start..rows + portion.decode.end;
+                rows += portion.frames.len();
                 decoder::Segment { rows: range, state: &mut job.state.decoder, tokens: Vec::new() }
             })
             .collect();
         decoder::run(&config.decoder, &self.params.decoder, encoded, &mut segments);
         let tokens: Vec<_> = segments.into_iter().map(|segment| segment.tokens).collect();
-        for ((job, work), tokens) in group.iter_mut().zip(tokens) {
-            job.result = Ok(Decoded { tokens, frames: work.decode.len() });
+        for ((job, portion), tokens) in group.iter_mut().zip(tokens) {
+            job.result = Ok(Decoded { tokens, frames: portion.decode.len() });
         }
     }
 
     /// Subsamples the new mel frames of every job into `scratch.rows`.
-    fn encode_inputs(&self, group: &mut [(&mut Job<'_>, Work)], scratch: &mut Scratch) {
+    fn encode_inputs(&self, group: &mut [(&mut Job<'_>, Portion)], scratch: &mut Scratch) {
         let config = &self.model.config;
         scratch.rows.clear();
-        for (job, work) in group.iter_mut() {
+        for (job, portion) in group.iter_mut() {
             let state = &mut job.state;
-            let frames = work.frames.len();
+            let frames = portion.frames.len();
             match state.mode() {
                 Mode::Cached { .. } => {}
                 Mode::Buffered { .. } => state.size_for(config, frames, state.positions()),
@@ -290,13 +292,12 @@ impl Shared {
                     state.size_for(config, frames, Arc::new(self.position_tables(range)));
                 }
             }
-            let (mel, first) = state.features(config);
-            self.geometry.run(
-                &self.params.subsampling,
-                mel,
-                first,
-                work.mel_total,
-                work.frames.clone(),
+            self.params.subsampling.run(
+                self.geometry,
+                state.features(config),
+                portion.mel_old.start,
+                portion.mel_total,
+                portion.frames.clone(),
                 &mut scratch.subsampled,
             );
             if config.encoder.xscaling {
@@ -304,7 +305,7 @@ impl Shared {
                 scratch.subsampled.iter_mut().for_each(|x| *x *= factor);
             }
             scratch.rows.extend_from_slice(&scratch.subsampled);
-            state.advance(self.geometry, config.features.mel_bins, work.frames.end);
+            state.advance(portion, config.features.mel_bins);
         }
     }
 }

@@ -4,7 +4,7 @@
 use rten_simd::{SimdOp, SimdUnaryOp};
 use rten_vecmath::{Normalize, NormalizeOptions, Sigmoid, Silu, Softmax, Sum, SumSquareSub};
 
-use super::params::Norm;
+use super::parts::Norm;
 use crate::backend::fold::EPSILON;
 
 /// LayerNorm of every row of `x` in place.

@@ -1,87 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The model's tensors by role: matrices stay in the mapped file, vectors and convolution taps are copied.
 
-use crate::backend::fold;
 use crate::error::Result;
 use crate::model::config::{ConvNorm, ModelConfig, PromptConfig};
-use crate::model::tensors::{JOINT_OUTPUT, PROMPT, subsampled_bins};
+use crate::model::tensors::{JOINT_OUTPUT, PROMPT};
 use crate::model::weights::{Stored, TensorData};
-use crate::model::{Model, Weights};
+use crate::model::{Geometry, Model, Weights};
 
-use super::matmul::product;
+use super::parts::{Linear, Norm, Taps, vector};
 use super::prompt::Prompt;
-use super::rows::Rows;
-
-/// `y = x W^T + b`.
-pub struct Linear {
-    weight: Stored,
-    bias: Option<Vec<f32>>,
-    pub outputs: usize,
-}
-
-impl Linear {
-    fn load(weights: &Weights, name: &str, shape: &[usize], bias: bool) -> Result<Self> {
-        let weight = weights.stored(&format!("{name}.weight"), shape)?;
-        let bias = bias.then(|| vector(weights, &format!("{name}.bias"), shape[0])).transpose()?;
-        Ok(Self { weight, bias, outputs: shape[0] })
-    }
-
-    /// `x` is `[rows, inputs]`, `y` becomes `[rows, outputs]`.
-    pub fn apply(&self, x: Rows<'_>, y: &mut Vec<f32>) {
-        y.resize(x.count * self.outputs, 0.0);
-        product(x, self.weight.data(), y, self.outputs, self.outputs);
-        if let Some(bias) = &self.bias {
-            for row in y.chunks_exact_mut(self.outputs) {
-                row.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
-            }
-        }
-    }
-}
-
-/// LayerNorm, or BatchNorm folded into one factor and one summand per channel.
-pub struct Norm {
-    pub weight: Vec<f32>,
-    pub bias: Vec<f32>,
-}
-
-impl Norm {
-    fn load(weights: &Weights, name: &str, width: usize) -> Result<Self> {
-        Ok(Self {
-            weight: vector(weights, &format!("{name}.weight"), width)?,
-            bias: vector(weights, &format!("{name}.bias"), width)?,
-        })
-    }
-
-    fn load_batch(weights: &Weights, name: &str, width: usize) -> Result<Self> {
-        let mut norm = Self::load(weights, name, width)?;
-        let mean = vector(weights, &format!("{name}.running_mean"), width)?;
-        let variance = vector(weights, &format!("{name}.running_var"), width)?;
-        fold::batch_norm(&mut norm.weight, &mut norm.bias, &mean, &variance);
-        Ok(norm)
-    }
-}
-
-fn vector(weights: &Weights, name: &str, width: usize) -> Result<Vec<f32>> {
-    Ok(weights.tensor(name, &[width])?.to_f32())
-}
-
-/// Taps of a convolution over single channels, `[tap][channel]`, and its bias (zeros where the model has none).
-pub struct Taps {
-    pub taps: Vec<f32>,
-    pub bias: Vec<f32>,
-}
-
-impl Taps {
-    /// From a tensor `[channels, 1, ...]`, whose taps follow each other channel by channel.
-    fn load(weights: &Weights, name: &str, shape: &[usize], bias: bool) -> Result<Self> {
-        let channels = shape[0];
-        let by_channel = weights.tensor(&format!("{name}.weight"), shape)?.to_f32();
-        let taps = fold::channels_last(&by_channel, channels);
-        let bias =
-            if bias { vector(weights, &format!("{name}.bias"), channels)? } else { vec![0.0; channels] };
-        Ok(Self { taps, bias })
-    }
-}
 
 /// The 8x `dw_striding` subsampling.
 pub struct Subsampling {
@@ -180,7 +107,7 @@ fn subsampling(config: &ModelConfig, weights: &Weights) -> Result<Subsampling> {
     let conv = |index| format!("encoder.pre_encode.conv.{index}");
     let taps = |index| Taps::load(weights, &conv(index), &[channels, 1, 3, 3], true);
     let pointwise = |index| Linear::load(weights, &conv(index), &[channels, channels, 1, 1], true);
-    let bins = subsampled_bins(config.features.mel_bins, encoder.causal_subsampling);
+    let [.., bins] = Geometry::new(config).levels();
     Ok(Subsampling {
         first: taps(0)?,
         depthwise: [taps(2)?, taps(5)?],

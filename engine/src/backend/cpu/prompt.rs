@@ -2,7 +2,7 @@
 //! The language prompt: tells the decoder, beside each encoder output, which language is spoken.
 
 use super::ops::relu;
-use super::params::Linear;
+use super::parts::Linear;
 use super::rows::Rows;
 
 /// The two layers.

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
-//! One stream's state on the CPU, and what its next step is.
+//! One stream's state on the CPU.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use crate::audio::features::{LogMel, LogMelState, normalize_per_feature};
-use crate::backend::geometry::{Geometry, Progress, Span, Visibility, ring_rows};
+use crate::backend::mode::ring_rows;
+use crate::backend::timeline::{Portion, Timeline};
+use crate::backend::visibility::Visibility;
 use crate::backend::{Mode, Step};
 use crate::model::ModelConfig;
 use crate::model::config::{EncoderConfig, Normalize};
@@ -19,27 +20,14 @@ pub struct SlotState {
     mode: Mode,
     language: usize,
     visibility: Visibility,
-    progress: Progress,
+    timeline: Timeline,
     /// The window of a buffered stream.
     window: Option<WindowAudio>,
     mel_state: LogMelState,
-    /// Mel frames that later encoder frames still see; the first has index `mel_first`.
+    /// The mel frames of a step, then those that the next one still sees.
     mel: Vec<f32>,
-    mel_first: usize,
-    /// Encoder frames given to the encoder so far.
-    frames: usize,
     pub encoder: EncoderState,
     pub decoder: DecoderState,
-}
-
-/// What a step is to do.
-pub struct Work {
-    /// Frames that go through the encoder.
-    pub frames: Range<usize>,
-    /// Which of these are decoded.
-    pub decode: Range<usize>,
-    /// Mel frames of the whole signal, once it has ended.
-    pub mel_total: Option<usize>,
 }
 
 impl SlotState {
@@ -55,19 +43,17 @@ impl SlotState {
             }
         };
         let window = match mode {
-            Mode::Buffered { window, .. } => Some(WindowAudio::new(window)),
+            Mode::Buffered { .. } => Some(WindowAudio::default()),
             Mode::Cached { .. } | Mode::Offline { .. } => None,
         };
         Self {
             mode,
             language,
             visibility,
-            progress: Progress::new(&config.encoder, mode),
+            timeline: Timeline::new(config, mode),
             window,
             mel_state: LogMelState::default(),
             mel: Vec::new(),
-            mel_first: 0,
-            frames: 0,
             encoder,
             decoder: DecoderState::new(&config.decoder),
         }
@@ -99,24 +85,23 @@ impl SlotState {
         self.encoder.positions.clone()
     }
 
-    /// Takes the step's audio in and says which frames it completes.
-    pub fn prepare(&mut self, mel: &LogMel, geometry: Geometry, step: &Step<'_>) -> Result<Work, String> {
-        // What a last step holds beyond a chunk is less than the window's half, which no complete frame sees.
-        self.progress.take(step)?;
-        if let Some(window) = &mut self.window {
-            window.push(mel, step.pcm);
-            window.features(mel, &mut self.mel);
-            let Span { frames, decode } = window.pcm.advance(geometry, step.end);
-            return Ok(Work { frames: 0..frames, decode, mel_total: Some(self.mel.len() / mel.bins()) });
+    /// Takes the step's audio in and says what it computes.
+    pub fn prepare(&mut self, mel: &LogMel, step: &Step<'_>) -> Result<Portion, String> {
+        let portion = self.timeline.next(step)?;
+        match &mut self.window {
+            Some(window) => {
+                window.push(mel, step.pcm, portion.origin);
+                window.features(mel, &mut self.mel);
+            }
+            None => {
+                mel.push(&mut self.mel_state, step.pcm, &mut self.mel);
+                if step.end {
+                    mel.finish(&mut self.mel_state, &mut self.mel);
+                }
+            }
         }
-        mel.push(&mut self.mel_state, step.pcm, &mut self.mel);
-        if step.end {
-            mel.finish(&mut self.mel_state, &mut self.mel);
-        }
-        let total = self.mel_state.frames();
-        let end = if step.end { geometry.frames(total) } else { geometry.complete_frames(total) };
-        let frames = self.frames..end.max(self.frames);
-        Ok(Work { decode: 0..frames.len(), frames, mel_total: step.end.then_some(total) })
+        debug_assert_eq!(self.mel.len(), (portion.mel_old.len() + portion.mel_new.len()) * mel.bins());
+        Ok(portion)
     }
 
     /// Readies the encoder for one pass over `frames` frames.
@@ -128,24 +113,18 @@ impl SlotState {
         }
     }
 
-    /// The mel frames held, and the index of the first; normalised where the model wants it.
-    pub fn features(&mut self, config: &ModelConfig) -> (&[f32], usize) {
+    /// The mel frames of the step; normalised where the model wants it.
+    pub fn features(&mut self, config: &ModelConfig) -> &[f32] {
         if config.features.normalize == Normalize::PerFeature && !self.mel.is_empty() {
             normalize_per_feature(&mut self.mel, config.features.mel_bins);
         }
-        (&self.mel, self.mel_first)
+        &self.mel
     }
 
-    /// Forgets the mel frames that no later frame sees; a window makes them anew.
-    pub fn advance(&mut self, geometry: Geometry, bins: usize, end: usize) {
-        if self.window.is_some() {
-            return;
-        }
-        self.frames = end;
-        let first = geometry.first_mel(end).min(self.mel_state.frames());
-        if first > self.mel_first {
-            self.mel.drain(..(first - self.mel_first) * bins);
-            self.mel_first = first;
+    /// Forgets the mel frames that no later step sees; a window makes them anew.
+    pub fn advance(&mut self, portion: &Portion, bins: usize) {
+        if self.window.is_none() {
+            self.mel.drain(..self.mel.len() - portion.mel_keep * bins);
         }
     }
 }

@@ -6,11 +6,11 @@
 
 use std::ops::Range;
 
-use crate::backend::geometry::Geometry;
-use crate::model::tensors::subsampled_bins;
+use crate::model::Geometry;
 
 use super::ops::relu;
-use super::params::{Subsampling, Taps};
+use super::params::Subsampling;
+use super::parts::Taps;
 use super::rows::Rows;
 use super::simd::weigh;
 
@@ -21,12 +21,12 @@ struct Level {
     data: Vec<f32>,
 }
 
-impl Geometry {
+impl Subsampling {
     /// Rows of the encoder's input for `frames`. `mel` holds frames from index `first_mel` on; `mel_total` is the
     /// number of mel frames of the whole stream, if it has ended.
     pub fn run(
-        self,
-        params: &Subsampling,
+        &self,
+        geometry: Geometry,
         mel: &[f32],
         first_mel: usize,
         mel_total: Option<usize>,
@@ -34,68 +34,68 @@ impl Geometry {
         out: &mut Vec<f32>,
     ) {
         let lengths = mel_total.map(|total| {
-            let one = self.halve(total);
-            [total, one, self.halve(one)]
+            let [one, two, _] = geometry.lengths(total);
+            [total, one, two]
         });
         let length = |level: usize| lengths.map_or(usize::MAX, |lengths| lengths[level]);
         let bound = |range: Range<usize>, level: usize| range.start..range.end.min(length(level));
-        let second = bound(self.inputs(frames.clone()), 2);
-        let first = bound(self.inputs(second.clone()), 1);
-        let mel = Level { first: first_mel, bins: self.mel_bins, data: mel.to_vec() };
+        let second = bound(geometry.inputs(frames.clone()), 2);
+        let first = bound(geometry.inputs(second.clone()), 1);
+        let mel = Level { first: first_mel, bins: geometry.mel_bins, data: mel.to_vec() };
 
-        let mut level = self.convolve(&mel, 1, length(0), first, &params.first);
+        let mut level = convolve(geometry, &mel, 1, length(0), first, &self.first);
         relu(&mut level.data);
         for (i, positions) in [second, frames].into_iter().enumerate() {
             let between =
-                self.convolve(&level, self.channels, length(i + 1), positions, &params.depthwise[i]);
-            let rows = Rows::dense(&between.data, self.channels);
-            params.pointwise[i].apply(rows, &mut level.data);
+                convolve(geometry, &level, geometry.channels, length(i + 1), positions, &self.depthwise[i]);
+            let rows = Rows::dense(&between.data, geometry.channels);
+            self.pointwise[i].apply(rows, &mut level.data);
             relu(&mut level.data);
             (level.first, level.bins) = (between.first, between.bins);
         }
-        let width = level.bins * self.channels;
-        debug_assert_eq!(level.bins, subsampled_bins(self.mel_bins, self.causal));
+        let width = level.bins * geometry.channels;
+        debug_assert_eq!(level.bins, geometry.levels()[2]);
         let mut flat = vec![0.0; level.data.len()];
         for (frame, flat) in level.data.chunks_exact(width).zip(flat.chunks_exact_mut(width)) {
             // NeMo flattens channel by channel.
             for (channel, bins) in flat.chunks_exact_mut(level.bins).enumerate() {
-                let values = frame[channel..].iter().step_by(self.channels);
+                let values = frame[channel..].iter().step_by(geometry.channels);
                 bins.iter_mut().zip(values).for_each(|(bin, value)| *bin = *value);
             }
         }
-        params.out.apply(Rows::dense(&flat, width), out);
+        self.out.apply(Rows::dense(&flat, width), out);
     }
+}
 
-    /// 3x3 convolution of stride 2 at `positions`; one input channel for all outputs, or each channel its own.
-    fn convolve(
-        self,
-        input: &Level,
-        input_channels: usize,
-        input_length: usize,
-        positions: Range<usize>,
-        taps: &Taps,
-    ) -> Level {
-        let (left, channels) = (self.left_padding(), self.channels);
-        let bins = self.halve(input.bins);
-        let mut data = vec![0.0; positions.len() * bins * channels];
-        let available = input.data.len() / (input.bins * input_channels);
-        let places = positions.clone().flat_map(|position| (0..bins).map(move |bin| (position, bin)));
-        let mut terms = Vec::new();
-        for (out, (position, bin)) in data.chunks_exact_mut(channels).zip(places) {
-            terms.clear();
-            for (tap, weights) in taps.taps.chunks_exact(channels).enumerate() {
-                let at = (2 * position + tap / 3).checked_sub(left).filter(|&at| at < input_length);
-                let from = (2 * bin + tap % 3).checked_sub(left).filter(|&from| from < input.bins);
-                let (Some(at), Some(from)) = (at, from) else { continue };
-                let Some(at) = at.checked_sub(input.first).filter(|&at| at < available) else {
-                    debug_assert!(false, "position {at} of a subsampling level was not kept");
-                    continue;
-                };
-                let values = &input.data[(at * input.bins + from) * input_channels..][..input_channels];
-                terms.push((weights, values));
-            }
-            weigh(&taps.bias, &terms, out);
+/// 3x3 convolution of stride 2 at `positions`; one input channel for all outputs, or each channel its own.
+fn convolve(
+    geometry: Geometry,
+    input: &Level,
+    input_channels: usize,
+    input_length: usize,
+    positions: Range<usize>,
+    taps: &Taps,
+) -> Level {
+    let (left, channels) = (geometry.left_padding(), geometry.channels);
+    let bins = geometry.halve(input.bins);
+    let mut data = vec![0.0; positions.len() * bins * channels];
+    let available = input.data.len() / (input.bins * input_channels);
+    let places = positions.clone().flat_map(|position| (0..bins).map(move |bin| (position, bin)));
+    let mut terms = Vec::new();
+    for (out, (position, bin)) in data.chunks_exact_mut(channels).zip(places) {
+        terms.clear();
+        for (tap, weights) in taps.taps.chunks_exact(channels).enumerate() {
+            let at = (2 * position + tap / 3).checked_sub(left).filter(|&at| at < input_length);
+            let from = (2 * bin + tap % 3).checked_sub(left).filter(|&from| from < input.bins);
+            let (Some(at), Some(from)) = (at, from) else { continue };
+            let Some(at) = at.checked_sub(input.first).filter(|&at| at < available) else {
+                debug_assert!(false, "position {at} of a subsampling level was not kept");
+                continue;
+            };
+            let values = &input.data[(at * input.bins + from) * input_channels..][..input_channels];
+            terms.push((weights, values));
         }
-        Level { first: positions.start, bins, data }
+        weigh(&taps.bias, &terms, out);
     }
+    Level { first: positions.start, bins, data }
 }

@@ -3,18 +3,19 @@
 
 use std::ops::Range;
 
-use crate::audio::features::{HOP, LogMel, LogMelState, WINDOW, WINDOW_AHEAD};
+use crate::audio::Held;
+use crate::audio::features::{HANN, HANN_AHEAD, HOP, LogMel, LogMelState, mel_frames};
 use crate::backend::Window;
-use crate::backend::geometry::WindowPcm;
 
 /// Mel frames at a window's start that hear it: the signal begins there, with no sample before it.
-const HEAD: usize = WINDOW.div_ceil(2).div_ceil(HOP);
+const HEAD: usize = HANN.div_ceil(2).div_ceil(HOP);
 /// Mel frames that the last ones of a window are computed with, so that they hear all that they see.
 const RUN_UP: usize = 2;
 
 /// The last samples of a stream, as many as a window holds, and their features.
+#[derive(Default)]
 pub struct WindowAudio {
-    pub pcm: WindowPcm,
+    pcm: Held,
     /// The stream as one signal: its mel frames, from index `mel_first` on.
     stream: LogMelState,
     mel: Vec<f32>,
@@ -22,21 +23,17 @@ pub struct WindowAudio {
 }
 
 impl WindowAudio {
-    pub fn new(window: Window) -> Self {
-        let pcm = WindowPcm::new(window);
-        Self { pcm, stream: LogMelState::default(), mel: Vec::new(), mel_first: 0 }
-    }
-
     /// Bytes that a full window holds: its samples, its mel frames and the same normalised.
     pub fn bytes(window: Window, bins: usize) -> usize {
         (window.samples() + 2 * window.samples() / HOP * bins) * size_of::<f32>()
     }
 
-    /// Takes the samples of the next step and lets go of those that no window holds any more.
-    pub fn push(&mut self, mel: &LogMel, pcm: &[f32]) {
+    /// Takes the samples of the next step, whose window begins with sample `origin`.
+    pub fn push(&mut self, mel: &LogMel, pcm: &[f32], origin: usize) {
         self.pcm.push(pcm);
+        self.pcm.drop_before(origin);
         mel.push(&mut self.stream, pcm, &mut self.mel);
-        let gone = self.pcm.start().div_ceil(HOP).min(self.stream.frames());
+        let gone = origin.div_ceil(HOP).min(self.stream.frames());
         if gone > self.mel_first {
             self.mel.drain(..(gone - self.mel_first) * mel.bins());
             self.mel_first = gone;
@@ -46,8 +43,8 @@ impl WindowAudio {
     /// Mel frames of the window as a signal of its own, to `out`.
     pub fn features(&self, mel: &LogMel, out: &mut Vec<f32>) {
         out.clear();
-        let (pcm, start) = (self.pcm.samples(), self.pcm.start());
-        let total = pcm.len() / HOP;
+        let (pcm, start) = (self.pcm.samples(), self.pcm.first());
+        let total = mel_frames(pcm.len(), true);
         let known = (self.stream.frames() * HOP).saturating_sub(start) / HOP;
         let known = known.min(total);
         if !start.is_multiple_of(HOP) || known <= HEAD + RUN_UP {
@@ -55,7 +52,7 @@ impl WindowAudio {
             return;
         }
         let head = if start == 0 { 0 } else { HEAD };
-        signal(mel, &pcm[..HEAD * HOP + WINDOW_AHEAD], 0..head, out);
+        signal(mel, &pcm[..HEAD * HOP + HANN_AHEAD], 0..head, out);
         let first = start / HOP + head - self.mel_first;
         out.extend_from_slice(&self.mel[first * mel.bins()..][..(known - head) * mel.bins()]);
         let run_up = known - RUN_UP;
@@ -78,7 +75,9 @@ fn signal(mel: &LogMel, pcm: &[f32], frames: Range<usize>, out: &mut Vec<f32>) {
 mod tests {
     use super::*;
     use crate::audio::FRAME_SAMPLES;
-    use crate::backend::geometry::Geometry;
+    use crate::backend::timeline::Timeline;
+    use crate::backend::{Mode, Slot, Step, StepSizes};
+    use crate::model::Geometry;
     use crate::model::config::{FeaturesConfig, Normalize};
     use proptest::prelude::*;
 
@@ -100,30 +99,33 @@ mod tests {
             let mel = LogMel::new(&FeaturesConfig {
                 sample_rate: 16_000, mel_bins: 16, normalize: Normalize::None,
             });
-            let geometry = Geometry::with(16, 4, causal);
+            let geometry = Geometry { mel_bins: 16, channels: 4, causal };
             let window = Window { left, chunk, right };
+            let frame = FRAME_SAMPLES as usize;
+            let sizes = StepSizes { first: (chunk + right) * frame, later: chunk * frame };
+            let mut timeline = Timeline::with(geometry, Mode::Buffered { context: 0, window }, sizes);
             let pcm = noise(total);
-            let mut audio = WindowAudio::new(window);
+            let mut audio = WindowAudio::default();
             let (mut at, mut decoded, mut index) = (0, 0, 0);
             let mut features = Vec::new();
             while at < total {
-                let size = FRAME_SAMPLES as usize * if index == 0 { chunk + right } else { chunk };
-                let next = (at + size).min(total);
+                let next = (at + sizes.of(index)).min(total);
                 let end = next == total;
-                audio.push(&mel, &pcm[at..next]);
+                let step = Step { slot: Slot(0), pcm: &pcm[at..next], end };
+                let portion = timeline.next(&step).expect("a step of the right size");
+                audio.push(&mel, step.pcm, portion.origin);
                 audio.features(&mel, &mut features);
                 let mut alone = Vec::new();
                 let start = next.saturating_sub(window.samples());
                 signal(&mel, &pcm[start..next], 0..(next - start) / HOP, &mut alone);
                 prop_assert!(features == alone, "window {index}");
-                let span = audio.pcm.advance(geometry, end);
-                prop_assert_eq!(span.frames, geometry.frames((next - start) / HOP));
-                prop_assert!(span.decode.end <= span.frames);
+                prop_assert_eq!((portion.origin, portion.frames.end), (start, geometry.frames((next - start) / HOP)));
+                prop_assert!(portion.decode.end <= portion.frames.end);
                 if !end {
-                    let at = start + span.decode.start * FRAME_SAMPLES as usize;
-                    prop_assert_eq!((at, span.decode.len()), (decoded * FRAME_SAMPLES as usize, chunk));
+                    let at = start + portion.decode.start * frame;
+                    prop_assert_eq!((at, portion.decode.len()), (decoded * frame, chunk));
                 }
-                decoded += span.decode.len();
+                decoded += portion.decode.len();
                 at = next;
                 index += 1;
             }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Makes room on the card for what a step will need, before it needs it where that is known.
 
-use super::batch::{Extent, Layout};
-use super::encoder::Positions;
-use super::scratch::Scratch;
-use super::slot::SlotState;
-use super::{CudaBackend, Job, WHOLE};
-use crate::audio::features::{HOP, WINDOW};
+use super::CudaBackend;
+use super::memory::Scratch;
+use super::run::Job;
+use super::sizes::{Extent, Layout};
+use super::step::{Positions, SlotState};
+use crate::audio::features::{HANN, HOP};
 use crate::backend::Mode;
 use crate::error::Result;
 
@@ -23,7 +23,7 @@ impl CudaBackend {
         let count = self.slots.iter().flatten().map(Box::as_ref).filter(alike).count();
         let encoder = &self.model.config.encoder;
         let one = Extent::expected(mode, encoder, 1);
-        let limit = if matches!(mode, Mode::Cached { .. }) { self.limit } else { WHOLE * self.limit };
+        let limit = self.most_rows(matches!(mode, Mode::Cached { .. }));
         let count = count.min(limit / one.rows.max(1)).max(1);
         if self.scratch.extent.covers(&Extent::expected(mode, encoder, count)) {
             return Ok(());
@@ -33,16 +33,16 @@ impl CudaBackend {
         let extent = Extent::expected(mode, encoder, count);
         let samples = match mode {
             Mode::Buffered { window, .. } => window.samples(),
-            Mode::Cached { .. } => mode.step_sizes(encoder).later + WINDOW + HOP,
+            Mode::Cached { .. } => mode.step_sizes(encoder).later + HANN + HOP,
             // How long its signal will be isn't known.
             Mode::Offline { .. } => 0,
         };
-        let extent = extent.recording().unwrap_or(extent);
-        self.fit(&extent, Layout::new(&extent).pcm + count * samples * size_of::<f32>())
+        let extent = extent.covering_rung().unwrap_or(extent);
+        self.grow_scratch(&extent, Layout::new(&extent).pcm + count * samples * size_of::<f32>())
     }
 
     /// Makes room for a step of this extent and so many bytes of description and samples.
-    pub(super) fn fit(&mut self, extent: &Extent, bytes: usize) -> Result<()> {
+    pub(super) fn grow_scratch(&mut self, extent: &Extent, bytes: usize) -> Result<()> {
         if self.scratch.extent.covers(extent) && self.scratch.input.bytes >= bytes {
             return Ok(());
         }
@@ -52,27 +52,27 @@ impl CudaBackend {
         let samples =
             bytes.max(self.scratch.input.bytes).saturating_sub(Layout::new(&extent).pcm).div_ceil(4);
         // The old memory goes first: both may not fit.
-        self.scratch = Scratch::new(&self.device, &self.shape, Extent::recorded(1), 0)?;
+        self.scratch = Scratch::new(&self.device, &self.shape, Extent::rung(1), 0)?;
         self.scratch = Scratch::new(&self.device, &self.shape, extent, samples)?;
         Ok(())
     }
 
     /// Projects the positions that whole signals need and nobody needed before.
-    pub(super) fn reach(&mut self, jobs: &[Job]) -> Result<()> {
-        let known = self.far.as_ref().map_or(0..0, |far| far.range.clone());
+    pub(super) fn extend_positions(&mut self, jobs: &[Job]) -> Result<()> {
+        let known = self.signal_positions.as_ref().map_or(0..0, |positions| positions.range.clone());
         let mut range = known.clone();
         for job in jobs {
-            let last = job.work.frames as i64 - 1;
+            let last = job.portion.frames.len() as i64 - 1;
             let seen = job.state.visibility;
             // In steps of 64, so that tables grow in few steps.
             let bound = |frames: i64| (frames.clamp(0, last) as u64).next_multiple_of(64) as i64;
             range.start = range.start.min(-bound(seen.chunk - 1 + seen.right));
             range.end = range.end.max(bound(seen.left.saturating_add(seen.chunk - 1)) + 1);
         }
-        if self.far.is_none() || range != known {
-            self.far = None;
+        if self.signal_positions.is_none() || range != known {
+            self.signal_positions = None;
             let Self { device, shape, kernels, params, products, .. } = self;
-            self.far = Some(Positions::new(device, shape, kernels, params, products, range)?);
+            self.signal_positions = Some(Positions::new(device, shape, kernels, params, products, range)?);
         }
         Ok(())
     }

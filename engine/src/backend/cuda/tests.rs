@@ -208,33 +208,33 @@ fn products_in_8_bits_are_close() {
         let value = |i: usize| f16::from_f32((random.f32() - 0.5) * row(i / width)).to_f32();
         (0..rows * width).map(value).collect()
     };
-    let rows8 = |values: &[f32], rows: usize| -> products::Rows8 {
-        let from = params::upload(&device, Precision::F16, values).expect("memory");
-        let padded = products::Rows8::padded(products::ladder(rows));
-        let to = products::Rows8 {
+    let rows8 = |values: &[f32], rows: usize| -> card::Rows8 {
+        let from = card::upload(&device, Precision::F16, values).expect("memory");
+        let padded = card::Rows8::padded(sizes::ladder(rows));
+        let to = card::Rows8 {
             values: device.zeros(padded * INPUTS).expect("memory"),
             scales: device.zeros(padded * 4).expect("memory"),
         };
         let arguments = [(&from).into(), INPUTS.into(), (&to.values).into(), (&to.scales).into()];
-        device.launch(quantise, [rows, 1], params::QUANTISE_THREADS, &arguments).expect("a launch");
+        device.launch(quantise, [rows, 1], card::QUANTISE_THREADS, &arguments).expect("a launch");
         to
     };
     let weight = matrix(OUTPUTS, INPUTS);
     let bias = matrix(1, OUTPUTS);
-    let products::Rows8 { values, scales } = rows8(&weight, OUTPUTS);
-    let matrix8 = products::Matrix {
+    let card::Rows8 { values, scales } = rows8(&weight, OUTPUTS);
+    let matrix8 = card::Matrix {
         weight: values,
         scales: Some(scales),
-        bias: Some(params::upload(&device, Precision::F16, &bias).expect("memory")),
+        bias: Some(card::upload(&device, Precision::F16, &bias).expect("memory")),
         outputs: OUTPUTS,
         inputs: INPUTS,
     };
     for rows in [3, 40, 300] {
         let (x, before) = (matrix(rows, INPUTS), matrix(rows, OUTPUTS));
         let mut padded = before.clone();
-        padded.resize(products::Rows8::padded(products::ladder(rows)) * OUTPUTS, 0.0);
-        let y = params::upload(&device, Precision::F16, &padded).expect("memory");
-        let way = products::Way { scale: 0.5, add: true, ..products.plain() };
+        padded.resize(card::Rows8::padded(sizes::ladder(rows)) * OUTPUTS, 0.0);
+        let y = card::upload(&device, Precision::F16, &padded).expect("memory");
+        let way = card::Way { scale: 0.5, add: true, ..products.plain() };
         let input = rows8(&x, rows);
         products.run8(&matrix8, way, rows, &input, (y.address, OUTPUTS)).expect("a product");
         let got = device.read::<u16>(y.address, rows * OUTPUTS).expect("a copy");

@@ -9,9 +9,11 @@ use std::ptr::null_mut;
 use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, CudaEvent, CudaGraph, CudaStream, DriverError, result, sys};
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
 
-use super::failed;
-use crate::backend::Memory;
+use crate::backend::cuda::failed;
+use crate::backend::{Memory, Precision};
 use crate::error::{Error, Result};
 
 /// Version of the oldest driver that has all functions which are called, as the driver writes it.
@@ -272,7 +274,7 @@ impl Device {
 
     /// Captures what `enqueue` enqueues instead of running it.
     pub fn capture(&self, enqueue: impl FnOnce() -> Result<()>) -> Result<Graph> {
-        let fail = driver("cannot record a step");
+        let fail = driver("cannot capture a step");
         self.stream
             .begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
             .map_err(&fail)?;
@@ -280,7 +282,7 @@ impl Device {
         // Capturing must end whatever happened, or the stream stays unusable.
         let graph = self.stream.end_capture(sys::CUgraphInstantiate_flags(0)).map_err(&fail);
         enqueued?;
-        let graph = graph?.ok_or_else(|| failed("a step records nothing".into()))?;
+        let graph = graph?.ok_or_else(|| failed("a step enqueues nothing".into()))?;
         graph.upload().map_err(&fail)?;
         Ok(Graph(graph))
     }
@@ -292,7 +294,24 @@ impl Device {
     }
 }
 
-/// A recorded series of kernels.
+/// Brings `values` to the card in this precision.
+pub fn upload(device: &Arc<Device>, precision: Precision, values: &[f32]) -> Result<Buffer> {
+    match precision {
+        Precision::F32 => device.upload(values),
+        Precision::F16 | Precision::F8 => {
+            let mut narrow = vec![f16::ZERO; values.len()];
+            narrow.convert_from_f32_slice(values);
+            device.upload(&narrow)
+        }
+        Precision::Bf16 => {
+            let mut narrow = vec![bf16::ZERO; values.len()];
+            narrow.convert_from_f32_slice(values);
+            device.upload(&narrow)
+        }
+    }
+}
+
+/// A captured series of kernels.
 pub struct Graph(CudaGraph);
 
 // SAFETY: the backend that owns it uses it alone.

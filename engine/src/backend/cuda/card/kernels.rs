@@ -8,30 +8,33 @@ use std::thread;
 use sha2::{Digest, Sha256};
 
 use super::device::{Device, Kernel};
-use super::failed;
 use super::library::Nvrtc;
-use super::shape::Shape;
-use super::skinny::Skinny;
+use super::skinny::SkinnyKernels;
+use crate::backend::cuda::failed;
+use crate::backend::cuda::sizes::Shape;
 use crate::error::Result;
 
-const COMMON: &str = include_str!("../../../kernels/common.cuh");
+const COMMON: &str = include_str!("../../../../kernels/common.cuh");
 
 /// Each is compiled by itself, side by side with the others.
 const SOURCES: [(&str, &str); 6] = [
-    ("features.cu", include_str!("../../../kernels/features.cu")),
-    ("subsampling.cu", include_str!("../../../kernels/subsampling.cu")),
-    ("layers.cu", include_str!("../../../kernels/layers.cu")),
+    ("features.cu", include_str!("../../../../kernels/features.cu")),
+    ("subsampling.cu", include_str!("../../../../kernels/subsampling.cu")),
+    ("layers.cu", include_str!("../../../../kernels/layers.cu")),
     (
         "attention.cu",
         concat!(
-            include_str!("../../../kernels/attention.cu"),
-            include_str!("../../../kernels/attention_ring.cu"),
-            include_str!("../../../kernels/attention_window.cu"),
+            include_str!("../../../../kernels/attention.cu"),
+            include_str!("../../../../kernels/attention_ring.cu"),
+            include_str!("../../../../kernels/attention_window.cu"),
         ),
     ),
-    ("decode.cu", include_str!("../../../kernels/decode.cu")),
-    ("skinny.cu", include_str!("../../../kernels/skinny.cu")),
+    ("decode.cu", include_str!("../../../../kernels/decode.cu")),
+    ("skinny.cu", include_str!("../../../../kernels/skinny.cu")),
 ];
+
+/// Threads of a block of `quantise_rows`.
+pub const QUANTISE_THREADS: usize = 128;
 
 /// Everything that is launched, named as in the sources.
 pub struct Kernels {
@@ -63,7 +66,7 @@ pub struct Kernels {
     pub decode_end: Kernel,
     pub keep_start: Kernel,
     /// Where the model's sizes suit them.
-    pub skinny: Option<Skinny>,
+    pub skinny: Option<SkinnyKernels>,
 }
 
 impl Kernels {
@@ -121,8 +124,8 @@ impl Kernels {
             look: decode.kernel("look", 0)?,
             decode_end: decode.kernel("decode_end", 0)?,
             keep_start: decode.kernel("keep_start", 0)?,
-            skinny: Skinny::suits(shape, device.shared_memory)
-                .then(|| Skinny::new(&skinny, shape))
+            skinny: SkinnyKernels::suits(shape, device.shared_memory)
+                .then(|| SkinnyKernels::new(&skinny, shape))
                 .transpose()?,
         })
     }

@@ -12,7 +12,8 @@ use std::sync::OnceLock;
 
 use libloading::Library;
 
-use super::failed;
+use crate::backend::Precision;
+use crate::backend::cuda::failed;
 use crate::error::Result;
 
 /// Where a toolkit that isn't on the loader's path usually is.
@@ -173,6 +174,17 @@ pub enum Type {
     Bf16 = 14,
     /// 8 bits: 4 of exponent, 3 of mantissa.
     E4m3 = 28,
+}
+
+impl Type {
+    /// Of values in this precision; products may be in fewer bits.
+    pub fn of(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::F16 | Precision::F8 => Self::F16,
+            Precision::Bf16 => Self::Bf16,
+        }
+    }
 }
 
 /// What `y = epilogue(alpha x w^T + beta y + bias)` looks like in memory: `x` is `[rows, inputs]` with `x_stride` values a

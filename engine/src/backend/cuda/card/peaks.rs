@@ -3,11 +3,10 @@
 
 use std::sync::Arc;
 
-use super::device::Device;
-use super::params::upload;
+use super::device::{Device, upload};
 use super::products::{Matrix, Products};
-use super::shape::Shape;
 use crate::backend::Peaks;
+use crate::backend::cuda::sizes::Shape;
 use crate::error::{Error, Result};
 
 /// Times a large product and a large copy.

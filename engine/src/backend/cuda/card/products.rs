@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::device::{Buffer, Device};
 use super::library::{Handle, Operands, Plan, Product, Type};
-use super::shape::Shape;
+use crate::backend::cuda::sizes::{Shape, ladder};
 use crate::error::{Error, Result};
 
 /// What cuBLASLt recommends for Hopper.
@@ -14,16 +14,6 @@ const WORKSPACE: usize = 32 << 20;
 
 /// Most rows of a product that may be cut along its sum: with few rows that is the only way to use the whole card.
 const SPLIT_ROWS: usize = 384;
-
-/// Sizes that numbers of rows are rounded up to, so that few plans and recordings serve all batches. The surplus rows hold
-/// anything, and nobody reads what becomes of them.
-pub fn ladder(rows: usize) -> usize {
-    const RUNGS: [usize; 18] = [1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 256, 320, 384, 448, 512];
-    RUNGS
-        .into_iter()
-        .find(|&rung| rung >= rows)
-        .unwrap_or_else(|| rows.next_multiple_of(if rows <= 2_048 { 128 } else { 256 }))
-}
 
 /// Rows in 8 bits (e4m3), and what each is to be multiplied by, in single precision.
 pub struct Rows8 {
@@ -80,7 +70,7 @@ impl Products {
             handle: Handle::new()?,
             plans: HashMap::new(),
             workspace: device.buffer(WORKSPACE)?,
-            operands: shape.real(),
+            operands: Type::of(shape.precision),
         };
         if shape.product8 {
             products.check8(shape.encoder.width)?;
@@ -195,20 +185,5 @@ impl Products {
         };
         let factors = [way.scale, f32::from(u8::from(way.add))];
         plan.run(operands, factors, (self.workspace.address, WORKSPACE), self.device.stream())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rungs_waste_little() {
-        assert_eq!([1, 3, 17, 513, 2_049].map(ladder), [1, 4, 24, 640, 2_304]);
-        for rows in 1..10_000 {
-            let rung = ladder(rows);
-            assert!(rung >= rows && ladder(rung) == rung, "{rows}: {rung}");
-            assert!(rows < 33 || rung <= rows * 3 / 2, "{rows}: {rung}");
-        }
     }
 }

@@ -4,41 +4,41 @@
 use std::sync::Arc;
 
 use super::device::{Argument, Device, Kernel, Module};
-use super::shape::Shape;
 use crate::backend::Precision;
+use crate::backend::cuda::sizes::Shape;
 use crate::error::Result;
 
 /// Most rows that these kernels take.
-pub const MOST_ROWS: usize = 16;
+pub const MOST_SKINNY_ROWS: usize = 16;
 
 /// Threads of a block.
 const THREADS: usize = 512;
 
-/// One kernel of `skinny.cu` for up to 8 rows and for up to [`MOST_ROWS`], which differ in shared memory.
-pub struct Few {
+/// One kernel of `skinny.cu` for up to 8 rows and for up to [`MOST_SKINNY_ROWS`], which differ in shared memory.
+pub struct SkinnyKernel {
     kernels: [Kernel; 2],
     /// Tiles of 8 outputs that a block computes.
     tiles: usize,
 }
 
 /// The kernels of `skinny.cu`.
-pub struct Skinny {
-    pub norm_twice_silu: Few,
-    pub norm_silu: Few,
-    pub norm_3: Few,
-    pub norm_2: Few,
-    pub add_ff: Few,
-    pub add: Few,
-    pub encoded: Few,
+pub struct SkinnyKernels {
+    pub norm_twice_silu: SkinnyKernel,
+    pub norm_silu: SkinnyKernel,
+    pub norm_3: SkinnyKernel,
+    pub norm_2: SkinnyKernel,
+    pub add_ff: SkinnyKernel,
+    pub add: SkinnyKernel,
+    pub encoded: SkinnyKernel,
     /// Where the decoder's widths suit them.
-    pub decoder: Option<Decoder>,
+    pub decoder: Option<DecoderKernels>,
 }
 
 /// Those of the decoder.
-pub struct Decoder {
-    pub joint: Few,
-    pub predictor: Few,
-    pub predictor_2: Few,
+pub struct DecoderKernels {
+    pub joint: SkinnyKernel,
+    pub predictor: SkinnyKernel,
+    pub predictor_2: SkinnyKernel,
 }
 
 /// Tiles of a block that computes some of so many outputs.
@@ -46,7 +46,7 @@ fn tiles(outputs: usize) -> usize {
     outputs.div_ceil(1_024).min(4)
 }
 
-impl Few {
+impl SkinnyKernel {
     /// `norms` come before the product.
     fn new(module: &Arc<Module>, name: &str, inputs: usize, tiles: usize, norms: usize) -> Result<Self> {
         let shared = |rows: usize| {
@@ -58,7 +58,7 @@ impl Few {
         };
         // The larger comes last: it sets what the function may ask for.
         let kernel = |rows| module.early_kernel(name, shared(rows));
-        Ok(Self { kernels: [kernel(8)?, kernel(MOST_ROWS)?], tiles })
+        Ok(Self { kernels: [kernel(8)?, kernel(MOST_SKINNY_ROWS)?], tiles })
     }
 
     /// Enqueues a product of `rows` rows with so many outputs.
@@ -68,7 +68,7 @@ impl Few {
     }
 }
 
-impl Skinny {
+impl SkinnyKernels {
     /// Whether the model's sizes suit these kernels, on a card that gives a block so much shared memory.
     pub fn suits(shape: &Shape, shared_memory: usize) -> bool {
         const LARGEST: usize = 139 << 10;
@@ -87,21 +87,21 @@ impl Skinny {
         let (width, ff, joint, predictor) =
             (shape.encoder.width, shape.encoder.ff_width, shape.joint, shape.predictor);
         let decoder = match predictor.is_multiple_of(32) && joint.is_multiple_of(32) {
-            true => Some(Decoder {
-                joint: Few::new(module, "skinny_joint", joint, tiles(shape.logits()), 0)?,
-                predictor: Few::new(module, "skinny_predictor", predictor, 2, 0)?,
-                predictor_2: Few::new(module, "skinny_predictor_2", 2 * predictor, 2, 0)?,
+            true => Some(DecoderKernels {
+                joint: SkinnyKernel::new(module, "skinny_joint", joint, tiles(shape.logits()), 0)?,
+                predictor: SkinnyKernel::new(module, "skinny_predictor", predictor, 2, 0)?,
+                predictor_2: SkinnyKernel::new(module, "skinny_predictor_2", 2 * predictor, 2, 0)?,
             }),
             false => None,
         };
         Ok(Self {
-            norm_twice_silu: Few::new(module, "skinny_norm_twice_silu", width, tiles(ff), 2)?,
-            norm_silu: Few::new(module, "skinny_norm_silu", width, tiles(ff), 1)?,
-            norm_3: Few::new(module, "skinny_norm_3", width, tiles(3 * width), 1)?,
-            norm_2: Few::new(module, "skinny_norm_2", width, tiles(2 * width), 1)?,
-            add_ff: Few::new(module, "skinny_add_ff", ff, tiles(width), 0)?,
-            add: Few::new(module, "skinny_add", width, tiles(width), 0)?,
-            encoded: Few::new(module, "skinny_encoded", width, 1, 0)?,
+            norm_twice_silu: SkinnyKernel::new(module, "skinny_norm_twice_silu", width, tiles(ff), 2)?,
+            norm_silu: SkinnyKernel::new(module, "skinny_norm_silu", width, tiles(ff), 1)?,
+            norm_3: SkinnyKernel::new(module, "skinny_norm_3", width, tiles(3 * width), 1)?,
+            norm_2: SkinnyKernel::new(module, "skinny_norm_2", width, tiles(2 * width), 1)?,
+            add_ff: SkinnyKernel::new(module, "skinny_add_ff", ff, tiles(width), 0)?,
+            add: SkinnyKernel::new(module, "skinny_add", width, tiles(width), 0)?,
+            encoded: SkinnyKernel::new(module, "skinny_encoded", width, 1, 0)?,
             decoder,
         })
     }

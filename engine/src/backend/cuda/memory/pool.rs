@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use super::device::{Buffer, Device};
-use super::failed;
-use super::shape::SLOTS;
+use crate::backend::cuda::card::{Buffer, Device};
+use crate::backend::cuda::failed;
+use crate::backend::cuda::sizes::SLOTS;
 use crate::error::Result;
 
 /// Most blocks; the table of their addresses is read by the kernels.

@@ -3,33 +3,9 @@
 
 use std::sync::Arc;
 
-use super::batch::{Extent, Layout};
-use super::device::{Buffer, Device, Pinned};
-use super::products::{Rows8, ladder};
-use super::shape::Shape;
-use super::skinny::MOST_ROWS;
+use crate::backend::cuda::card::{Buffer, Device, MOST_SKINNY_ROWS, Pinned, Rows8};
+use crate::backend::cuda::sizes::{CURSOR, Emission, Extent, HEADER, Layout, PICK, Shape, ladder};
 use crate::error::Result;
-
-/// `Token` of `decode.cu`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, bytemuck::Pod, bytemuck::Zeroable)]
-pub struct Record {
-    pub item: i32,
-    pub id: i32,
-    pub frame: i32,
-    pub duration: i32,
-    pub log_prob: f32,
-    pub confidence: f32,
-    pub margin: f32,
-    pub duration_margin: f32,
-}
-
-/// Bytes of `Results` before the records.
-pub const HEADER: usize = 16;
-/// Bytes of `Cursor`.
-const CURSOR: usize = 20;
-/// Bytes of `Pick`.
-const PICK: usize = 20;
 
 /// The buffers, by what they hold; sizes are of the extent rounded up to rungs.
 pub struct Scratch {
@@ -82,7 +58,7 @@ impl Scratch {
         let (rows, items) = (Rows8::padded(ladder(extent.rows)), ladder(extent.items));
         let joints = ladder(extent.joints.max(items));
         let (size, width) = (shape.size(), shape.encoder.width);
-        let [_, bins2, bins3] = shape.levels();
+        let [_, bins2, bins3] = shape.geometry.levels();
         let channels = shape.geometry.channels;
         let second = ladder(extent.positions * bins2) * channels * size;
         let third = ladder(rows * bins3) * channels * size;
@@ -91,7 +67,7 @@ impl Scratch {
         let input = Layout::new(&extent).pcm + samples * 4;
         // A few tokens for each frame; an item that finds no room waits until the host has read the others.
         let capacity = 4 * extent.rows.max(extent.items) + 64;
-        let results = HEADER + capacity * size_of::<Record>();
+        let results = HEADER + capacity * size_of::<Emission>();
         let buffer = |bytes: usize| device.zeros(bytes);
         let input8 = match shape.product8 {
             true => Some(Rows8 {
@@ -107,7 +83,7 @@ impl Scratch {
             second: [buffer(second)?, buffer(second)?],
             third: [buffer(third)?, buffer(third)?],
             x: buffer(rows * width * size)?,
-            spare: buffer(rows.min(MOST_ROWS) * width * size)?,
+            spare: buffer(rows.min(MOST_SKINNY_ROWS) * width * size)?,
             y: buffer(rows * width * size)?,
             wide: buffer(rows * wide * size)?,
             qkv: buffer(rows * 3 * width * size)?,

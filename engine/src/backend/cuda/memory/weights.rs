@@ -4,21 +4,15 @@
 use std::sync::Arc;
 
 use half::slice::HalfFloatSliceExt;
-use half::{bf16, f16};
 
-use super::device::{Buffer, Device};
-use super::kernels::Kernels;
-use super::products::Matrix;
-use super::shape::Shape;
 use crate::audio::features::LogMel;
+use crate::backend::cuda::card::{Buffer, Device, Kernels, Matrix, QUANTISE_THREADS, upload};
+use crate::backend::cuda::sizes::Shape;
 use crate::backend::{Precision, fold};
 use crate::error::Result;
 use crate::model::config::{ConvNorm, ModelConfig};
 use crate::model::tensors::{JOINT_OUTPUT, PROMPT};
 use crate::model::{Model, TensorData, Weights};
-
-/// Threads of a block of `quantise_rows`.
-pub const QUANTISE_THREADS: usize = 128;
 
 /// Weight and bias of a norm.
 pub struct Norm {
@@ -114,23 +108,6 @@ struct Loader<'a> {
     kernels: &'a Kernels,
     weights: &'a Weights,
     precision: Precision,
-}
-
-/// Brings `values` to the card in this precision.
-pub fn upload(device: &Arc<Device>, precision: Precision, values: &[f32]) -> Result<Buffer> {
-    match precision {
-        Precision::F32 => device.upload(values),
-        Precision::F16 | Precision::F8 => {
-            let mut narrow = vec![f16::ZERO; values.len()];
-            narrow.convert_from_f32_slice(values);
-            device.upload(&narrow)
-        }
-        Precision::Bf16 => {
-            let mut narrow = vec![bf16::ZERO; values.len()];
-            narrow.convert_from_f32_slice(values);
-            device.upload(&narrow)
-        }
-    }
 }
 
 impl Loader<'_> {
@@ -251,7 +228,7 @@ fn subsampling(loader: &Loader<'_>, config: &ModelConfig, shape: &Shape) -> Resu
     let name = |index: usize| format!("encoder.pre_encode.conv.{index}");
     let taps = |index| loader.taps(&name(index), &[channels, 1, 3, 3], true, None);
     let pointwise = |index| loader.matrix(&name(index), &[channels, channels, 1, 1], Some(1.0));
-    let bins = shape.levels()[2];
+    let bins = shape.geometry.levels()[2];
     let scale = if config.encoder.xscaling { (width as f32).sqrt() } else { 1.0 };
     let out = "encoder.pre_encode.out";
     // NeMo flattens channel by channel, the kernels bin by bin.

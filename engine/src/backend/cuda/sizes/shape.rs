@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Sizes of a model as the kernels see them, and how a slot's memory lies on the card.
 
-use crate::backend::geometry::Geometry;
 use crate::backend::{CachePrecision, EngineOptions, Precision};
 use crate::error::{Error, Result};
-use crate::model::ModelConfig;
 use crate::model::config::{ConvNorm, EncoderConfig};
-
-use super::library::Type;
+use crate::model::{Geometry, ModelConfig};
 
 /// Slots of a block: memory is taken in pieces of this many streams.
 pub const SLOTS: usize = 32;
@@ -129,22 +126,6 @@ impl Shape {
         if self.precision == Precision::F32 { 4 } else { 2 }
     }
 
-    /// The library's name for the type of values.
-    pub fn real(&self) -> Type {
-        match self.precision {
-            Precision::F32 => Type::F32,
-            Precision::F16 | Precision::F8 => Type::F16,
-            Precision::Bf16 => Type::Bf16,
-        }
-    }
-
-    /// Bins of the three levels of subsampling.
-    pub fn levels(&self) -> [usize; 3] {
-        let one = self.geometry.halve(self.bins);
-        let two = self.geometry.halve(one);
-        [one, two, self.geometry.halve(two)]
-    }
-
     /// Values of a row of logits.
     pub fn logits(&self) -> usize {
         (self.vocabulary + 1 + self.durations.len()).next_multiple_of(16)
@@ -254,7 +235,7 @@ impl Shape {
     /// The macros of `common.cuh` and of the kernels, as options of the compiler.
     pub fn macros(&self) -> Vec<String> {
         let Self { encoder, geometry, .. } = self;
-        let [bins1, bins2, bins3] = self.levels();
+        let [bins1, bins2, bins3] = geometry.levels();
         let real = match self.precision {
             Precision::F32 => 0,
             Precision::F16 | Precision::F8 => 1,

@@ -4,22 +4,17 @@
 
 use std::sync::Arc;
 
-use super::batch::{Counts, Extent, Layout};
-use super::device::{Buffer, Device};
-use super::encoder::Step;
-use super::few::Precise;
-use super::kernels::Kernels;
-use super::library::Type;
-use super::params::Params;
-use super::products::{Matrix, Products, Way, ladder};
-use super::scratch::Scratch;
-use super::shape::Shape;
+use super::pass::Pass;
+use super::skinny::Precise;
+use crate::backend::cuda::card::{Buffer, Device, Kernels, Matrix, Products, Type, Way};
+use crate::backend::cuda::memory::{Params, Scratch};
+use crate::backend::cuda::sizes::{Counts, Extent, HEADER, Layout, Shape, ladder};
 use crate::error::Result;
 
 /// Iterations that are enqueued together.
 pub const ITERATIONS: usize = 4;
 
-impl Step<'_> {
+impl Pass<'_> {
     /// A product of the decoder into single precision, for all items or all frames that they look at.
     fn decoder_product(
         &self,
@@ -29,7 +24,7 @@ impl Step<'_> {
         x: (u64, usize),
         y: u64,
     ) -> Result<()> {
-        if self.enqueue_few(which, matrix, x, y)? {
+        if self.enqueue_skinny_product(which, matrix, x, y)? {
             return Ok(());
         }
         let precise = Way { result: Type::F32, ..products.plain() };
@@ -72,7 +67,7 @@ impl Step<'_> {
     /// Brings the items' decoder state in. `start` is what [`start`] made.
     pub fn enqueue_decode_begin(&self, start: &Buffer) -> Result<()> {
         let Self { device, kernels, scratch, extent, .. } = self;
-        device.clear(scratch.results.address, super::scratch::HEADER)?;
+        device.clear(scratch.results.address, HEADER)?;
         let arguments = [
             self.items(),
             self.counts(),
@@ -116,7 +111,7 @@ impl Step<'_> {
                 span.into(),
                 (&scratch.cursors).into(),
                 (&scratch.results).into(),
-                (scratch.results.address + super::scratch::HEADER as u64).into(),
+                (scratch.results.address + HEADER as u64).into(),
                 scratch.capacity.into(),
             ];
             device.launch(&kernels.decide, [items, 1], 256, &arguments)?;
@@ -179,7 +174,7 @@ pub fn start(
     device.write(scratch.input.address, &[Counts::ONE])?;
     let blank = shape.vocabulary as i32;
     device.write(scratch.cursors.address, &[0, -1, 0, blank, 1])?;
-    let step = Step {
+    let pass = Pass {
         device,
         shape,
         kernels,
@@ -190,7 +185,7 @@ pub fn start(
         blocks: 0,
         rings: false,
     };
-    step.enqueue_predictor(products)?;
+    pass.enqueue_predictor(products)?;
     let memory = device.zeros(shape.memory_bytes())?;
     let arguments =
         [(&scratch.hidden).into(), (&scratch.cell).into(), (&scratch.fresh).into(), (&memory).into()];

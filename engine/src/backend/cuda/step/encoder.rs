@@ -1,22 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The forward pass of a step: features, subsampling and layers, as kernels and products one after the other
-//! (arXiv:2305.05084; NeMo `ConformerEncoder`).
+//! The layers, as kernels and products one after the other (arXiv:2305.05084; NeMo `ConformerEncoder`).
 
-use std::mem::offset_of;
-use std::ops::Range;
-use std::sync::Arc;
-
-use super::batch::{Counts, Extent, Layout};
-use super::device::{Argument, Buffer, Device};
-use super::kernels::Kernels;
-use super::library::Type;
-use super::params::{Layer, Norm, Params, QUANTISE_THREADS};
-use super::products::{Matrix, Products, Way};
-use super::scratch::Scratch;
-use super::shape::Shape;
-use crate::backend::geometry::sinusoids;
+use super::pass::Pass;
+use super::positions::Positions;
+use crate::backend::cuda::card::{Argument, Buffer, Matrix, Products, QUANTISE_THREADS, Type, Way};
+use crate::backend::cuda::memory::{Layer, Norm};
 use crate::error::Result;
-use crate::model::config::Normalize;
 
 /// Rows of a block of `layer_norm`.
 const NORM_ROWS: usize = 4;
@@ -24,127 +13,11 @@ const NORM_ROWS: usize = 4;
 /// No scales.
 pub const NONE: Argument = Argument::Address(0);
 
-/// Projected positions of all layers, for the distances `query - key` of a range.
-pub struct Positions {
-    pub range: Range<i64>,
-    /// Of each layer, `[heads][positions][head]`.
-    table: Vec<Buffer>,
-    /// Of each layer, `[heads][positions]`.
-    constant: Vec<Buffer>,
-}
-
-/// What a step is enqueued with.
-pub struct Step<'a> {
-    pub device: &'a Arc<Device>,
-    pub shape: &'a Shape,
-    pub kernels: &'a Kernels,
-    pub params: &'a Params,
-    pub scratch: &'a Scratch,
-    pub extent: Extent,
-    pub layout: Layout,
-    /// Addresses of the blocks of slots.
-    pub blocks: u64,
-    /// The items have rings.
-    pub rings: bool,
-}
-
-impl Step<'_> {
-    fn at(&self, offset: usize) -> Argument {
-        Argument::Address(self.scratch.input.address + offset as u64)
-    }
-
-    /// Where the step's counts are, the first of them that of the items.
-    pub fn counts(&self) -> Argument {
-        self.at(self.layout.counts)
-    }
-
-    /// Where the number of rows is.
-    pub fn row_count(&self) -> Argument {
-        self.at(self.layout.counts + offset_of!(Counts, rows))
-    }
-
-    /// Where the number of the joint's rows is.
-    pub fn joint_count(&self) -> Argument {
-        self.at(self.layout.counts + offset_of!(Counts, joints))
-    }
-
-    /// Where its items are.
-    pub fn items(&self) -> Argument {
-        self.at(self.layout.items)
-    }
-
-    /// Features and subsampling: the residual stream of every row.
-    pub fn enqueue_features(&self, products: &mut Products, normalize: Normalize) -> Result<()> {
-        let Self { device, shape, kernels, params, scratch, extent, layout, .. } = self;
-        let (items, counts) = (self.items(), self.counts());
-        let tables = &params.features;
-        let arguments = [
-            items,
-            counts,
-            self.at(layout.mels),
-            self.at(layout.pcm),
-            (&tables.window).into(),
-            (&tables.roots).into(),
-            (&tables.filters).into(),
-            (&tables.offsets).into(),
-            (&tables.weights).into(),
-            (&scratch.mel).into(),
-        ];
-        device.launch(&kernels.mel_frames, [extent.mels, 1], 128, &arguments)?;
-        if self.rings {
-            let arguments = [items, counts, self.blocks.into(), (&scratch.mel).into()];
-            device.launch(&kernels.mel_history, [extent.items, 1], 128, &arguments)?;
-        }
-        if normalize == Normalize::PerFeature {
-            let arguments = [items, counts, (&scratch.mel).into()];
-            let grid = [extent.items, shape.bins.div_ceil(32)];
-            device.launch(&kernels.mel_normalize, grid, 256, &arguments)?;
-        }
-
-        let subsampling = &params.subsampling;
-        let channels = shape.geometry.channels;
-        let threads = channels.next_multiple_of(32).min(256);
-        let [_, bins2, bins3] = shape.levels();
-        let [depthwise, pointwise] = &scratch.second;
-        let arguments = [
-            items,
-            counts,
-            self.at(layout.positions),
-            (&scratch.mel).into(),
-            (&subsampling.first.taps).into(),
-            (&subsampling.first.bias).into(),
-            (&subsampling.depthwise[0].taps).into(),
-            (&subsampling.depthwise[0].bias).into(),
-            depthwise.into(),
-        ];
-        let grid = [extent.positions, Shape::PARTS];
-        let pairs = channels.div_ceil(2).next_multiple_of(32).min(128);
-        device.launch(&kernels.subsample_first, grid, pairs, &arguments)?;
-        let relu = Way { relu: true, ..products.plain() };
-        let (x, y) = ((depthwise.address, channels), (pointwise.address, channels));
-        products.run(&subsampling.pointwise[0], relu, extent.positions * bins2, x, y)?;
-        let [depthwise, output] = &scratch.third;
-        let arguments = [
-            items,
-            counts,
-            self.at(layout.rows),
-            pointwise.into(),
-            (&subsampling.depthwise[1].taps).into(),
-            (&subsampling.depthwise[1].bias).into(),
-            depthwise.into(),
-        ];
-        device.launch(&kernels.subsample_second, [extent.rows, Shape::PARTS], threads, &arguments)?;
-        let (x, y) = ((depthwise.address, channels), (output.address, channels));
-        products.run(&subsampling.pointwise[1], relu, extent.rows * bins3, x, y)?;
-        let scale = if shape.encoder.xscaling { (shape.encoder.width as f32).sqrt() } else { 1.0 };
-        let (x, y) = ((output.address, channels * bins3), (scratch.x.address, shape.encoder.width));
-        products.run(&subsampling.out, Way { scale, ..products.plain() }, extent.rows, x, y)
-    }
-
+impl Pass<'_> {
     /// All layers, the prompt and the joint's projection of the encoder's output.
     pub fn enqueue_layers(&self, products: &mut Products, positions: &Positions) -> Result<()> {
         let Self { params, scratch, .. } = self;
-        if self.enqueue_few_layers(positions)? {
+        if self.enqueue_skinny_layers(positions)? {
             return if params.prompt.is_some() { self.project(products) } else { Ok(()) };
         }
         let mut before: Option<&Norm> = None;
@@ -178,7 +51,7 @@ impl Step<'_> {
         }
     }
 
-    /// A product of a layer: of [`Step::input`], or of `x` where that isn't in 8 bits.
+    /// A product of a layer: of [`Pass::input`], or of `x` where that isn't in 8 bits.
     fn multiply(
         &self,
         products: &mut Products,
@@ -311,7 +184,7 @@ impl Step<'_> {
         self.multiply(products, &layer.pointwise2, way, &scratch.y, self.rows(&scratch.x, width))
     }
 
-    /// The convolution module's middle, from `scratch.wide` to [`Step::input`].
+    /// The convolution module's middle, from `scratch.wide` to [`Pass::input`].
     pub fn convolve(&self, layer: &Layer, index: usize) -> Result<()> {
         let Self { device, kernels, scratch, extent, shape, layout, .. } = self;
         let [to, scales] = self.input();
@@ -358,45 +231,5 @@ impl Step<'_> {
         let way = Way { result: Type::F32, ..products.plain() };
         let encoded = self.rows(&scratch.encoded, shape.joint);
         products.run(&params.decoder.joint_encoder, way, extent.rows, output, encoded)
-    }
-}
-
-impl Positions {
-    /// Projects the positions of `range` for every layer.
-    pub fn new(
-        device: &Arc<Device>,
-        shape: &Shape,
-        kernels: &Kernels,
-        params: &Params,
-        products: &mut Products,
-        range: Range<i64>,
-    ) -> Result<Self> {
-        let (width, heads) = (shape.encoder.width, shape.encoder.heads);
-        let count = (range.end - range.start) as usize;
-        let padded = super::products::ladder(count);
-        let mut values = sinusoids(range.clone(), width);
-        values.resize(padded * width, 0.0);
-        let embedded = super::params::upload(device, shape.precision, &values)?;
-        let projected = device.buffer(padded * width * 4)?;
-        let (mut table, mut constant) = (Vec::new(), Vec::new());
-        for layer in &params.layers {
-            let way = Way { result: Type::F32, ..products.plain() };
-            products.run(
-                &layer.position,
-                way,
-                count,
-                (embedded.address, width),
-                (projected.address, width),
-            )?;
-            let rows = device.buffer(count * width * shape.size())?;
-            let summands = device.buffer(count * heads * 4)?;
-            let arguments =
-                [(&projected).into(), (&layer.difference).into(), (&rows).into(), (&summands).into()];
-            device.launch(&kernels.position_table, [count, heads], 32, &arguments)?;
-            table.push(rows);
-            constant.push(summands);
-        }
-        device.wait()?;
-        Ok(Self { range, table, constant })
     }
 }

@@ -2,11 +2,11 @@
 //! Steps of few rows: there a step is the time to read the weights once, and to start its kernels. Norms, products and
 //! what follows them are one kernel each, and each begins to read its weights while the one before still works.
 
-use super::device::Argument;
-use super::encoder::{NONE, Positions, Step};
-use super::params::Norm;
-use super::products::Matrix;
-use super::skinny::{Few, MOST_ROWS, Skinny};
+use super::encoder::NONE;
+use super::pass::Pass;
+use super::positions::Positions;
+use crate::backend::cuda::card::{Argument, MOST_SKINNY_ROWS, Matrix, SkinnyKernel, SkinnyKernels};
+use crate::backend::cuda::memory::Norm;
 use crate::error::Result;
 
 /// A product in single precision of the decoder.
@@ -18,20 +18,20 @@ pub enum Precise {
     Predictor2,
 }
 
-impl Step<'_> {
+impl Pass<'_> {
     /// Whether the step's layers are kernels that start early, each before the one ahead is through.
     pub fn starts_early(&self) -> bool {
-        self.rings && self.few(self.extent.rows).is_some()
+        self.rings && self.skinny(self.extent.rows).is_some()
     }
 
     /// The kernels for this many rows, if there are.
-    fn few(&self, rows: usize) -> Option<&Skinny> {
-        self.kernels.skinny.as_ref().filter(|_| rows <= MOST_ROWS)
+    fn skinny(&self, rows: usize) -> Option<&SkinnyKernels> {
+        self.kernels.skinny.as_ref().filter(|_| rows <= MOST_SKINNY_ROWS)
     }
 
-    /// All layers, as [`Step::enqueue_layers`]: false if the step has too many rows for that.
-    pub fn enqueue_few_layers(&self, positions: &Positions) -> Result<bool> {
-        let Some(few) = self.few(self.extent.rows).filter(|_| self.rings) else { return Ok(false) };
+    /// All layers, as [`Pass::enqueue_layers`]: false if the step has too many rows for that.
+    pub fn enqueue_skinny_layers(&self, positions: &Positions) -> Result<bool> {
+        let Some(skinny) = self.skinny(self.extent.rows).filter(|_| self.rings) else { return Ok(false) };
         let Self { params, scratch, shape, .. } = self;
         let (width, ff) = (shape.encoder.width, shape.encoder.ff_width);
         let (y, wide, qkv) = ((&scratch.y).into(), (&scratch.wide).into(), (&scratch.qkv).into());
@@ -40,7 +40,7 @@ impl Step<'_> {
         let mut before: Option<&Norm> = None;
         for (index, layer) in params.layers.iter().enumerate() {
             match before {
-                None => self.norm_product(&few.norm_silu, x, &layer.norm_ff1, &layer.ff1[0], wide)?,
+                None => self.norm_product(&skinny.norm_silu, x, &layer.norm_ff1, &layer.ff1[0], wide)?,
                 Some(last) => {
                     let up = &layer.ff1[0];
                     let arguments = [
@@ -55,19 +55,19 @@ impl Step<'_> {
                         bias(up),
                         wide,
                     ];
-                    few.norm_twice_silu.launch(self.device, self.extent.rows, ff, &arguments)?;
+                    skinny.norm_twice_silu.launch(self.device, self.extent.rows, ff, &arguments)?;
                     std::mem::swap(&mut x, &mut other);
                 }
             }
-            self.add_product(&few.add_ff, wide, &layer.ff1[1], 0.5, x)?;
-            self.norm_product(&few.norm_3, x, &layer.norm_attention, &layer.qkv, qkv)?;
+            self.add_product(&skinny.add_ff, wide, &layer.ff1[1], 0.5, x)?;
+            self.norm_product(&skinny.norm_3, x, &layer.norm_attention, &layer.qkv, qkv)?;
             self.attend(index, positions)?;
-            self.add_product(&few.add, y, &layer.attention_out, 1.0, x)?;
-            self.norm_product(&few.norm_2, x, &layer.norm_conv, &layer.pointwise1, wide)?;
+            self.add_product(&skinny.add, y, &layer.attention_out, 1.0, x)?;
+            self.norm_product(&skinny.norm_2, x, &layer.norm_conv, &layer.pointwise1, wide)?;
             self.convolve(layer, index)?;
-            self.add_product(&few.add, y, &layer.pointwise2, 1.0, x)?;
-            self.norm_product(&few.norm_silu, x, &layer.norm_ff2, &layer.ff2[0], wide)?;
-            self.add_product(&few.add_ff, wide, &layer.ff2[1], 0.5, x)?;
+            self.add_product(&skinny.add, y, &layer.pointwise2, 1.0, x)?;
+            self.norm_product(&skinny.norm_silu, x, &layer.norm_ff2, &layer.ff2[0], wide)?;
+            self.add_product(&skinny.add_ff, wide, &layer.ff2[1], 0.5, x)?;
             before = Some(&layer.norm_out);
         }
         if let Some(last) = before {
@@ -87,13 +87,13 @@ impl Step<'_> {
             shape.joint.into(),
             (&scratch.encoded).into(),
         ];
-        few.encoded.launch(self.device, self.extent.rows, shape.joint, &arguments)?;
+        skinny.encoded.launch(self.device, self.extent.rows, shape.joint, &arguments)?;
         Ok(true)
     }
 
     fn norm_product(
         &self,
-        kernel: &Few,
+        kernel: &SkinnyKernel,
         x: Argument,
         norm: &Norm,
         matrix: &Matrix,
@@ -111,15 +111,30 @@ impl Step<'_> {
         kernel.launch(self.device, self.extent.rows, matrix.outputs, &arguments)
     }
 
-    fn add_product(&self, kernel: &Few, x: Argument, matrix: &Matrix, scale: f32, y: Argument) -> Result<()> {
+    fn add_product(
+        &self,
+        kernel: &SkinnyKernel,
+        x: Argument,
+        matrix: &Matrix,
+        scale: f32,
+        y: Argument,
+    ) -> Result<()> {
         let arguments = [self.counts(), x, (&matrix.weight).into(), bias(matrix), Argument::Float(scale), y];
         kernel.launch(self.device, self.extent.rows, matrix.outputs, &arguments)
     }
 
     /// A product of the decoder: false if it has too many rows, or widths that these kernels don't take.
-    pub fn enqueue_few(&self, which: Precise, matrix: &Matrix, x: (u64, usize), y: u64) -> Result<bool> {
+    pub fn enqueue_skinny_product(
+        &self,
+        which: Precise,
+        matrix: &Matrix,
+        x: (u64, usize),
+        y: u64,
+    ) -> Result<bool> {
         let rows = self.decoder_rows(which);
-        let Some(decoder) = self.few(rows).and_then(|few| few.decoder.as_ref()) else { return Ok(false) };
+        let Some(decoder) = self.skinny(rows).and_then(|skinny| skinny.decoder.as_ref()) else {
+            return Ok(false);
+        };
         let (kernel, count) = match which {
             Precise::Joint => (&decoder.joint, self.joint_count()),
             Precise::Predictor => (&decoder.predictor, self.counts()),

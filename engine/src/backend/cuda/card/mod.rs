@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What knows CUDA's libraries: the driver, NVRTC and cuBLASLt, opened at run time, each behind a safe layer.
+
+mod device;
+mod kernels;
+mod library;
+mod peaks;
+mod products;
+mod skinny;
+
+pub use device::{Argument, Buffer, Device, Graph, Mark, Pinned, upload};
+pub use kernels::{Kernels, QUANTISE_THREADS};
+pub use library::Type;
+pub use peaks::measure;
+pub use products::{Matrix, Products, Rows8, Way};
+pub use skinny::{MOST_SKINNY_ROWS, SkinnyKernel, SkinnyKernels};

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What lies on a card: the weights, the streams and the working memory of a step.
+
+mod pool;
+mod scratch;
+mod weights;
+
+pub use pool::Pool;
+pub use scratch::Scratch;
+pub use weights::{Layer, Norm, Params};

@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: MPL-2.0
+//! A step from beginning to end: described, enqueued part by part, and its tokens read.
+
+use rayon::prelude::*;
+
+use super::memory::Scratch;
+use super::sizes::{Emission, Extent, HEADER, Layout, Shape, ladder};
+use super::step::{ITERATIONS, Pass, SlotState, Stream};
+use super::{CudaBackend, card, failed};
+use crate::backend::timeline::Portion;
+use crate::backend::{Decoded, Mode, Timings, Token};
+use crate::error::{Error, Result};
+
+/// Streams whose chunks a thread copies one after the other: fewer aren't worth waking another.
+pub const GRAIN: usize = 64;
+
+/// Most rounds of iterations of decoding that are enqueued before the host looks.
+const MOST_ROUNDS: usize = 16;
+
+/// Rounds that are enqueued for whole signals each time after that: most have some way to go.
+const MORE_ROUNDS: usize = 8;
+
+/// A part of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Part {
+    Features,
+    Layers,
+    Decode,
+    /// Once nothing is left to decode; never captured.
+    End,
+}
+
+/// What a graph was captured for: the part, the rows of the step or for decoding of the joint, and the items of the part.
+pub type GraphKey = (Part, usize, usize);
+
+/// A step with its slot's state, taken out of the pool while it runs.
+pub struct Job<'a> {
+    /// Place in the caller's list.
+    pub index: usize,
+    pub slot: u32,
+    /// The step's own samples.
+    pub pcm: &'a [f32],
+    pub state: Box<SlotState>,
+    pub portion: Portion,
+    pub decoded: Decoded,
+}
+
+impl Job<'_> {
+    /// What goes to the card.
+    fn samples(&self) -> &[f32] {
+        self.state.pcm(self.pcm)
+    }
+}
+
+/// A step that there is room for.
+#[derive(Clone, Copy)]
+struct Ready {
+    /// What is enqueued, and what of it for decoding.
+    extent: Extent,
+    decode: Extent,
+    layout: Layout,
+    /// Of its description and samples.
+    bytes: usize,
+    /// Its items have rings.
+    rings: bool,
+    /// Its features and layers are captured: its description lies at the same places whatever it holds.
+    captured: bool,
+}
+
+impl CudaBackend {
+    /// Runs jobs of one kind, as many at a time as a step should hold.
+    pub(super) fn run(
+        &mut self,
+        mut jobs: Vec<Job<'_>>,
+        rings: bool,
+        results: &mut [Option<Result<Decoded>>],
+    ) {
+        let mut rest = &mut jobs[..];
+        let limit = self.most_rows(rings);
+        while !rest.is_empty() {
+            let mut rows = 0;
+            let fits = |job: &&Job<'_>| {
+                rows += job.portion.frames.len();
+                rows <= limit
+            };
+            let count = rest.iter().take_while(fits).count().max(1);
+            let (group, others) = rest.split_at_mut(count);
+            self.run_group(group, rings, results);
+            rest = others;
+        }
+        for job in jobs {
+            self.slots[job.slot as usize] = Some(job.state);
+        }
+    }
+
+    /// Runs jobs as one step, or where there is no room for that as several.
+    fn run_group(&mut self, jobs: &mut [Job<'_>], rings: bool, results: &mut [Option<Result<Decoded>>]) {
+        let outcome = match self.make_ready(jobs, rings) {
+            Ok(ready) => self.run_ready(jobs, ready),
+            Err(_) if jobs.len() > 1 => {
+                // One of them may be what is too large: the others needn't fail with it.
+                let (some, others) = jobs.split_at_mut(jobs.len() / 2);
+                self.run_group(some, rings, results);
+                return self.run_group(others, rings, results);
+            }
+            Err(e) => Err(e),
+        };
+        if let Err(e) = &outcome
+            && self.device.wait().is_err()
+        {
+            // No call to a card recovers from this, so no stream is to come here any more.
+            self.broken = Some(e.to_string());
+        }
+        for job in jobs {
+            let result = outcome.as_ref().map(|()| std::mem::take(&mut job.decoded));
+            results[job.index] = Some(result.map_err(|e| match e {
+                Error::Backend { reason, .. } => failed(reason.clone()),
+                other => failed(other.to_string()),
+            }));
+        }
+    }
+
+    /// Describes the step and makes room for it; nothing is enqueued yet.
+    fn make_ready(&mut self, jobs: &[Job<'_>], rings: bool) -> Result<Ready> {
+        self.device.bind()?;
+        self.fill(jobs, rings);
+        let exact = self.batch.extent();
+        let rung = if rings { exact.covering_rung() } else { None };
+        let extent = rung.unwrap_or(exact);
+        let layout = Layout::new(&extent);
+        let bytes = self.batch.bytes(&layout);
+        self.grow_scratch(&extent, bytes)?;
+        if !rings {
+            self.extend_positions(jobs)?;
+        }
+        let decode = Extent { items: ladder(exact.items), joints: exact.joints, ..extent };
+        Ok(Ready { extent, decode, layout, bytes, rings, captured: rung.is_some() })
+    }
+
+    fn run_ready(&mut self, jobs: &mut [Job<'_>], ready: Ready) -> Result<()> {
+        let grain = if ready.rings { GRAIN } else { 1 };
+        self.stage(jobs, &ready, grain);
+        let marks = self.enqueue(ready)?;
+        // What the card needs is staged: the host can tidy up meanwhile.
+        jobs.par_iter_mut().with_min_len(grain).for_each(|job| job.state.advance());
+        self.collect(jobs, ready)?;
+        if let Some([start, copied, subsampled, encoded]) = marks {
+            let end = self.device.mark()?;
+            self.device.wait()?;
+            self.timings = Some(Timings {
+                copies: start.until(&copied)?,
+                features: copied.until(&subsampled)?,
+                layers: subsampled.until(&encoded)?,
+                decode: encoded.until(&end)?,
+            });
+        }
+        Ok(())
+    }
+
+    /// Describes the step.
+    fn fill(&mut self, jobs: &[Job<'_>], rings: bool) {
+        self.batch.clear();
+        for job in jobs {
+            let state = &job.state;
+            let ring = match (rings, state.mode) {
+                (true, Mode::Cached { context }) => self.shape.encoder.contexts[context][0] as usize,
+                _ => 0,
+            };
+            let stream =
+                Stream { slot: job.slot, language: state.language, ring, visibility: state.visibility };
+            self.batch.push(stream, &job.portion, self.shape.geometry, self.shape.tile);
+        }
+    }
+
+    /// Writes the step's description and samples where the card copies them from.
+    fn stage(&mut self, jobs: &[Job<'_>], Ready { layout, bytes, .. }: &Ready, grain: usize) {
+        let memory = &mut self.scratch.staged.bytes_mut()[..*bytes];
+        self.batch.write(layout, memory);
+        let mut rest = &mut memory[layout.pcm..];
+        let mut copies = Vec::new();
+        for job in jobs {
+            let samples: &[u8] = bytemuck::cast_slice(job.samples());
+            let (to, others) = rest.split_at_mut(samples.len());
+            copies.push((to, samples));
+            rest = others;
+        }
+        copies.into_par_iter().with_min_len(grain).for_each(|(to, samples)| to.copy_from_slice(samples));
+    }
+
+    /// Enqueues the step up to its first decisions; the marks are before and after the copy and each part.
+    fn enqueue(&mut self, ready: Ready) -> Result<Option<[card::Mark; 4]>> {
+        let measuring = self.measuring;
+        let mark = |device: &card::Device| measuring.then(|| device.mark()).transpose();
+        let rounds = self.batch.likely_iterations().div_ceil(ITERATIONS).clamp(1, MOST_ROUNDS);
+        let start = mark(&self.device)?;
+        self.device.send(&self.scratch.staged, ready.bytes, self.scratch.input.address)?;
+        let copied = mark(&self.device)?;
+        self.part(Part::Features, ready)?;
+        let subsampled = mark(&self.device)?;
+        self.part(Part::Layers, ready)?;
+        let encoded = mark(&self.device)?;
+        for _ in 0..rounds {
+            self.part(Part::Decode, ready)?;
+        }
+        Ok(match (start, copied, subsampled, encoded) {
+            (Some(start), Some(copied), Some(subsampled), Some(encoded)) => {
+                Some([start, copied, subsampled, encoded])
+            }
+            _ => None,
+        })
+    }
+
+    /// Enqueues one part, as a graph if there is one for so many rows.
+    fn part(&mut self, part: Part, ready: Ready) -> Result<()> {
+        let Ready { layout, rings, .. } = ready;
+        let extent = match part {
+            Part::Features | Part::Layers => ready.extent,
+            Part::Decode | Part::End => ready.decode,
+        };
+        let Self { device, shape, kernels, params, products, scratch, graphs, planned, start, .. } = self;
+        let pass = Pass {
+            device,
+            shape,
+            kernels,
+            params,
+            scratch,
+            extent,
+            layout,
+            blocks: self.pool.table(),
+            rings,
+        };
+        let positions = if rings { &self.ring_positions } else { &self.signal_positions };
+        let normalize = self.model.config.features.normalize;
+        let mut enqueue = || match (part, positions) {
+            (Part::Features, _) => pass.enqueue_features(products, normalize),
+            (Part::Layers, Some(positions)) => {
+                pass.enqueue_layers(products, positions)?;
+                pass.enqueue_decode_begin(start)
+            }
+            (Part::Layers, None) => Err(failed("the positions of a step are missing".into())),
+            (Part::Decode, _) => pass.enqueue_decode(products),
+            (Part::End, _) => pass.enqueue_decode_end(),
+        };
+        let key = match part {
+            Part::Features | Part::Layers if ready.captured => (part, extent.rows, extent.items),
+            // Its counts and items are the same places in any step.
+            Part::Decode => (part, extent.joints, extent.items),
+            _ => return enqueue(),
+        };
+        if let Some(graph) = graphs.get(&key) {
+            return graph.launch();
+        }
+        if planned.insert(key) {
+            return enqueue();
+        }
+        let graph = device.capture(enqueue)?;
+        graph.launch()?;
+        graphs.insert(key, graph);
+        Ok(())
+    }
+
+    /// Waits for the tokens, of items that are the jobs in their order, and decodes on for streams that need more iterations.
+    fn collect(&mut self, jobs: &mut [Job<'_>], ready: Ready) -> Result<()> {
+        loop {
+            self.part(Part::End, ready)?;
+            let Scratch { results, fetched, capacity, .. } = &mut self.scratch;
+            let likely = (2 * ready.decode.items + 64).min(*capacity);
+            let size = size_of::<Emission>();
+            self.device.fetch(results.address, fetched, HEADER + likely * size)?;
+            let [tokens, active]: [i32; 2] = bytemuck::pod_read_unaligned(&fetched.bytes()[..8]);
+            let tokens = (tokens.max(0) as usize).min(*capacity);
+            if tokens > likely {
+                self.device.fetch(results.address, fetched, HEADER + tokens * size)?;
+            }
+            for bytes in fetched.bytes()[HEADER..HEADER + tokens * size].chunks_exact(size) {
+                let emission: Emission = bytemuck::pod_read_unaligned(bytes);
+                if let Some(job) = jobs.get_mut(emission.item as usize) {
+                    job.decoded.tokens.push(token(&emission, job.portion.decoded, &self.shape));
+                }
+            }
+            if active <= 0 {
+                break;
+            }
+            // Those read make room.
+            self.device.clear(results.address, size_of::<i32>())?;
+            for _ in 0..if ready.rings { 1 } else { MORE_ROUNDS } {
+                self.part(Part::Decode, ready)?;
+            }
+        }
+        for job in jobs {
+            job.decoded.frames = job.portion.decode.len();
+        }
+        Ok(())
+    }
+}
+
+/// What the card emitted, after `before` frames.
+fn token(emission: &Emission, before: usize, shape: &Shape) -> Token {
+    Token {
+        id: emission.id as u32,
+        frame: before as u64 + emission.frame as u64,
+        duration: (!shape.durations.is_empty()).then_some(emission.duration as u32),
+        log_prob: emission.log_prob,
+        confidence: emission.confidence,
+        margin: emission.margin,
+        duration_margin: emission.duration_margin,
+    }
+}

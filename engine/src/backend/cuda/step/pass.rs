@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What all parts of a step are enqueued with.
+
+use std::mem::offset_of;
+use std::sync::Arc;
+
+use crate::backend::cuda::card::{Argument, Device, Kernels};
+use crate::backend::cuda::memory::{Params, Scratch};
+use crate::backend::cuda::sizes::{Counts, Extent, Layout, Shape};
+
+/// A step's way over the card: what it is enqueued with.
+pub struct Pass<'a> {
+    pub device: &'a Arc<Device>,
+    pub shape: &'a Shape,
+    pub kernels: &'a Kernels,
+    pub params: &'a Params,
+    pub scratch: &'a Scratch,
+    pub extent: Extent,
+    pub layout: Layout,
+    /// Addresses of the blocks of slots.
+    pub blocks: u64,
+    /// The items have rings.
+    pub rings: bool,
+}
+
+impl Pass<'_> {
+    /// A part of the description.
+    pub fn at(&self, offset: usize) -> Argument {
+        Argument::Address(self.scratch.input.address + offset as u64)
+    }
+
+    /// Where the step's counts are, the first of them that of the items.
+    pub fn counts(&self) -> Argument {
+        self.at(self.layout.counts)
+    }
+
+    /// Where the number of rows is.
+    pub fn row_count(&self) -> Argument {
+        self.at(self.layout.counts + offset_of!(Counts, rows))
+    }
+
+    /// Where the number of the joint's rows is.
+    pub fn joint_count(&self) -> Argument {
+        self.at(self.layout.counts + offset_of!(Counts, joints))
+    }
+
+    /// Where its items are.
+    pub fn items(&self) -> Argument {
+        self.at(self.layout.items)
+    }
+}

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The ways to run a stream, and what they mean for a model.
+
+use crate::audio::features::{FRAME_SAMPLES, HANN_AHEAD, HOP};
+use crate::error::{Error, Result};
+use crate::model::ModelConfig;
+use crate::model::config::EncoderConfig;
+
+/// How a slot is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Cache-aware streaming with the model's context of this index; a step is one chunk.
+    Cached {
+        /// Index into `EncoderConfig::contexts`.
+        context: usize,
+    },
+    /// Windows of left context, chunk and right context that slide by a chunk; a step is one window.
+    Buffered {
+        /// Index into `EncoderConfig::contexts`: what a frame sees inside the window.
+        context: usize,
+        /// The window.
+        window: Window,
+    },
+    /// One pass over the whole utterance, which is one step.
+    Offline {
+        /// Index into `EncoderConfig::contexts`.
+        context: usize,
+    },
+}
+
+impl Mode {
+    /// Index into `EncoderConfig::contexts`.
+    pub fn context(self) -> usize {
+        let (Self::Cached { context } | Self::Buffered { context, .. } | Self::Offline { context }) = self;
+        context
+    }
+
+    /// How many samples the steps of an utterance take.
+    pub fn step_sizes(self, encoder: &EncoderConfig) -> StepSizes {
+        match self {
+            Self::Cached { context } => {
+                let right = encoder.contexts.get(context).map_or(0, |[_, right]| (*right).max(0));
+                let samples = |index| chunk_samples(right as usize + 1, index);
+                StepSizes { first: samples(0), later: samples(1) }
+            }
+            Self::Buffered { window: Window { chunk, right, .. }, .. } => {
+                let samples = |frames: usize| frames * FRAME_SAMPLES as usize;
+                StepSizes { first: samples(chunk + right), later: samples(chunk) }
+            }
+            Self::Offline { .. } => StepSizes { first: usize::MAX, later: usize::MAX },
+        }
+    }
+}
+
+/// Samples of the steps of an utterance; its last step may have fewer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepSizes {
+    /// Of the first step. It begins with its first frame, so this is also the most that lies between the start of a
+    /// frame and the end of the step that decodes it.
+    pub first: usize,
+    /// Of each later one.
+    pub later: usize,
+}
+
+impl StepSizes {
+    /// Samples of step `index`.
+    pub fn of(self, index: u64) -> usize {
+        if index == 0 { self.first } else { self.later }
+    }
+}
+
+/// A window of buffered streaming, in encoder frames of 80 ms (NeMo `speech_to_text_streaming_infer_rnnt.py`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Window {
+    /// Frames before the chunk that the encoder hears again, at most.
+    pub left: usize,
+    /// Frames that are decoded.
+    pub chunk: usize,
+    /// Frames after the chunk that the encoder hears first.
+    pub right: usize,
+}
+
+impl Default for Window {
+    /// 10 s, 2 s and 2 s.
+    fn default() -> Self {
+        Self { left: 125, chunk: 25, right: 25 }
+    }
+}
+
+impl Window {
+    /// Most frames of a window: 10 minutes.
+    const MOST: usize = 7_500;
+
+    /// From seconds, rounded down to frames as NeMo does: 1 s is 12 frames. Fails without a frame to decode, and beyond
+    /// 10 minutes.
+    pub fn from_seconds(left: f64, chunk: f64, right: f64) -> Result<Self> {
+        let frames = |option, seconds: f64| {
+            // A multiple of 80 ms stays one in spite of rounding.
+            let frames = (seconds * 12.5 + 1e-6).floor();
+            if frames >= 0.0 && frames <= Self::MOST as f64 {
+                return Ok(frames as usize);
+            }
+            Err(Error::Option { option, reason: format!("{seconds} s is outside 0 to 600 s") })
+        };
+        let window = Self {
+            left: frames("left", left)?,
+            chunk: frames("chunk", chunk)?,
+            right: frames("right", right)?,
+        };
+        window.check().map(|()| window)
+    }
+
+    /// Whether there is a frame to decode and the window isn't longer than 10 minutes.
+    pub fn check(self) -> Result<()> {
+        if self.chunk == 0 {
+            let reason = "shorter than an encoder frame of 80 ms".into();
+            return Err(Error::Option { option: "chunk", reason });
+        }
+        let Self { left, chunk, right } = self;
+        if [left, chunk, right].into_iter().any(|part| part > Self::MOST) || self.frames() > Self::MOST {
+            let reason = "left, chunk and right are more than 10 minutes together".into();
+            return Err(Error::Option { option: "left", reason });
+        }
+        Ok(())
+    }
+
+    /// Frames of a whole window.
+    pub fn frames(self) -> usize {
+        self.left + self.chunk + self.right
+    }
+
+    /// Samples of a whole window.
+    pub fn samples(self) -> usize {
+        self.frames() * FRAME_SAMPLES as usize
+    }
+}
+
+/// Samples that chunk `index` of a cache-aware stream adds when a chunk has `frames` encoder frames.
+///
+/// Encoder frame `j` of a causal model ends with mel frame `8 j`, and that one sees 200 samples beyond its centre:
+/// the first chunk is 7 mel frames shorter and a window's half longer than the others.
+pub fn chunk_samples(frames: usize, index: u64) -> usize {
+    if index == 0 { (frames - 1) * 8 * HOP + HANN_AHEAD } else { frames * FRAME_SAMPLES as usize }
+}
+
+/// Whether the model can be run in this mode.
+pub fn check(config: &ModelConfig, mode: Mode, backend: &'static str) -> Result<()> {
+    let context = mode.context();
+    if context >= config.encoder.contexts.len() {
+        return Err(Error::Backend { backend, reason: format!("the model has no context {context}") });
+    }
+    match mode {
+        Mode::Cached { .. } if !config.is_cache_aware(context) => Err(Error::Unsupported(format!(
+            "{} is not causal, so it cannot be streamed chunk by chunk with caches",
+            config.name
+        ))),
+        Mode::Buffered { window, .. } => window.check(),
+        Mode::Cached { .. } | Mode::Offline { .. } => Ok(()),
+    }
+}
+
+/// Frames that the ring of a slot holds: the left context and the chunk, or a whole window; offline it is sized when
+/// the frames are known.
+pub fn ring_rows(config: &ModelConfig, mode: Mode) -> usize {
+    match mode {
+        Mode::Buffered { window, .. } => window.frames() + usize::from(config.encoder.causal_subsampling),
+        Mode::Cached { context } => {
+            let [left, right] = config.encoder.contexts[context];
+            left as usize + right as usize + 1
+        }
+        Mode::Offline { .. } => 1,
+    }
+}
