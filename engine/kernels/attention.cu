@@ -7,9 +7,8 @@
 //   table     [HEADS][positions][HEAD], its first row is p = `least`; it covers every p that is visible
 //   constant  [HEADS][positions]
 // The items' rows follow one another in the order of the items. Chunk is 1 at least. Grids may be larger than needed.
-// A ring pair is K [LEFT][HEAD], V [LEFT][HEAD] of `real`: KV_BYTES = 2 * LEFT * HEAD * sizeof(real). With CACHE8 both
-// are bytes (128 is zero; those of K in the order of `byte_of`) and single-precision scales follow, K's [LEFT], then
-// V's: KV_BYTES = (2 * LEFT * (HEAD + 4) + 127) / 128 * 128, so that rows keep to lines of memory.
+// A ring pair is K [LEFT][HEAD], V [LEFT][HEAD] of `real`. With CACHE8 both are bytes (128 is zero; those of K in the order
+// of `byte_of`) and single-precision scales follow from RING8_SCALES_AT on, K's [LEFT], then V's.
 // There a step's own rows are used as the ring will give them back, so that a key has one value for its whole life;
 // where an item has no ring only attention_ring does so.
 
@@ -88,7 +87,7 @@ __device__ __forceinline__ void read_row(
         return;
     }
     if (!own) {
-        const float scale = ((const float*)(ring + 2 * LEFT * HEAD))[place];
+        const float scale = ((const float*)(ring + RING8_SCALES_AT))[place];
         for (int d = lane; d < HEAD; d += 32) to[d] = ((float)ring[place * HEAD + byte_of(d, kind)] - 128.0f) * scale;
         return;
     }
@@ -103,17 +102,19 @@ __device__ __forceinline__ void keep_row(u8* ring, int row, int kind, const real
 #if CACHE8
     const Scaling s = scaling_of_row(own, lane);
     for (int d = lane; d < HEAD; d += 32) ring[place * HEAD + byte_of(d, kind)] = (u8)quantised(widen(own[d]), s);
-    if (lane == 0) ((float*)(ring + 2 * LEFT * HEAD))[place] = s.scale;
+    if (lane == 0) ((float*)(ring + RING8_SCALES_AT))[place] = s.scale;
 #else
     for (int d = lane; d < HEAD; d += 32) ((real*)ring)[place * HEAD + d] = own[d];
 #endif
 }
 
 // Any type, width, length and ring, in single precision: what the others are checked against, and odd shapes.
-// Grid (ceil(rows / 16) + items, HEADS), block 128, shared memory 4 * (63 * (HEAD + 1) + 16 * (HEAD + 17)) bytes.
-extern "C" __global__ void __launch_bounds__(128) attention_simple(
+// Grid (ceil(rows / SIMPLE_ROWS) + items, HEADS), shared memory SIMPLE_BYTES.
+extern "C" __global__ void __launch_bounds__(SIMPLE_THREADS) attention_simple(
     const real* qkv, real* out, const real* table, const float* constant, int least, int positions, const Item* items,
     const Counts* counts, const u64* blocks, int layer) {
+    static_assert(SIMPLE_ROWS == 16 && SIMPLE_THREADS == 8 * SIMPLE_ROWS, "eight threads a row, two keys each");
+    static_assert(4 * (63 * (HEAD + 1) + 16 * HEAD + 16 * 17) == SIMPLE_BYTES, "the host asks for as much");
     extern __shared__ __align__(16) u8 memory[];
     float(*const queries)[HEAD + 1] = (float(*)[HEAD + 1])memory;
     float(*const keys)[HEAD + 1] = queries + 16;
@@ -138,7 +139,7 @@ extern "C" __global__ void __launch_bounds__(128) attention_simple(
     for (; from < end; from += 16) {
         const int last = min(from + 16, end) - 1;
         __syncthreads();
-        for (int x = threadIdx.x; x < 16 * HEAD; x += 128) {
+        for (int x = threadIdx.x; x < 16 * HEAD; x += SIMPLE_THREADS) {
             const int row = from + x / HEAD;
             queries[x / HEAD][x % HEAD] = row <= last ? widen(rows[(u64)row * (3 * WIDTH) + x % HEAD]) : 0.0f;
         }
@@ -155,7 +156,7 @@ extern "C" __global__ void __launch_bounds__(128) attention_simple(
                 else for (int d = lane; d < HEAD; d += 32) to[d] = 0.0f;
             }
             const int least_here = old + from - begin - 15 - least;
-            for (int x = threadIdx.x; x < 31 * HEAD; x += 128) {
+            for (int x = threadIdx.x; x < 31 * HEAD; x += SIMPLE_THREADS) {
                 const int position = min(max(least_here + x / HEAD, 0), positions - 1);
                 band[x / HEAD][x % HEAD] = widen(table[(u64)position * HEAD + x % HEAD]);
             }
@@ -209,10 +210,7 @@ extern "C" __global__ void __launch_bounds__(128) attention_simple(
 }
 
 // What attention_ring.cu and attention_window.cu share, which are compiled after this file in one module.
-#if REAL != 0 && HEAD % 16 == 0 && HEAD <= 128
-
-// A row of 16-bit values in shared memory: an odd number of 16-byte units lets ldmatrix read without bank conflicts.
-#define PITCH (2 * HEAD + 16)
+#if TENSOR_CORES
 
 __device__ __forceinline__ void copy4(u32 to, const void* from) {
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(from) : "memory");

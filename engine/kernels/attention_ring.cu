@@ -1,26 +1,20 @@
 // SPDX-License-Identifier: MPL-2.0
 // attention.cu's computation for live streams, on tensor cores. It is bound by reading the rings.
-#if REAL != 0 && HEAD <= 128 && HEAD % (CACHE8 ? 32 : 16) == 0
+//   ONE_PASS         1 where all keys fit into one pass
+//   KEYS COLUMNS     keys of a pass, and columns of their position scores, padded against bank conflicts
+//   RING_ROW         bytes of a row of a ring in memory
+//   RING_PITCH       bytes of it in shared memory
+// Shared memory is the table, of TABLE_ROWS rows and TABLE_BYTES with the barrier that says it is there at its end; then,
+// of each warp's WARP_BYTES, K (K_ROWS), V and from SCALES_AT on scales. Position scores lie where K was, but for the last
+// rows of K, which are the step's own and still to be kept.
+#if RINGS
 
-// Keys of one pass and columns of their position scores, padded against bank conflicts.
-#if LEFT <= 80
-#define KEYS (LEFT + 16)
-#else
-#define KEYS 64
-#endif
-#define COLUMNS ((KEYS + 30) / 16 * 16 + 4)
-// A row of a ring in memory and in shared memory, and 16-byte units of it.
-#define RING_ROW (CACHE8 ? HEAD : 2 * HEAD)
-#define RING_PITCH (RING_ROW + 16)
+// 16-byte units of a row, and rows that a warp copies at once.
 #define UNITS (RING_ROW / 16)
-// Rows that a warp copies at once.
 #define ROWS (32 / UNITS)
-// The table in shared memory, with the barrier that says it is there at its end; then, of each warp: K, V, scales.
-// Position scores lie where K was, but for the last rows of K, which are the step's own and still to be kept.
-#define TABLE_BYTES ((LEFT + 31) * PITCH + ((LEFT + 31) * 4 + 8 + 15) / 16 * 16)
-#define K_ROWS (64 * COLUMNS / RING_PITCH + 17 > KEYS ? 64 * COLUMNS / RING_PITCH + 17 : KEYS)
-#define SCALES_AT ((K_ROWS + KEYS) * RING_PITCH)
-#define WARP_BYTES (SCALES_AT + (CACHE8 ? (2 * KEYS * 4 + 15) / 16 * 16 : 0))
+
+static_assert(RING_ROWS == 16 && TABLE_ROWS == LEFT + 31, "tiles of 8 queries, two at most");
+static_assert(64 * COLUMNS <= (K_ROWS - RING_ROWS) * RING_PITCH, "position scores leave the step's own rows of K alone");
 
 #if CACHE8
 // Bytes a and b of x as a pair. In half precision each is BIAS too large, which is taken from the sums instead.
@@ -83,10 +77,10 @@ __device__ __forceinline__ void quantise_four(
 #endif
 
 // Whether tile t, which only more than 8 frames need, has no key.
-#define EMPTY(t) (CACHE8 && LEFT <= 80 && 16 * (t) >= LEFT + 8 && 16 * (t) >= here)
+#define EMPTY(t) (CACHE8 && ONE_PASS && 16 * (t) >= LEFT + 8 && 16 * (t) >= here)
 
 // One item and head, by a warp.
-struct Work {
+struct Task {
     Item item;
     u8* ring;
     int head;
@@ -103,16 +97,16 @@ struct Desk {
 
 // Keys [done, done + here), of which the first `kept` are in the ring: they lie at the end of their memory.
 __device__ __forceinline__ void read_keys(
-    const Work& work, const Desk& desk, const real* rows, int turn, int old, int done, int here, int kept) {
-    const int lane = desk.lane, first = lane / UNITS, unit = lane % UNITS * 16, ring = work.item.ring;
+    const Task& task, const Desk& desk, const real* rows, int turn, int old, int done, int here, int kept) {
+    const int lane = desk.lane, first = lane / UNITS, unit = lane % UNITS * 16, ring = task.item.ring;
 #if CACHE8
     uint4 own[4];
-    const int frames = kept < here ? work.item.frames : 0;
+    const int frames = kept < here ? task.item.frames : 0;
     read_four(own, rows, 0, frames, lane);
 #endif
     if (first < ROWS) {
         u32 to = shared_at(desk.memory) + (K_ROWS - here + first) * RING_PITCH + unit;
-        const u8* from = work.ring + (turn + done + first) * RING_ROW + unit;
+        const u8* from = task.ring + (turn + done + first) * RING_ROW + unit;
         const int edge = ring - turn - done, back = ring * RING_ROW;
         int x = first;
 #pragma unroll 4
@@ -137,7 +131,7 @@ __device__ __forceinline__ void read_keys(
     for (int x = lane; x < kept; x += 32) {
         const int row = turn + done + x - (turn + done + x >= ring ? ring : 0);
         const u32 to = shared_at(scales + KEYS - here + x);
-        const u8* const from = work.ring + 2 * LEFT * HEAD + row * 4;
+        const u8* const from = task.ring + RING8_SCALES_AT + row * 4;
         copy4(to, from);
         copy4(to + KEYS * 4, from + LEFT * 4);
     }
@@ -156,16 +150,16 @@ __device__ __forceinline__ void read_keys(
 // A thread holds keys g and g + 8 and queries 2 tq and 2 tq + 1 of a tile, g = lane / 4, tq = lane % 4.
 template <int count, typename Meanwhile>
 __device__ __forceinline__ void attend(
-    const Work& work, const Desk& desk, int begin, const real* qkv, real* out, Meanwhile meanwhile) {
+    const Task& task, const Desk& desk, int begin, const real* qkv, real* out, Meanwhile meanwhile) {
     // Tiles of 16 keys and of 16 columns of position scores.
-    constexpr int most_keys = LEFT <= 80 ? LEFT + (CACHE8 ? 16 : 8 * count) : KEYS;
+    constexpr int most_keys = ONE_PASS ? LEFT + (CACHE8 ? 16 : 8 * count) : KEYS;
     constexpr int tiles = (most_keys + 15) / 16, bands = (most_keys + 8 * count + 14) / 16;
-    const Item& item = work.item;
+    const Item& item = task.item;
     const int lane = desk.lane, g = lane / 4, tq = lane % 4;
     const int oldest = oldest_of(item), old = item.first - oldest, keys = old + item.frames;
     const int frames = item.frames - begin;
     const int turn = item.ring > 0 ? (int)((u32)oldest % (u32)item.ring) : 0;
-    const real* const rows = qkv + (u64)item.row * (3 * WIDTH) + work.head * HEAD;
+    const real* const rows = qkv + (u64)item.row * (3 * WIDTH) + task.head * HEAD;
     float* const band = (float*)desk.memory;
 #if CACHE8
     const float* const scales = (const float*)(desk.memory + SCALES_AT);
@@ -189,7 +183,7 @@ __device__ __forceinline__ void attend(
         }
     }
     // The last pass is full or the only one, so that all of the step's own rows are in it.
-    const int passes = LEFT <= 80 ? 1 : (keys + KEYS - 1) / KEYS;
+    const int passes = ONE_PASS ? 1 : (keys + KEYS - 1) / KEYS;
 #pragma unroll
     for (int n = 0; n < count; n++) {
         const bool there = 8 * n + g < frames;
@@ -203,7 +197,7 @@ __device__ __forceinline__ void attend(
     for (int pass = 0, done = 0, here; pass < passes; pass++, done += here) {
         here = pass == 0 ? keys - (passes - 1) * KEYS : KEYS;
         const u32 k_rows = shared_at(desk.memory) + (K_ROWS - here) * RING_PITCH, v_rows = k_rows + KEYS * RING_PITCH;
-        read_keys(work, desk, rows, turn, old, done, here, min(max(old - done, 0), here));
+        read_keys(task, desk, rows, turn, old, done, here, min(max(old - done, 0), here));
         if (pass == 0) meanwhile();
         else wait_for_copies<0>();
         __syncwarp();
@@ -221,7 +215,7 @@ __device__ __forceinline__ void attend(
 #pragma unroll
         for (int t = 0; t < bands; t++) {
             const int row = min(max(shift + 16 * t + lane % 16, 0), desk.table_rows - 1);
-            p_from[t] = desk.table + row * PITCH + lane / 16 * 16;
+            p_from[t] = desk.table + row * HEAD_PITCH + lane / 16 * 16;
         }
 #pragma unroll
         for (int k = 0; k < HEAD / 16; k++) {
@@ -396,7 +390,7 @@ __device__ __forceinline__ void attend(
 #endif
         }
         // Past the frames shares are infinite or NaN, and are not written.
-        real* const to = out + (u64)(item.row + begin) * WIDTH + work.head * HEAD;
+        real* const to = out + (u64)(item.row + begin) * WIDTH + task.head * HEAD;
 #pragma unroll
         for (int d = 0; d < HEAD / 16; d++) {
             float(&c)[4] = sums[d][n];
@@ -423,19 +417,19 @@ __device__ __forceinline__ void attend(
 }
 
 // All that was in the ring has been read: the new rows take the places of the oldest.
-__device__ __forceinline__ void keep_rows(const Work& work, const Desk& desk) {
-    const int frames = work.item.frames, ring = work.item.ring, from = max(0, frames - ring);
+__device__ __forceinline__ void keep_rows(const Task& task, const Desk& desk) {
+    const int frames = task.item.frames, ring = task.item.ring, from = max(0, frames - ring);
     if (ring == 0) return;
     for (int x = desk.lane; x < 2 * (frames - from) * UNITS; x += 32) {
         const int kind = x / UNITS % 2, row = from + x / UNITS / 2;
-        const int to = kind * LEFT + (int)((u32)(work.item.first + row) % (u32)ring);
+        const int to = kind * LEFT + (int)((u32)(task.item.first + row) % (u32)ring);
         const int at = K_ROWS + kind * KEYS - frames + row;
-        *(uint4*)(work.ring + to * RING_ROW + x % UNITS * 16) =
+        *(uint4*)(task.ring + to * RING_ROW + x % UNITS * 16) =
             *(const uint4*)(desk.memory + at * RING_PITCH + x % UNITS * 16);
 #if CACHE8
         const float* const scales = (const float*)(desk.memory + SCALES_AT);
         if (x % UNITS == 0)
-            ((float*)(work.ring + 2 * LEFT * HEAD))[to] = scales[kind * KEYS + KEYS - frames + row];
+            ((float*)(task.ring + RING8_SCALES_AT))[to] = scales[kind * KEYS + KEYS - frames + row];
 #endif
     }
 }
@@ -460,10 +454,9 @@ __device__ __forceinline__ void wait_for_all(u32 barrier) {
 
 // Items of 1 to 16 rows over their rings, which are LEFT rows at most; `blocks` has one entry at least. A warp does
 // one item at a time, a block one head.
-// Grid (blocks of a head, HEADS), at best max(1, min(items, processors / HEADS)) blocks of a head; block 32 * W; shared
-// memory TABLE_BYTES + W * WARP_BYTES, where W is the most warps that fit, at most 4, or 8 with CACHE8. With LEFT 70
-// and HEAD 128 that is 27,888 + 4 * 46,784 bytes, with CACHE8 27,888 + 8 * 25,456.
-extern "C" __global__ void __launch_bounds__(CACHE8 ? 256 : 128, 1) attention_ring(
+// Grid (blocks of a head, HEADS), at best max(1, min(items, processors / HEADS)) blocks of a head; as many warps as fit, at
+// most RING_THREADS / 32; shared memory TABLE_BYTES and WARP_BYTES for each.
+extern "C" __global__ void __launch_bounds__(RING_THREADS, 1) attention_ring(
     const real* qkv, real* out, const real* table, const float* constant, int least, int positions, const Item* items,
     const Counts* counts, const u64* blocks, int layer) {
     extern __shared__ __align__(16) u8 memory[];
@@ -481,11 +474,11 @@ extern "C" __global__ void __launch_bounds__(CACHE8 ? 256 : 128, 1) attention_ri
     desk.lowest = max(least, -15);
     desk.table_rows = min(least + positions, LEFT + 16) - desk.lowest;
     desk.lane = threadIdx.x % 32;
-    float* const constants = (float*)(memory + (LEFT + 31) * PITCH);
+    float* const constants = (float*)(memory + TABLE_ROWS * HEAD_PITCH);
     desk.constants = constants;
     const u64 row = (u64)blockIdx.y * positions + (desk.lowest - least);
     for (int x = threadIdx.x; x < desk.table_rows * (HEAD / 8); x += blockDim.x)
-        copy16(desk.table + x / (HEAD / 8) * PITCH + x % (HEAD / 8) * 16, table + row * HEAD + x * 8);
+        copy16(desk.table + x / (HEAD / 8) * HEAD_PITCH + x % (HEAD / 8) * 16, table + row * HEAD + x * 8);
     for (int x = threadIdx.x; x < desk.table_rows; x += blockDim.x)
         copy4(shared_at(constants + x), constant + row + x);
     copies_end();
@@ -502,17 +495,17 @@ extern "C" __global__ void __launch_bounds__(CACHE8 ? 256 : 128, 1) attention_ri
     int words = lane < (int)sizeof(Item) / 4 ? ((const int*)(items + index))[lane] : 0;
     u64 block = blocks[WORD(ring) > 0 ? WORD(slot) / SLOTS : 0];
     for (bool ready = false;;) {
-        Work work;
-        work.head = blockIdx.y;
-        work.item.row = WORD(row);
-        work.item.frames = WORD(frames);
-        work.item.first = WORD(first);
-        work.item.left = WORD(left);
-        work.item.chunk = WORD(chunk);
-        work.item.right = WORD(right);
-        work.item.ring = WORD(ring);
+        Task task;
+        task.head = blockIdx.y;
+        task.item.row = WORD(row);
+        task.item.frames = WORD(frames);
+        task.item.first = WORD(first);
+        task.item.left = WORD(left);
+        task.item.chunk = WORD(chunk);
+        task.item.right = WORD(right);
+        task.item.ring = WORD(ring);
         // ring_of, from the block that is known already.
-        work.ring = (u8*)block + ((u64)(layer * SLOTS + WORD(slot) % SLOTS) * HEADS + work.head) * KV_BYTES;
+        task.ring = (u8*)block + ((u64)(layer * SLOTS + WORD(slot) % SLOTS) * HEADS + task.head) * KV_BYTES;
         const bool more = index + stride < count;
         if (more && lane < (int)sizeof(Item) / 4) words = ((const int*)(items + index + stride))[lane];
         // While the copies are under way the next block is looked up; the table is waited for once.
@@ -526,15 +519,15 @@ extern "C" __global__ void __launch_bounds__(CACHE8 ? 256 : 128, 1) attention_ri
         };
 #if CACHE8
         // Reading the ring again costs many frames less than a second copy of the code costs few frames.
-        for (int begin = 0; begin < work.item.frames; begin += 8) {
+        for (int begin = 0; begin < task.item.frames; begin += 8) {
             if (begin > 0) __syncwarp();
-            attend<1>(work, desk, begin, qkv, out, meanwhile);
+            attend<1>(task, desk, begin, qkv, out, meanwhile);
         }
 #else
-        if (work.item.frames <= 8) attend<1>(work, desk, 0, qkv, out, meanwhile);
-        else attend<2>(work, desk, 0, qkv, out, meanwhile);
+        if (task.item.frames <= 8) attend<1>(task, desk, 0, qkv, out, meanwhile);
+        else attend<2>(task, desk, 0, qkv, out, meanwhile);
 #endif
-        keep_rows(work, desk);
+        keep_rows(task, desk);
         if (!more) return;
         index += stride;
         __syncwarp();

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: MPL-2.0
 // attention.cu's computation for many rows without rings, on tensor cores: softmax over tiles of keys.
-#if REAL != 0 && HEAD % 16 == 0 && HEAD <= 128
+//   WINDOW_COLUMNS   columns of the position scores of 16 rows and 64 keys, padded against bank conflicts
+#if TENSOR_CORES
 
-// Columns of the position scores of 16 rows and 64 keys, padded against bank conflicts.
-#define WINDOW_COLUMNS 88
+static_assert(WINDOW_ROWS == 64 && WINDOW_THREADS == 128, "a warp has 16 rows, and each thread a place in a tile of them");
+static_assert(256 * HEAD_PITCH + 512 + 4 * 16 * WINDOW_COLUMNS * 4 == WINDOW_BYTES, "the host asks for as much");
 
 // 64 rows of a matrix whose rows are 3 * WIDTH apart, by the block; rows past the last are copies of it.
 __device__ __forceinline__ void read_tile(u32 to, const real* from, int first, int last) {
 #pragma unroll 4
-    for (int x = threadIdx.x; x < 64 * (HEAD / 8); x += 128) {
+    for (int x = threadIdx.x; x < 64 * (HEAD / 8); x += WINDOW_THREADS) {
         const int row = min(first + x / (HEAD / 8), last);
-        copy16(to + x / (HEAD / 8) * PITCH + x % (HEAD / 8) * 16, from + (u64)row * (3 * WIDTH) + x % (HEAD / 8) * 8);
+        copy16(to + x / (HEAD / 8) * HEAD_PITCH + x % (HEAD / 8) * 16, from + (u64)row * (3 * WIDTH) + x % (HEAD / 8) * 8);
     }
 }
 
@@ -19,12 +20,12 @@ __device__ __forceinline__ void read_positions(
     u32 to, const real* table, const float* constant, int first, int least, int positions) {
     if (threadIdx.x < 64) {
         const int p = first + threadIdx.x;
-        copy4(to + 128 * PITCH + (p & 127) * 4, constant + min(max(p - least, 0), positions - 1));
+        copy4(to + 128 * HEAD_PITCH + (p & 127) * 4, constant + min(max(p - least, 0), positions - 1));
     }
 #pragma unroll 4
-    for (int x = threadIdx.x; x < 64 * (HEAD / 8); x += 128) {
+    for (int x = threadIdx.x; x < 64 * (HEAD / 8); x += WINDOW_THREADS) {
         const int p = first + x / (HEAD / 8), row = min(max(p - least, 0), positions - 1);
-        copy16(to + (p & 127) * PITCH + x % (HEAD / 8) * 16, table + (u64)row * HEAD + x % (HEAD / 8) * 8);
+        copy16(to + (p & 127) * HEAD_PITCH + x % (HEAD / 8) * 16, table + (u64)row * HEAD + x % (HEAD / 8) * 8);
     }
 }
 
@@ -52,9 +53,9 @@ __device__ __forceinline__ float sum_of_quad(float x) {
     return x + __shfl_xor_sync(0xffffffffu, x, 2);
 }
 
-// Items without rings. Grid (ceil(rows / 64) + items, HEADS), block 128, shared memory
-// 256 * (2 * HEAD + 16) + 512 + 4 * 16 * 88 * 4 bytes (92,672 for HEAD 128: two blocks on a processor).
-extern "C" __global__ void __launch_bounds__(128, 2) attention_window(
+// Items without rings. Grid (ceil(rows / WINDOW_ROWS) + items, HEADS), shared memory WINDOW_BYTES (92,672 for HEAD 128: two
+// blocks on a processor).
+extern "C" __global__ void __launch_bounds__(WINDOW_THREADS, 2) attention_window(
     const real* qkv, real* out, const real* table, const float* constant, int least, int positions, const Item* items,
     const Counts* counts, const u64* blocks, int layer) {
     extern __shared__ __align__(16) u8 memory[];
@@ -67,9 +68,9 @@ extern "C" __global__ void __launch_bounds__(128, 2) attention_window(
     const real* const rows = qkv + (u64)item.row * (3 * WIDTH) + head * HEAD;
     table += (u64)head * positions * HEAD;
     constant += (u64)head * positions;
-    const u32 k_at = shared_at(memory), v_at = k_at + 64 * PITCH, p_at = v_at + 64 * PITCH;
-    const float* const constants = (const float*)(memory + 256 * PITCH);
-    float* const band = (float*)(memory + 256 * PITCH + 512) + warp * (16 * WINDOW_COLUMNS);
+    const u32 k_at = shared_at(memory), v_at = k_at + 64 * HEAD_PITCH, p_at = v_at + 64 * HEAD_PITCH;
+    const float* const constants = (const float*)(memory + 256 * HEAD_PITCH);
+    float* const band = (float*)(memory + 256 * HEAD_PITCH + 512) + warp * (16 * WINDOW_COLUMNS);
     const float factor = rsqrtf((float)HEAD) * 1.44269504f;
 
     const int begin = seen_by(item, item.first + from, item.first, all).from;
@@ -99,7 +100,7 @@ extern "C" __global__ void __launch_bounds__(128, 2) attention_window(
 #pragma unroll
         for (int t = 0; t < 5; t++) {
             const int p = least_here + 16 * t + lane / 16 * 8 + lane % 8;
-            p_from[t] = p_at + (p & 127) * PITCH + lane / 8 % 2 * 16;
+            p_from[t] = p_at + (p & 127) * HEAD_PITCH + lane / 8 % 2 * 16;
         }
 #pragma unroll
         for (int k = 0; k < HEAD / 16; k++) {
@@ -118,12 +119,12 @@ extern "C" __global__ void __launch_bounds__(128, 2) attention_window(
             *(float2*)(band + (g + 8) * WINDOW_COLUMNS + column) = make_float2(c[t][2] + c0, c[t][3] + c1);
         }
         float scores[8][4] = {};
-        const u32 k_from = k_at + (lane / 16 * 8 + lane % 8) * PITCH + lane / 8 % 2 * 16;
+        const u32 k_from = k_at + (lane / 16 * 8 + lane % 8) * HEAD_PITCH + lane / 8 % 2 * 16;
 #pragma unroll
         for (int k = 0; k < HEAD / 16; k++) {
 #pragma unroll
             for (int t = 0; t < 4; t++) {
-                matrices(b, k_from + 16 * t * PITCH + 32 * k);
+                matrices(b, k_from + 16 * t * HEAD_PITCH + 32 * k);
                 multiply(scores[2 * t], q[k], b[0], b[1]);
                 multiply(scores[2 * t + 1], q[k], b[2], b[3]);
             }
@@ -175,7 +176,7 @@ extern "C" __global__ void __launch_bounds__(128, 2) attention_window(
                 const float(&tile)[4] = scores[2 * t + x / 2];
                 weights[x] = pair(tile[x % 2 * 2], tile[x % 2 * 2 + 1]);
             }
-            const u32 at = v_at + (16 * t + lane % 16) * PITCH + lane / 16 * 16;
+            const u32 at = v_at + (16 * t + lane % 16) * HEAD_PITCH + lane / 16 * 16;
 #pragma unroll
             for (int k = 0; k < HEAD / 16; k++) {
                 matrices_turned(b, at + 32 * k);

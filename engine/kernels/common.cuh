@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
-// What all kernels share. It is put before each of them when they are compiled for a model and a card, together with
-// the model's sizes as macros:
+// What all kernels share. The host puts it before each of them when they are compiled for a model and a card, after the
+// declarations of what the two hand each other: Item, Counts, Place, Cursor, Pick, Results and Emission
+// (backend/cuda/sizes/records.rs). All sizes are the host's, as macros (sizes/macros.rs):
 //   REAL             0 single, 1 half, 2 bfloat16: the type of weights, activations and caches
 //   WIDTH HEADS HEAD width of the encoder, heads, width of a head (WIDTH / HEADS)
 //   LAYERS           layers of the encoder
@@ -13,6 +14,8 @@
 //   KV_BYTES         bytes of one ring pair (K and V, with scales) of one slot, layer and head
 //   TAIL_AT STATE_AT where in a block the convolution tails and the rest of the state begin, in bytes
 //   STATE_BYTES      bytes of a slot's rest
+//   EPSILON          what norms add to a variance
+//   *_THREADS        threads of a block of a kernel (sizes/blocks.rs)
 // No header is included: a machine with a driver and NVRTC has none.
 
 typedef unsigned char u8;
@@ -47,49 +50,6 @@ __device__ __forceinline__ real narrow(float x) {
     return y;
 }
 #endif
-
-// One stream's part of a step. The host writes these; times and places count from the start of the utterance.
-struct Item {
-    int slot;
-    int fresh;       // 1 in the first step of an utterance: the slot holds nothing yet
-    int language;    // place in the model's prompt
-    int row;         // first row of the batch
-    int frames;      // encoder frames, one row each
-    int first;       // index of the first
-    // Frame f sees those from f / chunk * chunk - left up to f / chunk * chunk + chunk + right that there are.
-    int left, chunk, right;
-    int ring;        // rows of the rings in use: frame f lies in row f % ring; 0 where nothing outlasts the step
-    int decode;      // first row to decode, counted from `row`
-    int decoded;     // how many rows are decoded
-    int pcm;         // where its samples begin in the batch's
-    int samples;     // how many there are
-    int pcm_first;   // index of the first
-    int mel;         // where its mel frames begin in the batch's
-    int mel_first;   // index of the first
-    int mel_old;     // how many of them the slot kept
-    int mel_new;     // how many are new
-    int mel_keep;    // how many of the last are kept for the next step
-    int mel_total;   // mel frames of the utterance, or the largest int while it goes on
-    int position;    // where its rows of the second level of subsampling begin in the batch's
-    int position_first;  // index of the first
-    int positions;   // how many there are
-};
-
-// How much there is in a step; what the host enqueued covers at least as much.
-struct Counts {
-    int items;
-    int rows;
-    int mels;        // new mel frames
-    int positions;   // of the second level of subsampling
-    int tiles;       // of up to TILE rows of one item
-    int joints;      // rows of the joint: items times the frames that each looks at in an iteration
-};
-
-// A piece of a step: the `index`th mel frame, position or row of an item, or its tile that begins with that row.
-struct Place {
-    int item;
-    int index;
-};
 
 __device__ __forceinline__ u8* block_of(const u64* blocks, int slot) { return (u8*)blocks[slot / SLOTS]; }
 

@@ -11,35 +11,13 @@
 //   DURATIONS        number of durations, 0 for RNN-T
 //   DURATION_VALUES  their values in braces
 //   LOGITS           row length of the logits, at least VOCABULARY + 1 + DURATIONS, a multiple of 4
+//   BLANK            its label, after all pieces
 //   MAX_SYMBOLS      most symbols at one frame
+//   ENTROPY_ALPHA    exponent of the entropy that confidence is made of
+//   MEMORY_BYTES     bytes of a slot's Memory
+// All kernels run in blocks of DECODE_THREADS.
 
-#define BLANK VOCABULARY
-
-// Where an item stands.
-struct Cursor {
-    int frame;    // of its decoded rows
-    int last;     // frame of the last token, -1 before the first
-    int emitted;  // tokens there
-    int label;    // emitted in this iteration, or -1
-    int active;
-};
-
-struct Token {
-    int item;
-    int id;
-    int frame;
-    int duration;
-    float log_prob;
-    float confidence;
-    float margin;
-    float duration_margin;
-};
-
-// What the host reads: the tokens follow.
-struct Results {
-    int tokens;  // may exceed the capacity: those beyond it were not kept, and their items wait
-    int active;  // items that are not through
-};
+#define WARPS (DECODE_THREADS / 32)
 
 // A slot's decoder state, after its mel frames.
 struct Memory {
@@ -48,6 +26,7 @@ struct Memory {
     float predicted[JOINT];
     int jump;
 };
+static_assert(sizeof(Memory) == MEMORY_BYTES, "the host allocates as much");
 
 __device__ __forceinline__ Memory* memory_of(const u64* blocks, int slot) {
     return (Memory*)(state_of(blocks, slot) + KEPT * BINS * sizeof(float));
@@ -64,7 +43,7 @@ __device__ __forceinline__ void join(
 // Brings the items' state into the batch: `hidden` [items][PRED_LAYERS * PRED], `cell` the same, `predicted`
 // [items][JOINT], `joint` [items][span][JOINT]. A fresh item takes the state after a first blank, `start`. One item a
 // block.
-extern "C" __global__ void decode_begin(
+extern "C" __global__ void __launch_bounds__(DECODE_THREADS) decode_begin(
     const Item* items, const Counts* counts, const u64* blocks, const Memory* start, const float* encoded,
     Cursor* cursors, real* hidden, float* cell, float* predicted, real* joint, Results* results
 ) {
@@ -138,23 +117,14 @@ __device__ __forceinline__ Best best_of(const float* values, int count, int from
     return best_of_warp(best);
 }
 
-// What a frame's logits say.
-struct Pick {
-    int label;
-    int duration;
-    float value;  // the label's logit
-    float margin;
-    float duration_margin;
-};
-
-// By a block of 256 threads, each of which has the result.
+// What a frame's logits say, by a block, each of whose threads has the result.
 __device__ __forceinline__ Pick pick(const float* row) {
-    __shared__ Best bests[8];
+    __shared__ Best bests[WARPS];
     Best best = best_of(row, VOCABULARY + 1, threadIdx.x, blockDim.x);
     if (threadIdx.x % 32 == 0) bests[threadIdx.x / 32] = best;
     __syncthreads();
     best = bests[0];
-    for (int i = 1; i < 8; i++) best = better(best, bests[i]);
+    for (int i = 1; i < WARPS; i++) best = better(best, bests[i]);
     Pick pick;
     // Without a candidate it is a blank, so that the stream goes on.
     pick.label = best.index > BLANK ? BLANK : best.index;
@@ -180,9 +150,8 @@ __device__ __forceinline__ Pick pick(const float* row) {
     return pick;
 }
 
-// Picks of all frames that are looked at, `picks` [items][span] from `logits` [items][span][LOGITS]. One a block of 256
-// threads.
-extern "C" __global__ void __launch_bounds__(256) rank(
+// Picks of all frames that are looked at, `picks` [items][span] from `logits` [items][span][LOGITS]. One a block.
+extern "C" __global__ void __launch_bounds__(DECODE_THREADS) rank(
     const Item* items, const Counts* counts, const float* logits, const Cursor* cursors, int span, Pick* picks
 ) {
     const int item = blockIdx.x / span;
@@ -194,13 +163,13 @@ extern "C" __global__ void __launch_bounds__(256) rank(
 }
 
 // One decision of each active item: the first token in its span, or that there is none, and where it goes from there. One
-// item a block of 256 threads.
-extern "C" __global__ void __launch_bounds__(256) decide(
+// item a block.
+extern "C" __global__ void __launch_bounds__(DECODE_THREADS) decide(
     const Item* items, const Counts* counts, const float* logits, const Pick* picks, int span, Cursor* cursors,
-    Results* results, Token* tokens, int capacity
+    Results* results, Emission* tokens, int capacity
 ) {
     if (blockIdx.x >= counts->items) return;
-    __shared__ double sums[8], powers[8];
+    __shared__ double sums[WARPS], powers[WARPS];
     __shared__ int kept;
     Cursor& cursor = cursors[blockIdx.x];
     const int first = cursor.frame;
@@ -241,7 +210,7 @@ extern "C" __global__ void __launch_bounds__(256) decide(
             if (i + j > BLANK) break;
             const float below = pack.values[j] - best.value;
             sum += (double)expf(below);
-            power += (double)expf(0.33f * below);
+            power += (double)expf((float)ENTROPY_ALPHA * below);
         }
     }
     for (int lane = 16; lane > 0; lane /= 2) {
@@ -262,14 +231,15 @@ extern "C" __global__ void __launch_bounds__(256) decide(
         return;
     }
     sum = power = 0.0;
-    for (int i = 0; i < 8; i++) {
+    for (int i = 0; i < WARPS; i++) {
         sum += sums[i];
         power += powers[i];
     }
-    // NeMo's confidence: Tsallis entropy of the softmax, alpha 0.33, exponentially normalised.
-    double least = exp((1.0 - pow(VOCABULARY + 1.0, 0.67)) / 0.67);
-    double confidence = (exp((1.0 - power / pow(sum, 0.33)) / 0.67) - least) / (1.0 - least);
-    tokens[kept] = Token{
+    // NeMo's confidence: Tsallis entropy of the softmax, exponentially normalised.
+    const double rest = 1.0 - ENTROPY_ALPHA;
+    double least = exp((1.0 - pow(VOCABULARY + 1.0, rest)) / rest);
+    double confidence = (exp((1.0 - power / pow(sum, ENTROPY_ALPHA)) / rest) - least) / (1.0 - least);
+    tokens[kept] = Emission{
         (int)blockIdx.x, best.label, frame, best.duration, (float)-log(sum),
         fminf(fmaxf((float)confidence, 0.0f), 1.0f), best.margin, best.duration_margin,
     };
@@ -284,7 +254,7 @@ extern "C" __global__ void __launch_bounds__(256) decide(
 
 // The LSTM cell of layer `layer` for the items that emitted: `gates` [items][4 * PRED] (i, f, g, o) of the product, to
 // which the first layer adds `table` [VOCABULARY + 1][4 * PRED] and the others `table` [4 * PRED]. One item a block.
-extern "C" __global__ void lstm_cell(
+extern "C" __global__ void __launch_bounds__(DECODE_THREADS) lstm_cell(
     const Counts* counts, const Cursor* cursors, const float* gates, const float* table, int layer, real* hidden,
     float* cell
 ) {
@@ -307,7 +277,7 @@ extern "C" __global__ void lstm_cell(
 
 // Takes the predictor's new output where an item emitted and readies the joint for the next iteration. `fresh`
 // [items][JOINT]. One frame of an item a block: grid (items, span).
-extern "C" __global__ void look(
+extern "C" __global__ void __launch_bounds__(DECODE_THREADS) look(
     const Item* items, const Counts* counts, const Cursor* cursors, const float* encoded, const float* fresh,
     float* predicted, real* joint
 ) {
@@ -326,7 +296,7 @@ extern "C" __global__ void look(
 }
 
 // Gives the items' state back to their slots. One item a block.
-extern "C" __global__ void decode_end(
+extern "C" __global__ void __launch_bounds__(DECODE_THREADS) decode_end(
     const Item* items, const Counts* counts, const u64* blocks, const Cursor* cursors, const real* hidden,
     const float* cell, const float* predicted
 ) {
@@ -344,7 +314,7 @@ extern "C" __global__ void decode_end(
 }
 
 // Puts the state of one item, as `lstm_cell` left it, where fresh items find it. One block.
-extern "C" __global__ void keep_start(const real* hidden, const float* cell, const float* predicted, Memory* start) {
+extern "C" __global__ void __launch_bounds__(DECODE_THREADS) keep_start(const real* hidden, const float* cell, const float* predicted, Memory* start) {
     for (int i = threadIdx.x; i < PRED_LAYERS * PRED; i += blockDim.x) {
         (&start->hidden[0][0])[i] = widen(hidden[i]);
         (&start->cell[0][0])[i] = cell[i];

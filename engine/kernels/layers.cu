@@ -5,10 +5,10 @@
 //   CONV_NORM        1 where a LayerNorm follows the depthwise convolution; a BatchNorm is folded into its taps
 //   LANE             values of a row that a thread of `layer_norm` takes at a time
 //   TILE             rows of a tile
+//   NORM_ROWS        rows of a block of `layer_norm`
 //   PER              neighbouring channels that a thread of `convolution` takes
 // With PRODUCT8, what the products read is e4m3, with a factor for each row that makes up for its largest value being 448.
 
-#define EPSILON 1e-5f
 // Values of a row that a lane holds, and whether that makes up whole rows: it does for every published model.
 #define SHARE ((WIDTH + 31) / 32)
 #define EVEN (WIDTH % (32 * LANE) == 0)
@@ -124,10 +124,10 @@ struct Row {
 };
 
 // y = LayerNorm(x), as e4m3 if there are `scales`. A row a warp.
-extern "C" __global__ void __launch_bounds__(128) layer_norm(
+extern "C" __global__ void __launch_bounds__(32 * NORM_ROWS) layer_norm(
     const Counts* counts, const real* x, const float* weight, const float* bias, void* y, float* scales
 ) {
-    int row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
+    int row = blockIdx.x * NORM_ROWS + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (row >= counts->rows) return;
     Row values;
     values.read(x + (u64)row * WIDTH, lane);
@@ -136,11 +136,11 @@ extern "C" __global__ void __launch_bounds__(128) layer_norm(
 }
 
 // x = LayerNorm(x) with the first norm, y = LayerNorm(x) with the second. A row a warp.
-extern "C" __global__ void __launch_bounds__(128) layer_norm_twice(
+extern "C" __global__ void __launch_bounds__(32 * NORM_ROWS) layer_norm_twice(
     const Counts* counts, real* x, const float* weight1, const float* bias1, const float* weight2,
     const float* bias2, input* y, float* scales
 ) {
-    int row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
+    int row = blockIdx.x * NORM_ROWS + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (row >= counts->rows) return;
     Row values;
     values.read(x + (u64)row * WIDTH, lane);
@@ -152,15 +152,15 @@ extern "C" __global__ void __launch_bounds__(128) layer_norm_twice(
 
 #if PRODUCT8
 // y = x sigmoid(x) over rows of FF values. A row a block.
-extern "C" __global__ void __launch_bounds__(256) silu(const Counts* counts, const real* x, u8* y, float* scales) {
+extern "C" __global__ void __launch_bounds__(SILU_THREADS) silu(const Counts* counts, const real* x, u8* y, float* scales) {
     if (blockIdx.x >= counts->rows) return;
-    __shared__ float peaks[8];
+    __shared__ float peaks[SILU_THREADS / 32];
     u64 row = (u64)blockIdx.x * FF;
-    float values[(FF + 256 * LANE - 1) / (256 * LANE)][LANE];
+    float values[(FF + SILU_THREADS * LANE - 1) / (SILU_THREADS * LANE)][LANE];
     float peak = 0.0f;
 #pragma unroll
     for (int i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
-        int at = (i * 256 + threadIdx.x) * LANE;
+        int at = (i * SILU_THREADS + threadIdx.x) * LANE;
         Pack<LANE> pack = {};
         if (at < FF) pack = load<LANE>(x + row + at);
 #pragma unroll
@@ -173,23 +173,23 @@ extern "C" __global__ void __launch_bounds__(256) silu(const Counts* counts, con
     float factor = factor_of(max_of_block(peak, peaks), scales + blockIdx.x, threadIdx.x == 0);
 #pragma unroll
     for (int i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
-        int at = (i * 256 + threadIdx.x) * LANE;
+        int at = (i * SILU_THREADS + threadIdx.x) * LANE;
         if (at < FF) store8<LANE>(y + row + at, values[i], factor);
     }
 }
 
-// y = x over rows of `width` values. A row a block of 128.
-extern "C" __global__ void __launch_bounds__(128) quantise_rows(const real* x, int width, u8* y, float* scales) {
-    __shared__ float peaks[4];
+// y = x over rows of `width` values. A row a block.
+extern "C" __global__ void __launch_bounds__(QUANTISE_THREADS) quantise_rows(const real* x, int width, u8* y, float* scales) {
+    __shared__ float peaks[QUANTISE_THREADS / 32];
     u64 row = (u64)blockIdx.x * width;
     float peak = 0.0f;
-    for (int at = threadIdx.x * LANE; at < width; at += 128 * LANE) {
+    for (int at = threadIdx.x * LANE; at < width; at += QUANTISE_THREADS * LANE) {
         Pack<LANE> pack = load<LANE>(x + row + at);
 #pragma unroll
         for (int j = 0; j < LANE; j++) peak = fmaxf(peak, fabsf(widen(pack.values[j])));
     }
     float factor = factor_of(max_of_block(peak, peaks), scales + blockIdx.x, threadIdx.x == 0);
-    for (int at = threadIdx.x * LANE; at < width; at += 128 * LANE) {
+    for (int at = threadIdx.x * LANE; at < width; at += QUANTISE_THREADS * LANE) {
         Pack<LANE> pack = load<LANE>(x + row + at);
         float values[LANE];
 #pragma unroll
@@ -199,7 +199,7 @@ extern "C" __global__ void __launch_bounds__(128) quantise_rows(const real* x, i
 }
 #else
 // x = x sigmoid(x) over rows of FF values.
-extern "C" __global__ void __launch_bounds__(256) silu(const Counts* counts, real* x) {
+extern "C" __global__ void __launch_bounds__(SILU_THREADS) silu(const Counts* counts, real* x) {
     u64 total = (u64)counts->rows * FF / LANE;
     for (u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x; i < total; i += (u64)gridDim.x * blockDim.x) {
         Pack<LANE> pack = load<LANE>(x + i * LANE);
@@ -343,7 +343,7 @@ template <bool EARLY> __device__ __forceinline__ void convolve(
 #endif
 }
 
-extern "C" __global__ void __launch_bounds__((WIDTH / PER + 31) / 32 * 32) convolution(
+extern "C" __global__ void __launch_bounds__(CONVOLUTION_THREADS) convolution(
     const Item* items, const Counts* counts, const Place* tiles, const u64* blocks, int layer, const real* in,
     const float* taps, const float* bias, const float* norm_weight, const float* norm_bias, input* out,
     float* scales
@@ -352,7 +352,7 @@ extern "C" __global__ void __launch_bounds__((WIDTH / PER + 31) / 32 * 32) convo
 }
 
 // The same for items with rings, started before the kernel ahead is through.
-extern "C" __global__ void __launch_bounds__((WIDTH / PER + 31) / 32 * 32) convolution_early(
+extern "C" __global__ void __launch_bounds__(CONVOLUTION_THREADS) convolution_early(
     const Item* items, const Counts* counts, const Place* tiles, const u64* blocks, int layer, const real* in,
     const float* taps, const float* bias, const float* norm_weight, const float* norm_bias, input* out,
     float* scales
@@ -361,7 +361,7 @@ extern "C" __global__ void __launch_bounds__((WIDTH / PER + 31) / 32 * 32) convo
 }
 
 // x = ReLU(x + weight[language of the row's stream]) over rows of `width` values; `weight` [places][width].
-extern "C" __global__ void prompt(
+extern "C" __global__ void __launch_bounds__(PROMPT_THREADS) prompt(
     const Item* items, const Counts* counts, const Place* places, const float* weight, int width, real* x
 ) {
     if (blockIdx.x >= counts->rows) return;
@@ -372,14 +372,14 @@ extern "C" __global__ void prompt(
 
 // The rows of one layer's projected positions by head, and what the two biases of attention differ in: with u added to the
 // query, q P + (v - u) P is what a query with v would give. `projected` [positions][WIDTH], `difference` [WIDTH], `table`
-// [HEADS][positions][HEAD], `constant` [HEADS][positions]. One position and head a block of one warp.
-extern "C" __global__ void __launch_bounds__(32) position_table(
+// [HEADS][positions][HEAD], `constant` [HEADS][positions]. One position and head a block, which is a warp.
+extern "C" __global__ void __launch_bounds__(POSITION_THREADS) position_table(
     const float* projected, const float* difference, real* table, float* constant
 ) {
     const float* row = projected + (u64)blockIdx.x * WIDTH + blockIdx.y * HEAD;
     u64 at = (u64)blockIdx.y * gridDim.x + blockIdx.x;
     float sum = 0.0f;
-    for (int i = threadIdx.x; i < HEAD; i += 32) {
+    for (int i = threadIdx.x; i < HEAD; i += POSITION_THREADS) {
         real value = narrow(row[i]);
         table[at * HEAD + i] = value;
         sum += widen(value) * difference[blockIdx.y * HEAD + i];

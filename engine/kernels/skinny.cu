@@ -8,21 +8,18 @@
 // of every 32 values of a row, a chunk, thread lane % 4 has 8. The warps' sums are added in their order, whatever the
 // number of rows: a row's result doesn't depend on the others.
 //
-// Launch: grid ceil(N / 8 / tiles(N)), block 512, dynamic shared memory, with r = 8 for up to 8 rows and 16 beyond,
-//   sums(N)      = 16 r * 32 * (tiles(N) | 1)             tiles(N) = min(ceil(N / 1024), 4)
-//   with norms     max(sums(N), norms * 8 K) + r * (2 K + 64)
-//   without        sums(N) + 64 * r * 16 * min(ceil(K / 512), 8 / tiles(N))
-// and the largest shared memory carve-out for all kernels of the chain, or none starts before the one ahead is through.
-// `counts` must have been written before the first kernel launched with this attribute. K is a multiple of 64 (of
-// 32 without norms), N of 8, and addresses of 16 bytes.
-#if REAL != 0 && WIDTH % 64 == 0 && FF % 64 == 0
+// Launch: grid ceil(N / 8 / tiles), block SKINNY_THREADS, dynamic shared memory as SkinnyShape::bytes says (for up to 8 rows
+// and for up to SKINNY_ROWS, NAME_BYTES_8 and NAME_BYTES_16 of each kernel), and the largest shared memory carve-out for all
+// kernels of the chain, or none starts before the one ahead is through. `counts` must have been written before the first
+// kernel launched with this attribute. K is a multiple of 64 (of 32 without norms), N of 8, and addresses of 16 bytes.
+//   NAME_TILES       tiles of 8 outputs that a block of a kernel computes
+//   PIECES           pieces of 16 bytes of w that a thread has in registers at once
+#if SKINNY
 
-#define WARPS 16
-#define THREADS (32 * WARPS)
-#define ROWS 16
-// Tiles of a block: about 128 blocks, and 8 pieces of w a thread.
-#define TILES(outputs) ((outputs) <= 1024 ? 1 : (outputs) <= 2048 ? 2 : (outputs) <= 3072 ? 3 : 4)
-#define EPSILON 1e-5f
+#define THREADS SKINNY_THREADS
+#define WARPS (THREADS / 32)
+#define ROWS SKINNY_ROWS
+static_assert(ROWS == 16, "two rows of a tile a thread");
 
 #if REAL == 1
 #define TYPE "f16"
@@ -63,11 +60,13 @@ template <int K, int TILES> struct Product {
     static constexpr int CHUNKS = K / 32;
     static constexpr int SHARE = (CHUNKS + WARPS - 1) / WARPS;
     // Chunks of a warp that are in registers at once, and how often that is until it has had its share.
-    static constexpr int AT_ONCE = SHARE < 8 / TILES ? SHARE : 8 / TILES;
+    static constexpr int AT_ONCE = SHARE < PIECES / TILES ? SHARE : PIECES / TILES;
     static constexpr int ROUNDS = (SHARE + AT_ONCE - 1) / AT_ONCE;
     static constexpr int WIDE = 8 * TILES;
     // Columns of a row of sums, so that neither writing nor reading has conflicts.
     static constexpr int PITCH = 8 * (TILES | 1);
+    // Values of the warps' sums of up to 8 rows, or of more.
+    static __device__ __forceinline__ constexpr int all(int rows) { return WARPS * (rows > 8 ? 16 : 8) * PITCH; }
 
     // `begin` is where in a row the thread's first value is.
     int warp, lane, row, begin;
@@ -183,13 +182,16 @@ struct Precise {
     __device__ __forceinline__ void keep(u64 at, float sum) { y[at] = sum + start; }
 };
 
-// y = end(x w^T). Rows of x are `stride` values apart.
-template <int K, int TILES, class End>
+// y = end(x w^T). Rows of x are `stride` values apart. The host asks for BYTES8 and BYTES16 of shared memory.
+template <int K, int TILES, int BYTES8, int BYTES16, class End>
 __device__ __forceinline__ void product(
     const int* count, const real* x, int stride, const real* w, int outputs, End end
 ) {
+    typedef Product<K, TILES> Part;
+    static_assert(4 * Part::all(8) + 16 * THREADS * Part::AT_ONCE == BYTES8, "sums, then copies of 8 rows");
+    static_assert(4 * Part::all(16) + 16 * THREADS * 2 * Part::AT_ONCE == BYTES16, "sums, then copies of 16 rows");
     launch_next();
-    Product<K, TILES> part;
+    Part part;
     const int output = blockIdx.x * part.WIDE + threadIdx.x % part.WIDE;
     const u64 at = (u64)(threadIdx.x / part.WIDE) * outputs + output;
     const int rows = load_count(count);
@@ -198,7 +200,7 @@ __device__ __forceinline__ void product(
     if (output < outputs) end.before(output);
     float* const shared = (float*)memory;
     // Each thread copies what it will read itself; first of rows 0 to 7, then of the others.
-    const uint4* const copies = (uint4*)(shared + WARPS * (rows > 8 ? 16 : 8) * part.PITCH) + threadIdx.x;
+    const uint4* const copies = (uint4*)(shared + part.all(rows)) + threadIdx.x;
     const u32 to = shared_at(copies);
     const real* const lows = x + (u64)part.row * stride + part.begin;
     const real* const highs = lows + (u64)8 * stride;
@@ -329,16 +331,21 @@ template <int K> struct Row {
 };
 
 // y = end(LayerNorm(x) w^T), of the last of NORMS norms. What the first of two makes of x goes to `kept`, row i from
-// block i, and not to x: every block reads that.
-template <int K, int TILES, int NORMS, class End>
+// block i, and not to x: every block reads that. The host asks for BYTES8 and BYTES16 of shared memory.
+template <int K, int TILES, int BYTES8, int BYTES16, int NORMS, class End>
 __device__ __forceinline__ void product_of_norm(
     const Counts* counts, const real* x, const Norm (&norms)[NORMS], real* kept, const real* w, int outputs, End end
 ) {
     // Rows half a line apart, so that reading 8 rows of 4 pieces has no conflicts.
     constexpr int STEP = K + (K % 64 == 32 ? 0 : 32);
+    typedef Product<K, TILES> Part;
+    constexpr int norm_bytes = 4 * NORMS * 2 * K, sums8 = 4 * Part::all(8), sums16 = 4 * Part::all(16);
+    static_assert((sums8 > norm_bytes ? sums8 : norm_bytes) + 8 * (2 * K + 64) == BYTES8, "sums or norms, then 8 rows");
+    static_assert((sums16 > norm_bytes ? sums16 : norm_bytes) + 16 * (2 * K + 64) == BYTES16, "or 16 rows");
+    static_assert(2 * STEP <= 2 * K + 64, "a row's place");
     __shared__ Moments moments[NORMS * ROWS][4];
     launch_next();
-    Product<K, TILES> part;
+    Part part;
     const int output = blockIdx.x * part.WIDE + threadIdx.x % part.WIDE;
     const u64 at = (u64)(threadIdx.x / part.WIDE) * outputs + output;
     const int rows = load_count(&counts->rows);
@@ -347,7 +354,7 @@ __device__ __forceinline__ void product_of_norm(
     if (output < outputs) end.before(output);
     // The norms, and once they are through the sums; then the rows.
     float* const shared = (float*)memory;
-    const int all = WARPS * (rows > 8 ? 16 : 8) * part.PITCH;
+    const int all = part.all(rows);
     real* const inputs = (real*)(shared + (all > NORMS * 2 * K ? all : NORMS * 2 * K));
 #pragma unroll
     for (int norm = 0; norm < NORMS; norm++) {
@@ -410,7 +417,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) skinny_norm_twice_silu(
     const float* bias2, real* kept, const real* w, const real* bias, real* y
 ) {
     const Norm norms[2] = {{weight1, bias1}, {weight2, bias2}};
-    product_of_norm<WIDTH, TILES(FF)>(counts, x, norms, kept, w, FF, Activated{{bias, y}});
+    product_of_norm<WIDTH, SKINNY_NORM_TWICE_SILU_TILES, SKINNY_NORM_TWICE_SILU_BYTES_8, SKINNY_NORM_TWICE_SILU_BYTES_16>(counts, x, norms, kept, w, FF, Activated{{bias, y}});
 }
 
 // y = SiLU(LayerNorm(x) w^T + bias), N = FF.
@@ -419,7 +426,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) skinny_norm_silu(
     real* y
 ) {
     const Norm norms[1] = {{weight, norm_bias}};
-    product_of_norm<WIDTH, TILES(FF)>(counts, x, norms, (real*)0, w, FF, Activated{{bias, y}});
+    product_of_norm<WIDTH, SKINNY_NORM_SILU_TILES, SKINNY_NORM_SILU_BYTES_8, SKINNY_NORM_SILU_BYTES_16>(counts, x, norms, (real*)0, w, FF, Activated{{bias, y}});
 }
 
 // y = LayerNorm(x) w^T + bias, N = 3 WIDTH: query, key and value.
@@ -428,7 +435,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) skinny_norm_3(
     real* y
 ) {
     const Norm norms[1] = {{weight, norm_bias}};
-    product_of_norm<WIDTH, TILES(3 * WIDTH)>(counts, x, norms, (real*)0, w, 3 * WIDTH, Plain{bias, y});
+    product_of_norm<WIDTH, SKINNY_NORM_3_TILES, SKINNY_NORM_3_BYTES_8, SKINNY_NORM_3_BYTES_16>(counts, x, norms, (real*)0, w, 3 * WIDTH, Plain{bias, y});
 }
 
 // y = LayerNorm(x) w^T + bias, N = 2 WIDTH: the convolution module's gated input.
@@ -437,37 +444,39 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) skinny_norm_2(
     real* y
 ) {
     const Norm norms[1] = {{weight, norm_bias}};
-    product_of_norm<WIDTH, TILES(2 * WIDTH)>(counts, x, norms, (real*)0, w, 2 * WIDTH, Plain{bias, y});
+    product_of_norm<WIDTH, SKINNY_NORM_2_TILES, SKINNY_NORM_2_BYTES_8, SKINNY_NORM_2_BYTES_16>(counts, x, norms, (real*)0, w, 2 * WIDTH, Plain{bias, y});
 }
 
 // y += scale (x w^T) + bias, K = FF, N = WIDTH.
 extern "C" __global__ void __launch_bounds__(THREADS, 2) skinny_add_ff(
     const Counts* counts, const real* x, const real* w, const real* bias, float scale, real* y
 ) {
-    __shared__ __align__(16) real old[ROWS * 8 * TILES(WIDTH)];
-    product<FF, TILES(WIDTH)>(&counts->rows, x, FF, w, WIDTH, Added{{bias, y}, scale, old});
+    __shared__ __align__(16) real old[ROWS * 8 * SKINNY_ADD_FF_TILES];
+    product<FF, SKINNY_ADD_FF_TILES, SKINNY_ADD_FF_BYTES_8, SKINNY_ADD_FF_BYTES_16>(&counts->rows, x, FF, w, WIDTH, Added{{bias, y}, scale, old});
 }
 
 // y += scale (x w^T) + bias, K = N = WIDTH.
 extern "C" __global__ void __launch_bounds__(THREADS, 2) skinny_add(
     const Counts* counts, const real* x, const real* w, const real* bias, float scale, real* y
 ) {
-    __shared__ __align__(16) real old[ROWS * 8 * TILES(WIDTH)];
-    product<WIDTH, TILES(WIDTH)>(&counts->rows, x, WIDTH, w, WIDTH, Added{{bias, y}, scale, old});
+    __shared__ __align__(16) real old[ROWS * 8 * SKINNY_ADD_TILES];
+    product<WIDTH, SKINNY_ADD_TILES, SKINNY_ADD_BYTES_8, SKINNY_ADD_BYTES_16>(&counts->rows, x, WIDTH, w, WIDTH, Added{{bias, y}, scale, old});
 }
 
 // y = x w^T + bias in single precision for the joint and the predictor, by their K: `rows` counts the rows, `stride` is
-// that of x, `outputs` is N. `tiles` a block.
-#define PRECISE(name, inputs, tiles) \
+// that of x, `outputs` is N.
+#define PRECISE(name, NAME, inputs) \
     extern "C" __global__ void __launch_bounds__(THREADS, 2) name( \
         const int* rows, const real* x, int stride, const real* w, const float* bias, int outputs, float* y \
     ) { \
-        product<inputs, tiles>(rows, x, stride, w, outputs, Precise{bias, y}); \
+        product<inputs, NAME##_TILES, NAME##_BYTES_8, NAME##_BYTES_16>( \
+            rows, x, stride, w, outputs, Precise{bias, y} \
+        ); \
     }
-PRECISE(skinny_encoded, WIDTH, 1)
-#if PRED % 32 == 0 && JOINT % 32 == 0
-PRECISE(skinny_joint, JOINT, TILES(LOGITS))
-PRECISE(skinny_predictor, PRED, 2)
-PRECISE(skinny_predictor_2, 2 * PRED, 2)
+PRECISE(skinny_encoded, SKINNY_ENCODED, WIDTH)
+#if SKINNY_DECODER
+PRECISE(skinny_joint, SKINNY_JOINT, JOINT)
+PRECISE(skinny_predictor, SKINNY_PREDICTOR, PRED)
+PRECISE(skinny_predictor_2, SKINNY_PREDICTOR_2, 2 * PRED)
 #endif
 #endif

@@ -6,15 +6,12 @@
 //   BINS1 BINS2 BINS3  bins of the three levels
 //   PARTS            blocks that share the bins of a position
 
-// Length of the next level.
-__device__ __forceinline__ int halve(int length) { return PAD == 2 ? length / 2 + 1 : (length - 1) / 2 + 1; }
-
 // Columns of zeros beside the bins, so that the kernel needs no bounds there.
 #define MARGIN 4
 
 // First level, ReLU and depthwise part of the second. A block computes a part of the bins of one position, a thread two
 // channels at a time. `taps1`, `taps2` [9][CHANNELS]; `mel` [frames][BINS]; `out` [positions][BINS2][CHANNELS].
-extern "C" __global__ void __launch_bounds__(128) subsample_first(
+extern "C" __global__ void __launch_bounds__(SUBSAMPLE_FIRST_THREADS) subsample_first(
     const Item* items, const Counts* counts, const Place* places, const float* mel, const float* taps1,
     const float* bias1, const float* taps2, const float* bias2, real* out
 ) {
@@ -24,7 +21,6 @@ extern "C" __global__ void __launch_bounds__(128) subsample_first(
     const Item& item = items[place.item];
     int position = item.position_first + place.index;
     int first = 2 * position - PAD;
-    int length1 = item.mel_total == 0x7fffffff ? 0x7fffffff : halve(item.mel_total);
     for (int i = threadIdx.x; i < 7 * (BINS + 2 * MARGIN); i += blockDim.x) {
         int row = i / (BINS + 2 * MARGIN), bin = i % (BINS + 2 * MARGIN) - MARGIN, frame = 2 * first - PAD + row;
         bool there = frame >= 0 && frame < item.mel_total && bin >= 0 && bin < BINS;
@@ -34,7 +30,7 @@ extern "C" __global__ void __launch_bounds__(128) subsample_first(
     int from = BINS2 * blockIdx.y / PARTS, to = BINS2 * (blockIdx.y + 1) / PARTS;
     bool there[3];
 #pragma unroll
-    for (int row = 0; row < 3; row++) there[row] = first + row >= 0 && first + row < length1;
+    for (int row = 0; row < 3; row++) there[row] = first + row >= 0 && first + row < item.total1;
     for (int channel = 2 * threadIdx.x; channel < CHANNELS; channel += 2 * blockDim.x) {
         // The last of an odd number is computed twice.
         int pair[2] = {channel, min(channel + 1, CHANNELS - 1)};
@@ -89,7 +85,7 @@ extern "C" __global__ void __launch_bounds__(128) subsample_first(
 
 // Depthwise part of the third level. A block computes a part of the bins of one row. `in` [positions][BINS2][CHANNELS],
 // `out` [rows][BINS3][CHANNELS].
-extern "C" __global__ void __launch_bounds__(256) subsample_second(
+extern "C" __global__ void __launch_bounds__(SUBSAMPLE_SECOND_THREADS) subsample_second(
     const Item* items, const Counts* counts, const Place* places, const real* in, const float* taps,
     const float* bias, real* out
 ) {
@@ -97,7 +93,6 @@ extern "C" __global__ void __launch_bounds__(256) subsample_second(
     Place place = places[blockIdx.x];
     const Item& item = items[place.item];
     int first = 2 * (item.first + place.index) - PAD;
-    int length = item.mel_total == 0x7fffffff ? 0x7fffffff : halve(halve(item.mel_total));
     int from = BINS3 * blockIdx.y / PARTS, to = BINS3 * (blockIdx.y + 1) / PARTS;
     for (int channel = threadIdx.x; channel < CHANNELS; channel += blockDim.x) {
         float weights[9];
@@ -109,7 +104,7 @@ extern "C" __global__ void __launch_bounds__(256) subsample_second(
 #pragma unroll
             for (int tap = 0; tap < 9; tap++) {
                 int at = first + tap / 3, column = 2 * bin - PAD + tap % 3;
-                if (at < 0 || at >= length || column < 0 || column >= BINS2) continue;
+                if (at < 0 || at >= item.total2 || column < 0 || column >= BINS2) continue;
                 u64 row = (u64)(item.position + at - item.position_first) * BINS2 + column;
                 sum += weights[tap] * widen(in[row * CHANNELS + channel]);
             }

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What is done to a model's values once, on the host, before a device has them.
 
-/// `eps` of every norm in the encoder.
-pub const EPSILON: f32 = 1e-5;
+use super::constants::EPSILON;
 
 /// A BatchNorm as one factor and one summand for each channel: `weight` and `bias` become those of
 /// `factor * x + summand`, by the statistics `mean` and `variance`. All are `[channels]`.

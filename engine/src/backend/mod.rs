@@ -6,6 +6,7 @@
 mod choice;
 #[cfg(test)]
 mod conformance;
+mod constants;
 pub mod cpu;
 pub mod cuda;
 mod fold;

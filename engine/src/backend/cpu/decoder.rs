@@ -5,6 +5,7 @@
 use std::ops::Range;
 
 use crate::backend::Token;
+use crate::backend::constants::ENTROPY_ALPHA as ALPHA;
 use crate::model::config::{DecoderConfig, Transducer};
 
 use super::ops::{relu, sigmoid};
@@ -148,7 +149,6 @@ fn advance(
 /// Natural log of the probability of the largest of these logits, and NeMo's confidence in it: Tsallis entropy of the
 /// softmax, alpha 0.33, exponentially normalised (`asr_confidence_utils.py`, `entropy_tsallis_exp`).
 fn certainty(logits: &[f32], largest: f32) -> (f32, f32) {
-    const ALPHA: f64 = 0.33;
     // Thousands of small terms would be lost beside the largest in single precision.
     let (mut sum, mut sum_of_powers) = (0.0, 0.0);
     for logit in logits {

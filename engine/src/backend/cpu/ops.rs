@@ -5,7 +5,7 @@ use rten_simd::{SimdOp, SimdUnaryOp};
 use rten_vecmath::{Normalize, NormalizeOptions, Sigmoid, Silu, Softmax, Sum, SumSquareSub};
 
 use super::parts::Norm;
-use crate::backend::fold::EPSILON;
+use crate::backend::constants::EPSILON;
 
 /// LayerNorm of every row of `x` in place.
 pub fn layer_norm(x: &mut [f32], norm: &Norm) {

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 //! A step from beginning to end: described, enqueued part by part, and its tokens read.
 
+use std::mem::offset_of;
+
 use rayon::prelude::*;
 
 use super::memory::Scratch;
-use super::sizes::{Emission, Extent, HEADER, Layout, Shape, ladder};
+use super::sizes::{Emission, Extent, HEADER, Layout, Results, Shape, ladder};
 use super::step::{ITERATIONS, Pass, SlotState, Stream};
 use super::{CudaBackend, card, failed};
 use crate::backend::timeline::Portion;
@@ -267,7 +269,8 @@ impl CudaBackend {
             let likely = (2 * ready.decode.items + 64).min(*capacity);
             let size = size_of::<Emission>();
             self.device.fetch(results.address, fetched, HEADER + likely * size)?;
-            let [tokens, active]: [i32; 2] = bytemuck::pod_read_unaligned(&fetched.bytes()[..8]);
+            let Results { tokens, active } =
+                bytemuck::pod_read_unaligned(&fetched.bytes()[..size_of::<Results>()]);
             let tokens = (tokens.max(0) as usize).min(*capacity);
             if tokens > likely {
                 self.device.fetch(results.address, fetched, HEADER + tokens * size)?;
@@ -282,7 +285,7 @@ impl CudaBackend {
                 break;
             }
             // Those read make room.
-            self.device.clear(results.address, size_of::<i32>())?;
+            self.device.clear(results.address + offset_of!(Results, tokens) as u64, size_of::<i32>())?;
             for _ in 0..if ready.rings { 1 } else { MORE_ROUNDS } {
                 self.part(Part::Decode, ready)?;
             }

@@ -216,7 +216,7 @@ fn products_in_8_bits_are_close() {
             scales: device.zeros(padded * 4).expect("memory"),
         };
         let arguments = [(&from).into(), INPUTS.into(), (&to.values).into(), (&to.scales).into()];
-        device.launch(quantise, [rows, 1], card::QUANTISE_THREADS, &arguments).expect("a launch");
+        device.launch(quantise, [rows, 1], &arguments).expect("a launch");
         to
     };
     let weight = matrix(OUTPUTS, INPUTS);

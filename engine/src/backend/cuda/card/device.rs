@@ -223,15 +223,9 @@ impl Device {
         Ok(Module { device: self.clone(), module: module.map_err(driver("the card refuses a kernel"))? })
     }
 
-    /// Enqueues a kernel over `grid` blocks of `block` threads.
-    pub fn launch(
-        &self,
-        kernel: &Kernel,
-        grid: [usize; 2],
-        block: usize,
-        arguments: &[Argument],
-    ) -> Result<()> {
-        self.launch_as(kernel, grid, block, arguments, false)
+    /// Enqueues a kernel over `grid` of its blocks.
+    pub fn launch(&self, kernel: &Kernel, grid: [usize; 2], arguments: &[Argument]) -> Result<()> {
+        self.launch_as(kernel, grid, arguments, false)
     }
 
     /// As [`Device::launch`]; `early` is for a kernel that waits for the one ahead by itself (programmatic dependent
@@ -240,7 +234,6 @@ impl Device {
         &self,
         kernel: &Kernel,
         grid: [usize; 2],
-        block: usize,
         arguments: &[Argument],
         early: bool,
     ) -> Result<()> {
@@ -257,7 +250,7 @@ impl Device {
             gridDimX: grid[0] as u32,
             gridDimY: grid[1] as u32,
             gridDimZ: 1,
-            blockDimX: block as u32,
+            blockDimX: kernel.threads as u32,
             blockDimY: 1,
             blockDimZ: 1,
             sharedMemBytes: kernel.shared as u32,
@@ -396,8 +389,9 @@ unsafe impl Send for Module {}
 unsafe impl Sync for Module {}
 
 impl Module {
-    /// The kernel `name` with `shared` bytes of shared memory that a block asks for beyond what is declared.
-    pub fn kernel(self: &Arc<Self>, name: &str, shared: usize) -> Result<Kernel> {
+    /// The kernel `name`, whose blocks have so many threads and ask for `shared` bytes of shared memory beyond what is
+    /// declared.
+    pub fn kernel(self: &Arc<Self>, name: &str, threads: usize, shared: usize) -> Result<Kernel> {
         self.device.bind()?;
         let fail = driver(name);
         let title = CString::new(name).map_err(|_| failed(format!("{name:?} is no name")))?;
@@ -409,12 +403,12 @@ impl Module {
             unsafe { result::function::set_function_attribute(function, attribute, shared as i32) }
                 .map_err(&fail)?;
         }
-        Ok(Kernel { _module: self.clone(), function, shared, name: name.to_owned() })
+        Ok(Kernel { _module: self.clone(), function, threads, shared, name: name.to_owned() })
     }
 
     /// As [`Module::kernel`], for one of a row of kernels that start early.
-    pub fn early_kernel(self: &Arc<Self>, name: &str, shared: usize) -> Result<Kernel> {
-        let kernel = self.kernel(name, shared)?;
+    pub fn early_kernel(self: &Arc<Self>, name: &str, threads: usize, shared: usize) -> Result<Kernel> {
+        let kernel = self.kernel(name, threads, shared)?;
         // Until the kernel ahead has the same split of its memory, none starts early.
         let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
         let most = sys::CUshared_carveout_enum::CU_SHAREDMEM_CARVEOUT_MAX_SHARED as i32;
@@ -434,10 +428,11 @@ impl Drop for Module {
     }
 }
 
-/// A kernel that can be launched.
+/// A kernel that can be launched, and the blocks that it runs in.
 pub struct Kernel {
     _module: Arc<Module>,
     function: sys::CUfunction,
+    threads: usize,
     shared: usize,
     name: String,
 }

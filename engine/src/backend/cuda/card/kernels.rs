@@ -11,7 +11,10 @@ use super::device::{Device, Kernel};
 use super::library::Nvrtc;
 use super::skinny::SkinnyKernels;
 use crate::backend::cuda::failed;
-use crate::backend::cuda::sizes::Shape;
+use crate::backend::cuda::sizes::{
+    DECLARATIONS, DECODE_THREADS, HISTORY_THREADS, MEL_THREADS, NORM_ROWS, NORMALIZE_THREADS,
+    POSITION_THREADS, PROMPT_THREADS, QUANTISE_THREADS, SILU_THREADS, SIMPLE_THREADS, Shape, WINDOW_THREADS,
+};
 use crate::error::Result;
 
 const COMMON: &str = include_str!("../../../../kernels/common.cuh");
@@ -32,9 +35,6 @@ const SOURCES: [(&str, &str); 6] = [
     ("decode.cu", include_str!("../../../../kernels/decode.cu")),
     ("skinny.cu", include_str!("../../../../kernels/skinny.cu")),
 ];
-
-/// Threads of a block of `quantise_rows`.
-pub const QUANTISE_THREADS: usize = 128;
 
 /// Everything that is launched, named as in the sources.
 pub struct Kernels {
@@ -95,46 +95,63 @@ impl Kernels {
         let [features, subsampling, layers, attention, decode, skinny] =
             <[_; 6]>::try_from(modules).map_err(|_| failed("a kernel is missing".into()))?;
         Ok(Self {
-            mel_frames: features.kernel("mel_frames", 0)?,
-            mel_history: features.kernel("mel_history", 0)?,
-            mel_normalize: features.kernel("mel_normalize", 0)?,
-            subsample_first: subsampling.kernel("subsample_first", 0)?,
-            subsample_second: subsampling.kernel("subsample_second", 0)?,
-            layer_norm: layers.kernel("layer_norm", 0)?,
-            layer_norm_twice: layers.kernel("layer_norm_twice", 0)?,
-            silu: layers.kernel("silu", 0)?,
-            quantise_rows: shape.product8.then(|| layers.kernel("quantise_rows", 0)).transpose()?,
-            convolution: layers.kernel("convolution", 0)?,
-            convolution_early: layers.early_kernel("convolution_early", 0)?,
-            prompt: layers.kernel("prompt", 0)?,
-            position_table: layers.kernel("position_table", 0)?,
-            attention_simple: attention.kernel("attention_simple", shape.simple_attention_memory())?,
+            mel_frames: features.kernel("mel_frames", MEL_THREADS, 0)?,
+            mel_history: features.kernel("mel_history", HISTORY_THREADS, 0)?,
+            mel_normalize: features.kernel("mel_normalize", NORMALIZE_THREADS, 0)?,
+            subsample_first: subsampling.kernel("subsample_first", shape.subsample_first_threads(), 0)?,
+            subsample_second: subsampling.kernel("subsample_second", shape.subsample_second_threads(), 0)?,
+            layer_norm: layers.kernel("layer_norm", 32 * NORM_ROWS, 0)?,
+            layer_norm_twice: layers.kernel("layer_norm_twice", 32 * NORM_ROWS, 0)?,
+            silu: layers.kernel("silu", SILU_THREADS, 0)?,
+            quantise_rows: shape
+                .product8
+                .then(|| layers.kernel("quantise_rows", QUANTISE_THREADS, 0))
+                .transpose()?,
+            convolution: layers.kernel("convolution", shape.convolution_threads(), 0)?,
+            convolution_early: layers.early_kernel("convolution_early", shape.convolution_threads(), 0)?,
+            prompt: layers.kernel("prompt", PROMPT_THREADS, 0)?,
+            position_table: layers.kernel("position_table", POSITION_THREADS, 0)?,
+            attention_simple: attention.kernel(
+                "attention_simple",
+                SIMPLE_THREADS,
+                shape.simple_attention_memory(),
+            )?,
             attention_ring: shape
                 .ring_warps(device.shared_memory)
-                .map(|warps| attention.kernel("attention_ring", shape.ring_attention_memory(warps)))
+                .map(|warps| {
+                    attention.kernel("attention_ring", 32 * warps, shape.ring_attention_memory(warps))
+                })
                 .transpose()?,
             attention_window: shape
                 .tensor_cores()
-                .then(|| attention.kernel("attention_window", shape.window_attention_memory()))
+                .then(|| {
+                    attention.kernel("attention_window", WINDOW_THREADS, shape.window_attention_memory())
+                })
                 .transpose()?,
-            decode_begin: decode.kernel("decode_begin", 0)?,
-            rank: decode.kernel("rank", 0)?,
-            decide: decode.kernel("decide", 0)?,
-            lstm_cell: decode.kernel("lstm_cell", 0)?,
-            look: decode.kernel("look", 0)?,
-            decode_end: decode.kernel("decode_end", 0)?,
-            keep_start: decode.kernel("keep_start", 0)?,
-            skinny: SkinnyKernels::suits(shape, device.shared_memory)
+            decode_begin: decode.kernel("decode_begin", DECODE_THREADS, 0)?,
+            rank: decode.kernel("rank", DECODE_THREADS, 0)?,
+            decide: decode.kernel("decide", DECODE_THREADS, 0)?,
+            lstm_cell: decode.kernel("lstm_cell", DECODE_THREADS, 0)?,
+            look: decode.kernel("look", DECODE_THREADS, 0)?,
+            decode_end: decode.kernel("decode_end", DECODE_THREADS, 0)?,
+            keep_start: decode.kernel("keep_start", DECODE_THREADS, 0)?,
+            skinny: shape
+                .skinny_on(device.shared_memory)
                 .then(|| SkinnyKernels::new(&skinny, shape))
                 .transpose()?,
         })
     }
 }
 
+/// A file's source with what stands ahead of it.
+fn whole(name: &str, source: &str) -> String {
+    format!("{DECLARATIONS}#line 1 \"common.cuh\"\n{COMMON}\n#line 1 \"{name}\"\n{source}")
+}
+
 /// Machine code of one file, from disk if it was compiled before and isn't wanted `anew`.
 fn code(name: &str, source: &str, options: &[String], anew: bool) -> Result<Vec<u8>> {
     let compiler = Nvrtc::get()?;
-    let source = format!("{COMMON}\n#line 1 \"{name}\"\n{source}");
+    let source = whole(name, source);
     let place = place(name, &source, options, compiler.version());
     if let Some(place) = place.as_ref().filter(|_| !anew)
         && let Ok(code) = std::fs::read(place)
@@ -200,7 +217,7 @@ mod tests {
                     let mut options = vec![format!("--gpu-architecture={card}"), "--std=c++17".to_owned()];
                     options.extend(shape.macros());
                     for (name, source) in SOURCES {
-                        let source = format!("{COMMON}\n{source}");
+                        let source = whole(name, source);
                         let code = Nvrtc::get().and_then(|nvrtc| nvrtc.compile(&source, name, &options));
                         if let Err(e) = code {
                             panic!("{like} {precision} {cache} {card}: {e}");

@@ -9,8 +9,8 @@ mod products;
 mod skinny;
 
 pub use device::{Argument, Buffer, Device, Graph, Mark, Pinned, upload};
-pub use kernels::{Kernels, QUANTISE_THREADS};
+pub use kernels::Kernels;
 pub use library::Type;
 pub use peaks::measure;
 pub use products::{Matrix, Products, Rows8, Way};
-pub use skinny::{MOST_SKINNY_ROWS, SkinnyKernel, SkinnyKernels};
+pub use skinny::{SkinnyKernel, SkinnyKernels};

@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
-use crate::backend::cuda::card::{Buffer, Device, MOST_SKINNY_ROWS, Pinned, Rows8};
-use crate::backend::cuda::sizes::{CURSOR, Emission, Extent, HEADER, Layout, PICK, Shape, ladder};
+use crate::backend::cuda::card::{Buffer, Device, Pinned, Rows8};
+use crate::backend::cuda::sizes::{
+    Cursor, Emission, Extent, HEADER, Layout, Pick, SKINNY_ROWS, Shape, ladder,
+};
 use crate::error::Result;
 
 /// The buffers, by what they hold; sizes are of the extent rounded up to rungs.
@@ -83,7 +85,7 @@ impl Scratch {
             second: [buffer(second)?, buffer(second)?],
             third: [buffer(third)?, buffer(third)?],
             x: buffer(rows * width * size)?,
-            spare: buffer(rows.min(MOST_SKINNY_ROWS) * width * size)?,
+            spare: buffer(rows.min(SKINNY_ROWS) * width * size)?,
             y: buffer(rows * width * size)?,
             wide: buffer(rows * wide * size)?,
             qkv: buffer(rows * 3 * width * size)?,
@@ -96,8 +98,8 @@ impl Scratch {
             predicted: buffer(items * shape.joint * 4)?,
             fresh: buffer(items * shape.joint * 4)?,
             hidden: buffer(states * size)?,
-            cursors: buffer(items * CURSOR)?,
-            picks: buffer(joints * PICK)?,
+            cursors: buffer(items * size_of::<Cursor>())?,
+            picks: buffer(joints * size_of::<Pick>())?,
             results: buffer(results)?,
             capacity,
             staged: device.pinned(input)?,

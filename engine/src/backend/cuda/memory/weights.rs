@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use half::slice::HalfFloatSliceExt;
 
-use crate::audio::features::LogMel;
-use crate::backend::cuda::card::{Buffer, Device, Kernels, Matrix, QUANTISE_THREADS, upload};
+use crate::audio::features::{FFT, LogMel};
+use crate::backend::cuda::card::{Buffer, Device, Kernels, Matrix, upload};
 use crate::backend::cuda::sizes::Shape;
 use crate::backend::{Precision, fold};
 use crate::error::Result;
@@ -152,7 +152,7 @@ impl Loader<'_> {
         let weight = self.device.buffer(matrix.outputs * matrix.inputs)?;
         let scales = self.device.buffer(matrix.outputs * 4)?;
         let arguments = [(&matrix.weight).into(), matrix.inputs.into(), (&weight).into(), (&scales).into()];
-        self.device.launch(kernel, [matrix.outputs, 1], QUANTISE_THREADS, &arguments)?;
+        self.device.launch(kernel, [matrix.outputs, 1], &arguments)?;
         self.device.wait()?;
         Ok(Matrix { weight, scales: Some(scales), ..matrix })
     }
@@ -201,7 +201,6 @@ impl Params {
 }
 
 fn features(loader: &Loader<'_>, config: &ModelConfig) -> Result<Features> {
-    const FFT: usize = 512;
     let mel = LogMel::new(&config.features);
     let root = |k: usize| {
         let angle = -std::f64::consts::TAU * k as f64 / FFT as f64;

@@ -1,11 +1,17 @@
 // SPDX-License-Identifier: MPL-2.0
-//! How big everything is, and how it lies in memory: of a model, of a step, and of what host and kernels hand each other.
-//! Arithmetic alone, for which no card is needed.
+//! How big everything is, and how it lies in memory: of a model, of a step, of blocks of threads, and of what host and
+//! kernels hand each other. Arithmetic alone, for which no card is needed.
 
+mod attention;
+mod blocks;
 mod extent;
+mod macros;
 mod records;
 mod shape;
+mod skinny;
 
+pub use blocks::*;
 pub use extent::{Extent, ladder, span};
-pub use records::{CURSOR, Counts, Emission, HEADER, Item, Layout, PICK, Place};
-pub use shape::{SLOTS, Shape, stream_bytes};
+pub use records::{Counts, Cursor, DECLARATIONS, Emission, HEADER, Item, Layout, Pick, Place, Results};
+pub use shape::{Shape, stream_bytes};
+pub use skinny::{ROW_LIMITS, SkinnyShape};

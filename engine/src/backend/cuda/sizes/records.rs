@@ -5,54 +5,150 @@ use bytemuck::{Pod, Zeroable};
 
 use super::extent::Extent;
 
-/// `Item` of `common.cuh`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub struct Item {
-    pub slot: i32,
-    pub fresh: i32,
-    pub language: i32,
-    pub row: i32,
-    pub frames: i32,
-    pub first: i32,
-    pub left: i32,
-    pub chunk: i32,
-    pub right: i32,
-    pub ring: i32,
-    pub decode: i32,
-    pub decoded: i32,
-    pub pcm: i32,
-    pub samples: i32,
-    pub pcm_first: i32,
-    pub mel: i32,
-    pub mel_first: i32,
-    pub mel_old: i32,
-    pub mel_new: i32,
-    pub mel_keep: i32,
-    pub mel_total: i32,
-    pub position: i32,
-    pub position_first: i32,
-    pub positions: i32,
+/// Writes structures once for both sides: as Rust's, and as the declarations that stand ahead of every kernel.
+macro_rules! records {
+    ($($(#[doc = $about:literal])+ struct $name:ident { $($(#[doc = $what:literal])* $field:ident: $type:ident,)+ })+) => {
+        $(
+            $(#[doc = $about])+
+            #[repr(C)]
+            #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+            pub struct $name {
+                $($(#[doc = $what])* pub $field: $type,)+
+            }
+        )+
+
+        /// The structures as the kernels see them.
+        pub const DECLARATIONS: &str = concat!(
+            $("struct ", stringify!($name), " {", $(" ", cuda!($type), " ", stringify!($field), ";",)+ " };\n",)+
+        );
+    };
 }
 
-/// `Place` of `common.cuh`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
-pub struct Place {
-    pub item: i32,
-    pub index: i32,
+/// A type's name in the kernels.
+macro_rules! cuda {
+    (i32) => {
+        "int"
+    };
+    (f32) => {
+        "float"
+    };
 }
 
-/// `Counts` of `common.cuh`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
-pub struct Counts {
-    pub items: i32,
-    pub rows: i32,
-    pub mels: i32,
-    pub positions: i32,
-    pub tiles: i32,
-    pub joints: i32,
+records! {
+    /// One stream's part of a step. Times and places count from the start of its signal.
+    struct Item {
+        slot: i32,
+        /// 1 in the first step of an utterance: the slot holds nothing yet.
+        fresh: i32,
+        /// Place in the model's prompt.
+        language: i32,
+        /// First row of the batch.
+        row: i32,
+        /// Encoder frames, one row each.
+        frames: i32,
+        /// Index of the first.
+        first: i32,
+        /// Frame f sees those from `f / chunk * chunk - left` up to `f / chunk * chunk + chunk + right` that there are.
+        left: i32,
+        chunk: i32,
+        right: i32,
+        /// Rows of the rings in use: frame f lies in row `f % ring`; 0 where nothing outlasts the step.
+        ring: i32,
+        /// First row to decode, counted from `row`.
+        decode: i32,
+        /// How many rows are decoded.
+        decoded: i32,
+        /// Where its samples begin in the batch's.
+        pcm: i32,
+        /// How many there are.
+        samples: i32,
+        /// Index of the first.
+        pcm_first: i32,
+        /// Where its mel frames begin in the batch's.
+        mel: i32,
+        /// Index of the first.
+        mel_first: i32,
+        /// How many of them the slot kept.
+        mel_old: i32,
+        /// How many are new.
+        mel_new: i32,
+        /// How many of the last are kept for the next step.
+        mel_keep: i32,
+        /// Mel frames of the signal, or the largest `int` while it goes on.
+        mel_total: i32,
+        /// Where its rows of the second level of subsampling begin in the batch's.
+        position: i32,
+        /// Index of the first.
+        position_first: i32,
+        /// How many there are.
+        positions: i32,
+        /// As `mel_total`, of the first and the second level of subsampling.
+        total1: i32,
+        total2: i32,
+    }
+
+    /// How much there is in a step; what the host enqueued covers at least as much.
+    struct Counts {
+        items: i32,
+        rows: i32,
+        /// New mel frames.
+        mels: i32,
+        /// Of the second level of subsampling.
+        positions: i32,
+        /// Of up to `TILE` rows of one item.
+        tiles: i32,
+        /// Rows of the joint: items times the frames that each looks at in an iteration.
+        joints: i32,
+    }
+
+    /// A piece of a step: the `index`th mel frame, position or row of an item, or its tile that begins with that row.
+    struct Place {
+        item: i32,
+        index: i32,
+    }
+
+    /// Where an item stands in decoding.
+    struct Cursor {
+        /// Of its decoded rows.
+        frame: i32,
+        /// Frame of the last token, -1 before the first.
+        last: i32,
+        /// Tokens there.
+        emitted: i32,
+        /// Emitted in this iteration, or -1.
+        label: i32,
+        active: i32,
+    }
+
+    /// What a frame's logits say.
+    struct Pick {
+        label: i32,
+        duration: i32,
+        /// The label's logit.
+        value: f32,
+        margin: f32,
+        duration_margin: f32,
+    }
+
+    /// What the host reads first; the emissions follow.
+    struct Results {
+        /// How many; those beyond the capacity were not kept, and their items wait.
+        tokens: i32,
+        /// Items that are not through.
+        active: i32,
+    }
+
+    /// A token; its frame counts from the first that the step decodes.
+    struct Emission {
+        item: i32,
+        id: i32,
+        frame: i32,
+        duration: i32,
+        log_prob: f32,
+        confidence: f32,
+        margin: f32,
+        duration_margin: f32,
+    }
 }
 
 impl Counts {
@@ -60,26 +156,8 @@ impl Counts {
     pub const ONE: Self = Self { items: 1, rows: 1, mels: 1, positions: 1, tiles: 1, joints: 1 };
 }
 
-/// `Token` of `decode.cu`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub struct Emission {
-    pub item: i32,
-    pub id: i32,
-    pub frame: i32,
-    pub duration: i32,
-    pub log_prob: f32,
-    pub confidence: f32,
-    pub margin: f32,
-    pub duration_margin: f32,
-}
-
-/// Bytes of `Results`, before the emissions.
-pub const HEADER: usize = 16;
-/// Bytes of `Cursor`.
-pub const CURSOR: usize = 20;
-/// Bytes of `Pick`.
-pub const PICK: usize = 20;
+/// Bytes before the emissions: the results, filled up.
+pub const HEADER: usize = size_of::<Results>().next_multiple_of(16);
 
 /// Where the parts of a step lie in its memory, in bytes.
 #[derive(Clone, Copy, Debug)]

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Sizes of a model as the kernels see them, and how a slot's memory lies on the card.
 
+use super::blocks::{SLOTS, SUBSAMPLE_FIRST_THREADS, SUBSAMPLE_SECOND_THREADS};
 use crate::backend::{CachePrecision, EngineOptions, Precision};
 use crate::error::{Error, Result};
-use crate::model::config::{ConvNorm, EncoderConfig};
+use crate::model::config::EncoderConfig;
 use crate::model::{Geometry, ModelConfig};
-
-/// Slots of a block: memory is taken in pieces of this many streams.
-pub const SLOTS: usize = 32;
 
 /// Largest width whose rows a warp holds in its registers.
 const MOST_WIDTH: usize = 4_096;
@@ -48,9 +46,9 @@ pub struct Shape {
     pub durations: Vec<u32>,
     pub max_symbols: usize,
     /// Values of a row that a thread takes at a time.
-    lane: usize,
+    pub lane: usize,
     /// Channels that a thread of `convolution` takes.
-    per: usize,
+    pub per: usize,
 }
 
 /// Bytes that a stream of the model holds on a card between two steps, whatever its context or window: rings have room for
@@ -142,26 +140,26 @@ impl Shape {
         (2 * self.left * row).next_multiple_of(if self.cache8 { 128 } else { 16 })
     }
 
-    fn rings_bytes(&self) -> usize {
+    pub fn rings_bytes(&self) -> usize {
         self.encoder.layers * self.encoder.heads * self.ring_bytes()
     }
 
     /// Frames of convolution input that a slot keeps in each layer.
-    fn tail(&self) -> usize {
+    pub fn tail(&self) -> usize {
         self.encoder.conv_context[0]
     }
 
-    fn tails_bytes(&self) -> usize {
+    pub fn tails_bytes(&self) -> usize {
         let kept = if self.left > 0 { self.tail() } else { 0 };
         self.encoder.layers * kept * self.encoder.width * self.size()
     }
 
-    /// Bytes of `Memory` in `decode.cu`.
+    /// Bytes of `Memory` in `decode.cu`, a slot's decoder state.
     pub fn memory_bytes(&self) -> usize {
         (2 * self.predictor_layers * self.predictor + self.joint + 1) * 4
     }
 
-    fn state_bytes(&self) -> usize {
+    pub fn state_bytes(&self) -> usize {
         (self.kept() * self.bins * 4 + self.memory_bytes()).next_multiple_of(16)
     }
 
@@ -175,39 +173,19 @@ impl Shape {
         SLOTS * self.slot_bytes()
     }
 
-    /// Parts that the bins of a position are cut into, so that few streams fill a card too.
-    pub const PARTS: usize = 4;
+    /// Threads of a block of `subsample_first`, two channels at a time.
+    pub fn subsample_first_threads(&self) -> usize {
+        self.geometry.channels.div_ceil(2).next_multiple_of(32).min(SUBSAMPLE_FIRST_THREADS)
+    }
+
+    /// Threads of a block of `subsample_second`.
+    pub fn subsample_second_threads(&self) -> usize {
+        self.geometry.channels.next_multiple_of(32).min(SUBSAMPLE_SECOND_THREADS)
+    }
 
     /// Threads of a block of `convolution`.
     pub fn convolution_threads(&self) -> usize {
         (self.encoder.width / self.per).next_multiple_of(32)
-    }
-
-    /// Whether attention runs on tensor cores.
-    pub fn tensor_cores(&self) -> bool {
-        self.precision != Precision::F32 && self.head().is_multiple_of(16) && self.head() <= 128
-    }
-
-    /// Shared memory of a block of `attention_simple`.
-    pub fn simple_attention_memory(&self) -> usize {
-        4 * (63 * (self.head() + 1) + 16 * (self.head() + 17))
-    }
-
-    /// Shared memory of a block of `attention_window`.
-    pub fn window_attention_memory(&self) -> usize {
-        256 * (2 * self.head() + 16) + 512 + 22_528
-    }
-
-    /// Warps of a block of `attention_ring` on a card that gives a block `most` bytes of shared memory; none where that
-    /// kernel can't be used.
-    pub fn ring_warps(&self, most: usize) -> Option<usize> {
-        let fits = |warps: &usize| self.ring_attention_memory(*warps) <= most;
-        let suits = self.left > 0
-            && self.tensor_cores()
-            && self.chunk <= 16
-            && (!self.cache8 || self.head().is_multiple_of(32));
-        let warps = if self.cache8 { 8 } else { 4 };
-        suits.then(|| (1..=warps).rev().find(fits)).flatten()
     }
 
     /// Whether a card that gives a block `most` bytes of shared memory can keep rings of this type.
@@ -217,72 +195,6 @@ impl Shape {
             return Err(Error::Option { option: "cache", reason });
         }
         Ok(())
-    }
-
-    /// Shared memory of a block of `attention_ring` of so many warps, as `attention_ring.cu` lays it out.
-    pub fn ring_attention_memory(&self, warps: usize) -> usize {
-        let (left, head) = (self.left, self.head());
-        let keys = if left <= 80 { left + 16 } else { 64 };
-        let columns = (keys + 30) / 16 * 16 + 4;
-        let row = if self.cache8 { head } else { 2 * head };
-        let pitch = row + 16;
-        let table = (left + 31) * (2 * head + 16) + ((left + 31) * 4 + 8).next_multiple_of(16);
-        let key_rows = keys.max(64 * columns / pitch + 17);
-        let scales = if self.cache8 { (8 * keys).next_multiple_of(16) } else { 0 };
-        table + warps * ((key_rows + keys) * pitch + scales)
-    }
-
-    /// The macros of `common.cuh` and of the kernels, as options of the compiler.
-    pub fn macros(&self) -> Vec<String> {
-        let Self { encoder, geometry, .. } = self;
-        let [bins1, bins2, bins3] = geometry.levels();
-        let real = match self.precision {
-            Precision::F32 => 0,
-            Precision::F16 | Precision::F8 => 1,
-            Precision::Bf16 => 2,
-        };
-        let numbers = [
-            ("REAL", real),
-            ("WIDTH", encoder.width),
-            ("HEADS", encoder.heads),
-            ("HEAD", self.head()),
-            ("LAYERS", encoder.layers),
-            ("LEFT", self.left),
-            ("CACHE8", usize::from(self.cache8)),
-            ("PRODUCT8", usize::from(self.product8)),
-            ("TAPS", encoder.conv_kernel),
-            ("TAIL", self.tail()),
-            ("AHEAD", encoder.conv_context[1]),
-            ("CONV_NORM", usize::from(encoder.conv_norm == ConvNorm::LayerNorm)),
-            ("FF", encoder.ff_width),
-            ("BINS", self.bins),
-            ("KEPT", self.kept()),
-            ("SLOTS", SLOTS),
-            ("KV_BYTES", self.ring_bytes()),
-            ("TAIL_AT", SLOTS * self.rings_bytes()),
-            ("STATE_AT", SLOTS * (self.rings_bytes() + self.tails_bytes())),
-            ("STATE_BYTES", self.state_bytes()),
-            ("PAD", geometry.left_padding()),
-            ("CHANNELS", geometry.channels),
-            ("BINS1", bins1),
-            ("BINS2", bins2),
-            ("BINS3", bins3),
-            ("PARTS", Self::PARTS),
-            ("LANE", self.lane),
-            ("PER", self.per),
-            ("TILE", self.tile),
-            ("PRED", self.predictor),
-            ("PRED_LAYERS", self.predictor_layers),
-            ("JOINT", self.joint),
-            ("VOCABULARY", self.vocabulary),
-            ("DURATIONS", self.durations.len()),
-            ("LOGITS", self.logits()),
-            ("MAX_SYMBOLS", self.max_symbols),
-        ];
-        let mut macros: Vec<_> = numbers.iter().map(|(name, value)| format!("-D{name}={value}")).collect();
-        let durations: Vec<_> = self.durations.iter().map(u32::to_string).collect();
-        macros.push(format!("-DDURATION_VALUES={{{}}}", durations.join(",")));
-        macros
     }
 }
 

@@ -49,9 +49,13 @@ impl Batch {
         let Portion { pcm, mel_old, mel_new, frames, decode, .. } = portion;
         let item = self.items.len() as i32;
         let places = |count: usize| (0..count as i32).map(move |index| Place { item, index });
-        let total = portion.mel_total.map_or(usize::MAX, |total| geometry.lengths(total)[1]);
+        let totals = portion.mel_total.map(|total| {
+            let [one, two, _] = geometry.lengths(total);
+            [total, one, two]
+        });
+        let total = |level: usize| totals.map_or(i32::MAX, |totals| totals[level] as i32);
         let inputs = geometry.inputs(frames.clone());
-        let positions = inputs.start..inputs.end.min(total);
+        let positions = inputs.start..inputs.end.min(totals.map_or(usize::MAX, |[.., two]| two));
         let bounded = |frames: i64| frames.min(1 << 30) as i32;
         self.items.push(Item {
             slot: stream.slot as i32,
@@ -74,10 +78,12 @@ impl Batch {
             mel_old: mel_old.len() as i32,
             mel_new: mel_new.len() as i32,
             mel_keep: portion.mel_keep as i32,
-            mel_total: portion.mel_total.map_or(i32::MAX, |total| total as i32),
+            mel_total: total(0),
             position: self.positions.len() as i32,
             position_first: positions.start as i32,
             positions: positions.len() as i32,
+            total1: total(1),
+            total2: total(2),
         });
         self.mels.extend(places(mel_new.len()));
         self.positions.extend(places(positions.len()));
@@ -194,7 +200,9 @@ mod tests {
         let counts: Counts = bytemuck::pod_read_unaligned(&memory[layout.counts..][..size_of::<Counts>()]);
         let expected = Counts { items: 3, rows: 28, mels: 224, positions: 59, tiles: 4, joints: 15 };
         assert_eq!(counts, expected);
-        let item: Item = bytemuck::pod_read_unaligned(&memory[layout.items + 2 * size_of::<Item>()..][..96]);
+        let item: Item = bytemuck::pod_read_unaligned(
+            &memory[layout.items + 2 * size_of::<Item>()..][..size_of::<Item>()],
+        );
         assert_eq!((item.slot, item.frames, item.ring, item.mel_total), (9, 20, 70, i32::MAX));
         let parts = [layout.items, layout.mels, layout.positions, layout.rows, layout.tiles, layout.pcm];
         assert!(parts.is_sorted() && parts.iter().all(|at| at % 16 == 0), "{layout:?}");

@@ -8,7 +8,7 @@ use super::pass::Pass;
 use super::skinny::Precise;
 use crate::backend::cuda::card::{Buffer, Device, Kernels, Matrix, Products, Type, Way};
 use crate::backend::cuda::memory::{Params, Scratch};
-use crate::backend::cuda::sizes::{Counts, Extent, HEADER, Layout, Shape, ladder};
+use crate::backend::cuda::sizes::{Counts, Cursor, Extent, HEADER, Layout, Shape, ladder};
 use crate::error::Result;
 
 /// Iterations that are enqueued together.
@@ -50,7 +50,7 @@ impl Pass<'_> {
                 (&scratch.hidden).into(),
                 (&scratch.cell).into(),
             ];
-            device.launch(&kernels.lstm_cell, [extent.items, 1], 256, &arguments)?;
+            device.launch(&kernels.lstm_cell, [extent.items, 1], &arguments)?;
         }
         let out = &params.decoder.joint_predictor;
         self.decoder_product(products, Precise::Predictor, out, hidden(layers - 1), scratch.fresh.address)
@@ -81,7 +81,7 @@ impl Pass<'_> {
             (&scratch.joint).into(),
             (&scratch.results).into(),
         ];
-        device.launch(&kernels.decode_begin, [extent.items, 1], 256, &arguments)
+        device.launch(&kernels.decode_begin, [extent.items, 1], &arguments)
     }
 
     /// [`ITERATIONS`] decisions of every item.
@@ -101,7 +101,7 @@ impl Pass<'_> {
                     span.into(),
                     (&scratch.picks).into(),
                 ];
-                device.launch(&kernels.rank, [extent.joints, 1], 256, &arguments)?;
+                device.launch(&kernels.rank, [extent.joints, 1], &arguments)?;
             }
             let arguments = [
                 self.items(),
@@ -114,7 +114,7 @@ impl Pass<'_> {
                 (scratch.results.address + HEADER as u64).into(),
                 scratch.capacity.into(),
             ];
-            device.launch(&kernels.decide, [items, 1], 256, &arguments)?;
+            device.launch(&kernels.decide, [items, 1], &arguments)?;
             self.enqueue_predictor(products)?;
             let arguments = [
                 self.items(),
@@ -125,7 +125,7 @@ impl Pass<'_> {
                 (&scratch.predicted).into(),
                 (&scratch.joint).into(),
             ];
-            device.launch(&kernels.look, [items, span], 256, &arguments)?;
+            device.launch(&kernels.look, [items, span], &arguments)?;
         }
         Ok(())
     }
@@ -142,7 +142,7 @@ impl Pass<'_> {
             (&scratch.cell).into(),
             (&scratch.predicted).into(),
         ];
-        device.launch(&kernels.decode_end, [extent.items, 1], 256, &arguments)
+        device.launch(&kernels.decode_end, [extent.items, 1], &arguments)
     }
 }
 
@@ -173,7 +173,8 @@ pub fn start(
     }
     device.write(scratch.input.address, &[Counts::ONE])?;
     let blank = shape.vocabulary as i32;
-    device.write(scratch.cursors.address, &[0, -1, 0, blank, 1])?;
+    let cursor = Cursor { frame: 0, last: -1, emitted: 0, label: blank, active: 1 };
+    device.write(scratch.cursors.address, &[cursor])?;
     let pass = Pass {
         device,
         shape,
@@ -189,7 +190,7 @@ pub fn start(
     let memory = device.zeros(shape.memory_bytes())?;
     let arguments =
         [(&scratch.hidden).into(), (&scratch.cell).into(), (&scratch.fresh).into(), (&memory).into()];
-    device.launch(&kernels.keep_start, [1, 1], 256, &arguments)?;
+    device.launch(&kernels.keep_start, [1, 1], &arguments)?;
     device.wait()?;
     Ok(memory)
 }

@@ -3,12 +3,10 @@
 
 use super::pass::Pass;
 use super::positions::Positions;
-use crate::backend::cuda::card::{Argument, Buffer, Matrix, Products, QUANTISE_THREADS, Type, Way};
+use crate::backend::cuda::card::{Argument, Buffer, Matrix, Products, Type, Way};
 use crate::backend::cuda::memory::{Layer, Norm};
+use crate::backend::cuda::sizes::{NORM_ROWS, SILU_THREADS, SIMPLE_ROWS, WINDOW_ROWS};
 use crate::error::Result;
-
-/// Rows of a block of `layer_norm`.
-const NORM_ROWS: usize = 4;
 
 /// No scales.
 pub const NONE: Argument = Argument::Address(0);
@@ -79,7 +77,7 @@ impl Pass<'_> {
         let Self { device, kernels, extent, .. } = self;
         let arguments = [self.counts(), x, (&norm.weight).into(), (&norm.bias).into(), to, scales];
         let grid = [extent.rows.div_ceil(NORM_ROWS), 1];
-        device.launch(&kernels.layer_norm, grid, 32 * NORM_ROWS, &arguments)
+        device.launch(&kernels.layer_norm, grid, &arguments)
     }
 
     fn norm_twice(&self, first: &Norm, second: &Norm) -> Result<()> {
@@ -96,7 +94,7 @@ impl Pass<'_> {
             scales,
         ];
         let grid = [extent.rows.div_ceil(NORM_ROWS), 1];
-        device.launch(&kernels.layer_norm_twice, grid, 32 * NORM_ROWS, &arguments)
+        device.launch(&kernels.layer_norm_twice, grid, &arguments)
     }
 
     fn feed_forward(&self, products: &mut Products, [up, down]: &[Matrix; 2]) -> Result<()> {
@@ -107,10 +105,10 @@ impl Pass<'_> {
         let (counts, values) = (self.counts(), (&scratch.wide).into());
         if scratch.input8.is_some() {
             let [to, scales] = self.input();
-            device.launch(&kernels.silu, [extent.rows, 1], 256, &[counts, values, to, scales])?;
+            device.launch(&kernels.silu, [extent.rows, 1], &[counts, values, to, scales])?;
         } else {
-            let blocks = (extent.rows * ff).div_ceil(256 * 8).min(device.processors * 16);
-            device.launch(&kernels.silu, [blocks, 1], 256, &[counts, values])?;
+            let blocks = (extent.rows * ff).div_ceil(8 * SILU_THREADS).min(device.processors * 16);
+            device.launch(&kernels.silu, [blocks, 1], &[counts, values])?;
         }
         let way = Way { scale: 0.5, add: true, ..products.plain() };
         self.multiply(products, down, way, &scratch.wide, self.rows(&scratch.x, width))
@@ -132,7 +130,7 @@ impl Pass<'_> {
         if let Some(kernel) = &kernels.quantise_rows {
             let [to, scales] = self.input();
             let arguments = [(&scratch.y).into(), width.into(), to, scales];
-            device.launch(kernel, [extent.rows, 1], QUANTISE_THREADS, &arguments)?;
+            device.launch(kernel, [extent.rows, 1], &arguments)?;
         }
         let way = Way { add: true, ..products.plain() };
         self.multiply(products, &layer.attention_out, way, &scratch.y, self.rows(&scratch.x, width))
@@ -156,18 +154,17 @@ impl Pass<'_> {
         let heads = shape.encoder.heads;
         match (&kernels.attention_ring, &kernels.attention_window) {
             (Some(kernel), _) if self.rings => {
-                let warps = shape.ring_warps(device.shared_memory).unwrap_or(1);
                 let blocks = extent.items.min(device.processors / heads).max(1);
                 let early = self.starts_early();
-                device.launch_as(kernel, [blocks, heads], 32 * warps, &arguments, early)?;
+                device.launch_as(kernel, [blocks, heads], &arguments, early)?;
             }
             (_, Some(kernel)) if !self.rings => {
-                let tiles = extent.rows.div_ceil(64) + extent.items;
-                device.launch(kernel, [tiles, heads], 128, &arguments)?;
+                let tiles = extent.rows.div_ceil(WINDOW_ROWS) + extent.items;
+                device.launch(kernel, [tiles, heads], &arguments)?;
             }
             _ => {
-                let tiles = extent.rows.div_ceil(16) + extent.items;
-                device.launch(&kernels.attention_simple, [tiles, heads], 128, &arguments)?;
+                let tiles = extent.rows.div_ceil(SIMPLE_ROWS) + extent.items;
+                device.launch(&kernels.attention_simple, [tiles, heads], &arguments)?;
             }
         }
         Ok(())
@@ -186,7 +183,7 @@ impl Pass<'_> {
 
     /// The convolution module's middle, from `scratch.wide` to [`Pass::input`].
     pub fn convolve(&self, layer: &Layer, index: usize) -> Result<()> {
-        let Self { device, kernels, scratch, extent, shape, layout, .. } = self;
+        let Self { device, kernels, scratch, extent, layout, .. } = self;
         let [to, scales] = self.input();
         let arguments = [
             self.items(),
@@ -204,7 +201,7 @@ impl Pass<'_> {
         ];
         let early = self.starts_early();
         let kernel = if early { &kernels.convolution_early } else { &kernels.convolution };
-        device.launch_as(kernel, [extent.tiles, 1], shape.convolution_threads(), &arguments, early)
+        device.launch_as(kernel, [extent.tiles, 1], &arguments, early)
     }
 
     /// The encoder's output, in `scratch.y`, through the prompt and the joint's first layer.
@@ -224,7 +221,7 @@ impl Pass<'_> {
                 prompt.inner.outputs.into(),
                 (&scratch.wide).into(),
             ];
-            device.launch(&kernels.prompt, [extent.rows, 1], 256, &arguments)?;
+            device.launch(&kernels.prompt, [extent.rows, 1], &arguments)?;
             output = self.rows(&scratch.x, width);
             products.run(&prompt.outer, products.plain(), extent.rows, hidden, output)?;
         }

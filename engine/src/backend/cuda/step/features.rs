@@ -3,7 +3,7 @@
 
 use super::pass::Pass;
 use crate::backend::cuda::card::{Products, Way};
-use crate::backend::cuda::sizes::Shape;
+use crate::backend::cuda::sizes::{NORMALIZE_BINS, PARTS};
 use crate::error::Result;
 use crate::model::config::Normalize;
 
@@ -25,20 +25,19 @@ impl Pass<'_> {
             (&tables.weights).into(),
             (&scratch.mel).into(),
         ];
-        device.launch(&kernels.mel_frames, [extent.mels, 1], 128, &arguments)?;
+        device.launch(&kernels.mel_frames, [extent.mels, 1], &arguments)?;
         if self.rings {
             let arguments = [items, counts, self.blocks.into(), (&scratch.mel).into()];
-            device.launch(&kernels.mel_history, [extent.items, 1], 128, &arguments)?;
+            device.launch(&kernels.mel_history, [extent.items, 1], &arguments)?;
         }
         if normalize == Normalize::PerFeature {
             let arguments = [items, counts, (&scratch.mel).into()];
-            let grid = [extent.items, shape.bins.div_ceil(32)];
-            device.launch(&kernels.mel_normalize, grid, 256, &arguments)?;
+            let grid = [extent.items, shape.bins.div_ceil(NORMALIZE_BINS)];
+            device.launch(&kernels.mel_normalize, grid, &arguments)?;
         }
 
         let subsampling = &params.subsampling;
         let channels = shape.geometry.channels;
-        let threads = channels.next_multiple_of(32).min(256);
         let [_, bins2, bins3] = shape.geometry.levels();
         let [depthwise, pointwise] = &scratch.second;
         let arguments = [
@@ -52,9 +51,8 @@ impl Pass<'_> {
             (&subsampling.depthwise[0].bias).into(),
             depthwise.into(),
         ];
-        let grid = [extent.positions, Shape::PARTS];
-        let pairs = channels.div_ceil(2).next_multiple_of(32).min(128);
-        device.launch(&kernels.subsample_first, grid, pairs, &arguments)?;
+        let grid = [extent.positions, PARTS];
+        device.launch(&kernels.subsample_first, grid, &arguments)?;
         let relu = Way { relu: true, ..products.plain() };
         let (x, y) = ((depthwise.address, channels), (pointwise.address, channels));
         products.run(&subsampling.pointwise[0], relu, extent.positions * bins2, x, y)?;
@@ -68,7 +66,7 @@ impl Pass<'_> {
             (&subsampling.depthwise[1].bias).into(),
             depthwise.into(),
         ];
-        device.launch(&kernels.subsample_second, [extent.rows, Shape::PARTS], threads, &arguments)?;
+        device.launch(&kernels.subsample_second, [extent.rows, PARTS], &arguments)?;
         let (x, y) = ((depthwise.address, channels), (output.address, channels));
         products.run(&subsampling.pointwise[1], relu, extent.rows * bins3, x, y)?;
         let scale = if shape.encoder.xscaling { (shape.encoder.width as f32).sqrt() } else { 1.0 };

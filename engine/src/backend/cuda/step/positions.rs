@@ -50,7 +50,7 @@ impl Positions {
             let summands = device.buffer(count * heads * 4)?;
             let arguments =
                 [(&projected).into(), (&layer.difference).into(), (&rows).into(), (&summands).into()];
-            device.launch(&kernels.position_table, [count, heads], 32, &arguments)?;
+            device.launch(&kernels.position_table, [count, heads], &arguments)?;
             table.push(rows);
             constant.push(summands);
         }

@@ -5,8 +5,9 @@
 use super::encoder::NONE;
 use super::pass::Pass;
 use super::positions::Positions;
-use crate::backend::cuda::card::{Argument, MOST_SKINNY_ROWS, Matrix, SkinnyKernel, SkinnyKernels};
+use crate::backend::cuda::card::{Argument, Matrix, SkinnyKernel, SkinnyKernels};
 use crate::backend::cuda::memory::Norm;
+use crate::backend::cuda::sizes::SKINNY_ROWS;
 use crate::error::Result;
 
 /// A product in single precision of the decoder.
@@ -26,7 +27,7 @@ impl Pass<'_> {
 
     /// The kernels for this many rows, if there are.
     fn skinny(&self, rows: usize) -> Option<&SkinnyKernels> {
-        self.kernels.skinny.as_ref().filter(|_| rows <= MOST_SKINNY_ROWS)
+        self.kernels.skinny.as_ref().filter(|_| rows <= SKINNY_ROWS)
     }
 
     /// All layers, as [`Pass::enqueue_layers`]: false if the step has too many rows for that.
