@@ -6,15 +6,14 @@ use super::memory::Scratch;
 use super::run::Job;
 use super::sizes::{Extent, Layout};
 use super::step::{Positions, SlotState};
-use crate::audio::features::{HANN, HOP};
 use crate::backend::Mode;
 use crate::error::Result;
 
 impl CudaBackend {
     /// Working memory that a full step would take beyond what is there.
     pub(super) fn reserve(&self) -> usize {
-        let one_row = self.scratch.bytes() / self.scratch.extent.rows.max(1);
-        (one_row * self.limit).saturating_sub(self.scratch.bytes())
+        let Scratch { growing, extent, .. } = &self.scratch;
+        (growing / extent.rows.max(1) * self.most_rows(true)).saturating_sub(*growing)
     }
 
     /// Makes room for a step of all open streams of this mode, or as many as a step should hold, before they have audio.
@@ -31,14 +30,9 @@ impl CudaBackend {
         // Twice as many, so that opening thousands makes room a few times only.
         let count = (2 * count).min(limit / one.rows.max(1)).max(1);
         let extent = Extent::expected(mode, encoder, count);
-        let samples = match mode {
-            Mode::Buffered { window, .. } => window.samples(),
-            Mode::Cached { .. } => mode.step_sizes(encoder).later + HANN + HOP,
-            // How long its signal will be isn't known.
-            Mode::Offline { .. } => 0,
-        };
         let extent = extent.covering_rung().unwrap_or(extent);
-        self.grow_scratch(&extent, Layout::new(&extent).pcm + count * samples * size_of::<f32>())
+        let samples = count * Extent::samples(mode, encoder);
+        self.grow_scratch(&extent, Layout::new(&extent).pcm + samples * size_of::<f32>())
     }
 
     /// Makes room for a step of this extent and so many bytes of description and samples.

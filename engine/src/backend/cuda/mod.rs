@@ -26,18 +26,12 @@ use crate::model::Model;
 use card::{Buffer, Device, Graph, Kernels, Products};
 use memory::{Params, Pool, Scratch};
 use run::{GRAIN, GraphKey, Job};
-use sizes::{Extent, Shape};
+use sizes::{Extent, FIRST_ROWS, Shape};
 use step::{Batch, Positions, SlotState};
 
 pub use sizes::stream_bytes;
 
 const NAME: &str = "cuda";
-
-/// Rows of the working memory that a backend begins with.
-const FIRST_ROWS: usize = 16;
-
-/// How many times as many rows a step of whole signals may have as one of chunks.
-const WHOLE: usize = 4;
 
 /// A model on one card.
 pub struct CudaBackend {
@@ -60,7 +54,8 @@ pub struct CudaBackend {
     graphs: HashMap<GraphKey, Graph>,
     /// What ran once without being captured: its products are planned.
     planned: HashSet<GraphKey>,
-    limit: usize,
+    /// Bytes of the card's memory, in all.
+    total_memory: usize,
     measuring: bool,
     timings: Option<Timings>,
     /// Why the card can't be used any more.
@@ -91,9 +86,9 @@ impl CudaBackend {
             }
         };
         let pool = Pool::new(&device, shape.block_bytes())?;
-        let total = device.memory().map_or(0, |memory| memory.total);
+        let total_memory = device.memory().map_or(0, |memory| memory.total);
         Ok(Self {
-            limit: if total >= 32 << 30 { 4_096 } else { 1_024 },
+            total_memory,
             device,
             model,
             shape,
@@ -117,7 +112,7 @@ impl CudaBackend {
 
     /// Most rows of a step of streams with caches (`rings`), or of whole signals.
     fn most_rows(&self, rings: bool) -> usize {
-        if rings { self.limit } else { WHOLE * self.limit }
+        sizes::most_rows(self.total_memory, rings)
     }
 }
 
@@ -131,7 +126,8 @@ impl Backend for CudaBackend {
     }
 
     fn limits(&self) -> Limits {
-        Limits { streams: self.limit, frames: self.limit, whole_frames: self.most_rows(false) }
+        let frames = self.most_rows(true);
+        Limits { streams: frames, frames, whole_frames: self.most_rows(false) }
     }
 
     fn open(&mut self, mode: Mode, language: usize) -> Result<Slot> {

@@ -210,7 +210,7 @@ fn products_in_8_bits_are_close() {
     };
     let rows8 = |values: &[f32], rows: usize| -> card::Rows8 {
         let from = card::upload(&device, Precision::F16, values).expect("memory");
-        let padded = card::Rows8::padded(sizes::ladder(rows));
+        let padded = sizes::padded8(sizes::ladder(rows));
         let to = card::Rows8 {
             values: device.zeros(padded * INPUTS).expect("memory"),
             scales: device.zeros(padded * 4).expect("memory"),
@@ -232,7 +232,7 @@ fn products_in_8_bits_are_close() {
     for rows in [3, 40, 300] {
         let (x, before) = (matrix(rows, INPUTS), matrix(rows, OUTPUTS));
         let mut padded = before.clone();
-        padded.resize(card::Rows8::padded(sizes::ladder(rows)) * OUTPUTS, 0.0);
+        padded.resize(sizes::padded8(sizes::ladder(rows)) * OUTPUTS, 0.0);
         let y = card::upload(&device, Precision::F16, &padded).expect("memory");
         let way = card::Way { scale: 0.5, add: true, ..products.plain() };
         let input = rows8(&x, rows);

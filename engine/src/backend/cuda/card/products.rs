@@ -6,11 +6,8 @@ use std::sync::Arc;
 
 use super::device::{Buffer, Device};
 use super::library::{Handle, Operands, Plan, Product, Type};
-use crate::backend::cuda::sizes::{Shape, ladder};
+use crate::backend::cuda::sizes::{Shape, WORKSPACE, ladder, padded8};
 use crate::error::{Error, Result};
-
-/// What cuBLASLt recommends for Hopper.
-const WORKSPACE: usize = 32 << 20;
 
 /// Most rows of a product that may be cut along its sum: with few rows that is the only way to use the whole card.
 const SPLIT_ROWS: usize = 384;
@@ -19,13 +16,6 @@ const SPLIT_ROWS: usize = 384;
 pub struct Rows8 {
     pub values: Buffer,
     pub scales: Buffer,
-}
-
-impl Rows8 {
-    /// The library multiplies 8-bit rows by the 16.
-    pub fn padded(rows: usize) -> usize {
-        rows.next_multiple_of(16)
-    }
 }
 
 /// A weight matrix `[outputs, inputs]` and its bias.
@@ -101,12 +91,12 @@ impl Products {
     }
 
     /// As [`Products::run`] for a matrix in 8 bits, whose input has no gaps between its rows; their number is rounded up to
-    /// [`Rows8::padded`] too.
+    /// [`padded8`] too.
     pub fn run8(&mut self, matrix: &Matrix, way: Way, rows: usize, x: &Rows8, y: (u64, usize)) -> Result<()> {
         if rows == 0 {
             return Ok(());
         }
-        let rows = Rows8::padded(ladder(rows));
+        let rows = padded8(ladder(rows));
         let product = self.product(matrix, way, rows, (Type::E4m3, matrix.inputs), y.1);
         self.enqueue(product, matrix, way, (x.values.address, x.scales.address), y.0)
     }
@@ -114,7 +104,7 @@ impl Products {
     /// Fails where the library has no products in 8 bits with scales on this card.
     fn check8(&self, width: usize) -> Result<()> {
         let product = Product {
-            rows: Rows8::padded(1),
+            rows: padded8(1),
             outputs: width,
             inputs: width,
             x_stride: width,

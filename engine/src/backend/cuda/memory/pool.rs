@@ -5,11 +5,8 @@ use std::sync::Arc;
 
 use crate::backend::cuda::card::{Buffer, Device};
 use crate::backend::cuda::failed;
-use crate::backend::cuda::sizes::SLOTS;
+use crate::backend::cuda::sizes::{MOST_BLOCKS, SLOTS};
 use crate::error::Result;
-
-/// Most blocks; the table of their addresses is read by the kernels.
-const MOST_BLOCKS: usize = 4_096;
 
 /// A block and how many of its slots are taken.
 struct Block {

@@ -4,15 +4,15 @@
 use std::sync::Arc;
 
 use crate::backend::cuda::card::{Buffer, Device, Pinned, Rows8};
-use crate::backend::cuda::sizes::{
-    Cursor, Emission, Extent, HEADER, Layout, Pick, SKINNY_ROWS, Shape, ladder,
-};
-use crate::error::Result;
+use crate::backend::cuda::sizes::{Extent, Shape, WorkingSizes};
+use crate::error::{Error, Result};
 
 /// The buffers, by what they hold; sizes are of the extent rounded up to rungs.
 pub struct Scratch {
     /// What it is large enough for.
     pub extent: Extent,
+    /// Bytes of it that grow with the rows.
+    pub growing: usize,
     /// Bytes of a step's description and samples.
     pub input: Buffer,
     /// Log-mel frames `[frames][bins]`, single precision.
@@ -45,9 +45,9 @@ pub struct Scratch {
     pub cursors: Buffer,
     /// `[items][span]`.
     pub picks: Buffer,
-    /// Header and records.
+    /// Header and emissions.
     pub results: Buffer,
-    /// Records that fit.
+    /// Emissions that fit.
     pub capacity: usize,
     /// The host's ends of `input` and `results`.
     pub staged: Pinned,
@@ -57,82 +57,40 @@ pub struct Scratch {
 impl Scratch {
     /// For steps of up to this extent with up to `samples` samples.
     pub fn new(device: &Arc<Device>, shape: &Shape, extent: Extent, samples: usize) -> Result<Self> {
-        let (rows, items) = (Rows8::padded(ladder(extent.rows)), ladder(extent.items));
-        let joints = ladder(extent.joints.max(items));
-        let (size, width) = (shape.size(), shape.encoder.width);
-        let [_, bins2, bins3] = shape.geometry.levels();
-        let channels = shape.geometry.channels;
-        let second = ladder(extent.positions * bins2) * channels * size;
-        let third = ladder(rows * bins3) * channels * size;
-        let wide = shape.encoder.ff_width.max(2 * width).max(shape.prompt);
-        let states = items * shape.predictor_layers * shape.predictor;
-        let input = Layout::new(&extent).pcm + samples * 4;
-        // A few tokens for each frame; an item that finds no room waits until the host has read the others.
-        let capacity = 4 * extent.rows.max(extent.items) + 64;
-        let results = HEADER + capacity * size_of::<Emission>();
+        let sizes = WorkingSizes::new(shape, &extent, samples);
         let buffer = |bytes: usize| device.zeros(bytes);
-        let input8 = match shape.product8 {
-            true => Some(Rows8 {
-                values: buffer(rows * shape.encoder.ff_width.max(width))?,
-                scales: buffer(rows * 4)?,
-            }),
-            false => None,
+        let pair = |bytes: usize| Ok::<_, Error>([buffer(bytes)?, buffer(bytes)?]);
+        let input8 = match sizes.input8 {
+            Some([values, scales]) => Some(Rows8 { values: buffer(values)?, scales: buffer(scales)? }),
+            None => None,
         };
         Ok(Self {
             extent,
-            input: buffer(input)?,
-            mel: buffer(extent.frames * shape.bins * 4)?,
-            second: [buffer(second)?, buffer(second)?],
-            third: [buffer(third)?, buffer(third)?],
-            x: buffer(rows * width * size)?,
-            spare: buffer(rows.min(SKINNY_ROWS) * width * size)?,
-            y: buffer(rows * width * size)?,
-            wide: buffer(rows * wide * size)?,
-            qkv: buffer(rows * 3 * width * size)?,
+            growing: sizes.growing(),
+            input: buffer(sizes.input)?,
+            mel: buffer(sizes.mel)?,
+            second: pair(sizes.second)?,
+            third: pair(sizes.third)?,
+            x: buffer(sizes.x)?,
+            spare: buffer(sizes.spare)?,
+            y: buffer(sizes.y)?,
+            wide: buffer(sizes.wide)?,
+            qkv: buffer(sizes.qkv)?,
             input8,
-            encoded: buffer(rows * shape.joint * 4)?,
-            joint: buffer(joints * shape.joint * size)?,
-            logits: buffer(joints * shape.logits() * 4)?,
-            gates: buffer(items * 4 * shape.predictor * 4)?,
-            cell: buffer(states * 4)?,
-            predicted: buffer(items * shape.joint * 4)?,
-            fresh: buffer(items * shape.joint * 4)?,
-            hidden: buffer(states * size)?,
-            cursors: buffer(items * size_of::<Cursor>())?,
-            picks: buffer(joints * size_of::<Pick>())?,
-            results: buffer(results)?,
-            capacity,
-            staged: device.pinned(input)?,
-            fetched: device.pinned(results)?,
+            encoded: buffer(sizes.encoded)?,
+            joint: buffer(sizes.joint)?,
+            logits: buffer(sizes.logits)?,
+            gates: buffer(sizes.gates)?,
+            cell: buffer(sizes.cell)?,
+            predicted: buffer(sizes.predicted)?,
+            fresh: buffer(sizes.predicted)?,
+            hidden: buffer(sizes.hidden)?,
+            cursors: buffer(sizes.cursors)?,
+            picks: buffer(sizes.picks)?,
+            results: buffer(sizes.results)?,
+            capacity: sizes.capacity,
+            staged: device.pinned(sizes.input)?,
+            fetched: device.pinned(sizes.results)?,
         })
-    }
-
-    /// Bytes on the card, but for samples and tokens: what grows with the rows.
-    pub fn bytes(&self) -> usize {
-        let Self { second: [s1, s2], third: [t1, t2], .. } = self;
-        let all = [
-            &self.mel,
-            s1,
-            s2,
-            t1,
-            t2,
-            &self.x,
-            &self.spare,
-            &self.y,
-            &self.wide,
-            &self.qkv,
-            &self.encoded,
-            &self.joint,
-            &self.logits,
-            &self.gates,
-            &self.cell,
-            &self.predicted,
-            &self.fresh,
-            &self.hidden,
-            &self.cursors,
-            &self.picks,
-        ];
-        let input8 = self.input8.iter().flat_map(|rows| [&rows.values, &rows.scales]);
-        all.into_iter().chain(input8).map(|buffer| buffer.bytes).sum()
     }
 }

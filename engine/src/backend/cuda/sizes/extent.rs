@@ -2,7 +2,7 @@
 //! How much there is in a step, and what is allocated and enqueued for it.
 
 use super::shape::{KEPT, TILE};
-use crate::audio::features::HOP;
+use crate::audio::features::{HANN, HOP};
 use crate::backend::Mode;
 use crate::model::config::EncoderConfig;
 
@@ -95,6 +95,16 @@ impl Extent {
             positions: positions * count,
             tiles: tiles * count,
             joints: joints * ladder(count),
+        }
+    }
+
+    /// Samples that a stream of this mode brings to a step.
+    pub fn samples(mode: Mode, encoder: &EncoderConfig) -> usize {
+        match mode {
+            Mode::Buffered { window, .. } => window.samples(),
+            Mode::Cached { .. } => mode.step_sizes(encoder).later + HANN + HOP,
+            // How long its signal will be isn't known.
+            Mode::Offline { .. } => 0,
         }
     }
 

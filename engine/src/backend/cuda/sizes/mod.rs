@@ -9,9 +9,11 @@ mod macros;
 mod records;
 mod shape;
 mod skinny;
+mod working;
 
 pub use blocks::*;
 pub use extent::{Extent, ladder, span};
-pub use records::{Counts, Cursor, DECLARATIONS, Emission, HEADER, Item, Layout, Pick, Place, Results};
+pub use records::{Counts, Cursor, DECLARATIONS, Emission, HEADER, Item, Layout, Place, Results};
 pub use shape::{Shape, stream_bytes};
 pub use skinny::{ROW_LIMITS, SkinnyShape};
+pub use working::{FIRST_ROWS, MOST_BLOCKS, WORKSPACE, WorkingSizes, most_rows, padded8};
