@@ -36,7 +36,7 @@ pub enum Error {
     /// A backend failed while it ran.
     #[error("backend {backend}: {reason}")]
     Backend {
-        /// Its name: `cpu`, `cuda`, `tensorrt`.
+        /// Its name, such as `cuda`.
         backend: &'static str,
         /// What failed.
         reason: String,

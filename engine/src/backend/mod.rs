@@ -116,7 +116,7 @@ pub struct Memory {
 
 /// Encoder and decoder of one model on one device.
 pub trait Backend: Send {
-    /// `cpu`, `cuda` or `tensorrt`.
+    /// `cpu` or `cuda`.
     fn name(&self) -> &'static str;
 
     /// The device for people, such as `NVIDIA H100 80GB HBM3 (0)`.
