@@ -4,8 +4,7 @@
 
 use std::sync::Arc;
 
-use super::pass::Pass;
-use super::skinny::Precise;
+use super::pass::{Pass, bias};
 use crate::backend::cuda::card::{Buffer, Device, Kernels, Matrix, Products, Type, Way};
 use crate::backend::cuda::memory::{Params, Scratch};
 use crate::backend::cuda::sizes::{Counts, Cursor, Extent, HEADER, Layout, Shape, ladder};
@@ -13,6 +12,15 @@ use crate::error::Result;
 
 /// Iterations that are enqueued together.
 pub const ITERATIONS: usize = 4;
+
+/// A product in single precision of the decoder.
+#[derive(Clone, Copy)]
+enum Precise {
+    Joint,
+    Predictor,
+    /// Of two widths.
+    Predictor2,
+}
 
 impl Pass<'_> {
     /// A product of the decoder into single precision, for all items or all frames that they look at.
@@ -29,6 +37,36 @@ impl Pass<'_> {
         }
         let precise = Way { result: Type::F32, ..products.plain() };
         products.run(matrix, precise, self.decoder_rows(which), x, (y, matrix.outputs))
+    }
+
+    /// The same by a kernel of few rows: false if it has too many, or widths that these don't take.
+    fn enqueue_skinny_product(
+        &self,
+        which: Precise,
+        matrix: &Matrix,
+        x: (u64, usize),
+        y: u64,
+    ) -> Result<bool> {
+        let rows = self.decoder_rows(which);
+        let Some(decoder) = self.skinny(rows).and_then(|skinny| skinny.decoder.as_ref()) else {
+            return Ok(false);
+        };
+        let (kernel, count) = match which {
+            Precise::Joint => (&decoder.joint, self.joint_count()),
+            Precise::Predictor => (&decoder.predictor, self.counts()),
+            Precise::Predictor2 => (&decoder.predictor_2, self.counts()),
+        };
+        let arguments = [
+            count,
+            x.0.into(),
+            x.1.into(),
+            (&matrix.weight).into(),
+            bias(matrix),
+            matrix.outputs.into(),
+            y.into(),
+        ];
+        kernel.launch(self.device, rows, matrix.outputs, &arguments)?;
+        Ok(true)
     }
 
     /// Feeds each item's label to the predictor; its output goes to `scratch.fresh`.
@@ -57,7 +95,7 @@ impl Pass<'_> {
     }
 
     /// Rows of a product of the decoder.
-    pub fn decoder_rows(&self, which: Precise) -> usize {
+    fn decoder_rows(&self, which: Precise) -> usize {
         match which {
             Precise::Joint => self.extent.joints,
             Precise::Predictor | Precise::Predictor2 => self.extent.items,

@@ -4,9 +4,9 @@
 use std::mem::offset_of;
 use std::sync::Arc;
 
-use crate::backend::cuda::card::{Argument, Device, Kernels};
+use crate::backend::cuda::card::{Argument, Device, Kernels, Matrix, SkinnyKernels};
 use crate::backend::cuda::memory::{Params, Scratch};
-use crate::backend::cuda::sizes::{Counts, Extent, Layout, Shape};
+use crate::backend::cuda::sizes::{Counts, Extent, Layout, SKINNY_ROWS, Shape};
 
 /// A step's way over the card: what it is enqueued with.
 pub struct Pass<'a> {
@@ -48,4 +48,19 @@ impl Pass<'_> {
     pub fn items(&self) -> Argument {
         self.at(self.layout.items)
     }
+
+    /// Whether the step's layers are kernels that start early, each before the one ahead is through.
+    pub fn starts_early(&self) -> bool {
+        self.rings && self.skinny(self.extent.rows).is_some()
+    }
+
+    /// The kernels for this many rows, if there are.
+    pub fn skinny(&self, rows: usize) -> Option<&SkinnyKernels> {
+        self.kernels.skinny.as_ref().filter(|_| rows <= SKINNY_ROWS)
+    }
+}
+
+/// Where the bias of a product is, if it has one.
+pub fn bias(matrix: &Matrix) -> Argument {
+    matrix.bias.as_ref().map_or(Argument::Address(0), Argument::from)
 }

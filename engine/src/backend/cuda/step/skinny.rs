@@ -3,33 +3,13 @@
 //! what follows them are one kernel each, and each begins to read its weights while the one before still works.
 
 use super::encoder::NONE;
-use super::pass::Pass;
+use super::pass::{Pass, bias};
 use super::positions::Positions;
-use crate::backend::cuda::card::{Argument, Matrix, SkinnyKernel, SkinnyKernels};
+use crate::backend::cuda::card::{Argument, Matrix, SkinnyKernel};
 use crate::backend::cuda::memory::Norm;
-use crate::backend::cuda::sizes::SKINNY_ROWS;
 use crate::error::Result;
 
-/// A product in single precision of the decoder.
-#[derive(Clone, Copy)]
-pub enum Precise {
-    Joint,
-    Predictor,
-    /// Of two widths.
-    Predictor2,
-}
-
 impl Pass<'_> {
-    /// Whether the step's layers are kernels that start early, each before the one ahead is through.
-    pub fn starts_early(&self) -> bool {
-        self.rings && self.skinny(self.extent.rows).is_some()
-    }
-
-    /// The kernels for this many rows, if there are.
-    fn skinny(&self, rows: usize) -> Option<&SkinnyKernels> {
-        self.kernels.skinny.as_ref().filter(|_| rows <= SKINNY_ROWS)
-    }
-
     /// All layers, as [`Pass::enqueue_layers`]: false if the step has too many rows for that.
     pub fn enqueue_skinny_layers(&self, positions: &Positions) -> Result<bool> {
         let Some(skinny) = self.skinny(self.extent.rows).filter(|_| self.rings) else { return Ok(false) };
@@ -123,38 +103,4 @@ impl Pass<'_> {
         let arguments = [self.counts(), x, (&matrix.weight).into(), bias(matrix), Argument::Float(scale), y];
         kernel.launch(self.device, self.extent.rows, matrix.outputs, &arguments)
     }
-
-    /// A product of the decoder: false if it has too many rows, or widths that these kernels don't take.
-    pub fn enqueue_skinny_product(
-        &self,
-        which: Precise,
-        matrix: &Matrix,
-        x: (u64, usize),
-        y: u64,
-    ) -> Result<bool> {
-        let rows = self.decoder_rows(which);
-        let Some(decoder) = self.skinny(rows).and_then(|skinny| skinny.decoder.as_ref()) else {
-            return Ok(false);
-        };
-        let (kernel, count) = match which {
-            Precise::Joint => (&decoder.joint, self.joint_count()),
-            Precise::Predictor => (&decoder.predictor, self.counts()),
-            Precise::Predictor2 => (&decoder.predictor_2, self.counts()),
-        };
-        let arguments = [
-            count,
-            x.0.into(),
-            x.1.into(),
-            (&matrix.weight).into(),
-            bias(matrix),
-            matrix.outputs.into(),
-            y.into(),
-        ];
-        kernel.launch(self.device, rows, matrix.outputs, &arguments)?;
-        Ok(true)
-    }
-}
-
-fn bias(matrix: &Matrix) -> Argument {
-    matrix.bias.as_ref().map_or(Argument::Address(0), Argument::from)
 }
