@@ -13,9 +13,6 @@ use super::ops::softmax;
 use super::params::Layer;
 use super::rows::Rows;
 
-/// Lanes of the widest vectors: AVX-512.
-const WIDEST: usize = 16;
-
 /// Keys and values of one stream and layer. Keys are `[row][width]`, values `[width][rows]`, so that both products
 /// of attention run along contiguous memory.
 #[derive(Clone)]
@@ -23,20 +20,19 @@ pub struct KeyValues {
     keys: Vec<f32>,
     values: Vec<f32>,
     rows: usize,
-    /// `rows` rounded up to whole vectors of the widest set, so that caches of any length are summed in the same order;
-    /// the surplus stays zero.
+    /// `rows` rounded up to a multiple of 8; the surplus stays zero.
     stride: usize,
 }
 
 impl KeyValues {
     pub fn new(rows: usize, width: usize) -> Self {
-        let stride = rows.next_multiple_of(WIDEST);
+        let stride = rows.next_multiple_of(8);
         Self { keys: vec![0.0; rows * width], values: vec![0.0; stride * width], rows, stride }
     }
 
     /// Bytes that [`KeyValues::new`] allocates.
     pub fn bytes(rows: usize, width: usize) -> usize {
-        (rows + rows.next_multiple_of(WIDEST)) * width * size_of::<f32>()
+        (rows + rows.next_multiple_of(8)) * width * size_of::<f32>()
     }
 
     /// Puts projected frames `[count, width]` into the rows from `first` on.
