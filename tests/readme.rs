@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The pipeline that the README shows, run as it stands there.
+//! The pipeline that the README shows, run as it stands there, and the captions that it shows with it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -29,6 +29,12 @@ fn command(readme: &str, start: &str) -> String {
     command
 }
 
+/// The README's block of text, without the line ends around it.
+fn block(readme: &str) -> &str {
+    let (_, rest) = readme.split_once("```text\n").expect("the README shows it");
+    rest.split_once("```").expect("blocks end").0.trim()
+}
+
 /// Start in milliseconds and text of each cue of SubRip captions.
 fn cues(captions: &str) -> Vec<(u64, String)> {
     let time = |stamp: &str| {
@@ -41,7 +47,7 @@ fn cues(captions: &str) -> Vec<(u64, String)> {
         let (start, _) = lines.next()?.split_once(" --> ")?;
         Some((time(start), lines.collect::<Vec<_>>().join(" ")))
     };
-    captions.replace('\r', "").split("\n\n").filter_map(cue).collect()
+    captions.split("\n\n").filter_map(cue).collect()
 }
 
 #[test]
@@ -60,22 +66,31 @@ fn the_pipeline_of_the_readme_prints_what_was_said_and_when() {
         .expect("sh runs");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{line}\n{errors}");
-    let cues = cues(&String::from_utf8_lossy(&output.stdout));
+    let captions = String::from_utf8_lossy(&output.stdout).replace('\r', "");
+    assert_eq!(block(&readme), captions.trim(), "the README shows other captions");
 
     let golden = std::fs::read_to_string(root.join("tests/data/expected.json")).expect("it is in the tree");
     let golden: serde_json::Value = serde_json::from_str(&golden).expect("it is sound");
     let expected = &golden["files"][RECORDING]["contexts"][CONTEXT];
-    let words: Vec<&str> = expected["text"].as_str().expect("a text").split(' ').collect();
-    assert_eq!(cues.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>(), words, "{errors}");
-
-    // A cue starts with the first token of its word: the one whose piece begins with U+2581.
+    // A word begins with a token whose piece begins with U+2581, and starts with it.
     let pieces = golden["pieces"].as_array().expect("pieces");
     let tokens = expected["tokens"].as_array().expect("tokens").iter();
     let starts = tokens.zip(expected["start"].as_array().expect("frames")).filter_map(|(token, frame)| {
         let piece = pieces[token.as_u64()? as usize].as_str()?;
         piece.starts_with('\u{2581}').then(|| frame.as_u64().map(|frame| frame * 80))?
     });
-    assert_eq!(cues.iter().map(|(start, _)| *start).collect::<Vec<_>>(), starts.collect::<Vec<_>>());
-    println!("{} captions compared", cues.len());
-    assert!(cues.len() > 10);
+    let words: Vec<&str> = expected["text"].as_str().expect("a text").split(' ').collect();
+    let starts: Vec<u64> = starts.collect();
+    assert_eq!(starts.len(), words.len());
+
+    let (mut compared, cues) = (0, cues(&captions));
+    for (start, text) in &cues {
+        let said: Vec<&str> = text.split(' ').collect();
+        assert_eq!(said, words[compared..words.len().min(compared + said.len())], "{captions}");
+        assert_eq!(*start, starts[compared], "{captions}");
+        compared += said.len();
+    }
+    println!("{compared} words in {} captions compared", cues.len());
+    assert_eq!(compared, words.len(), "{captions}");
+    assert!(compared > 10 && cues.len() > 1 && cues.len() < compared, "{captions}");
 }

@@ -28,16 +28,16 @@
  *
  * ## Example launch lines
  * |[
- * gst-launch-1.0 -q filesrc location=speech.ogg ! decodebin ! audioconvert ! audioresample ! parakeettdt ! srtenc ! fdsink
- * ]| Prints what is said in a file as SubRip captions, a word each.
+ * gst-launch-1.0 -q filesrc location=speech.ogg ! decodebin ! audioconvert ! audioresample ! parakeettdt text-unit=phrase ! srtenc ! fdsink
+ * ]| Prints what is said in a file as SubRip captions.
  * |[
  * gst-launch-1.0 -q filesrc location=speech.ogg ! decodebin ! audioconvert ! audioresample ! parakeettdt ! fakesink silent=false dump=true
  * ]| Shows each word's buffer.
  * |[
- * gst-launch-1.0 -q autoaudiosrc ! audioconvert ! audioresample ! parakeettdt look-ahead=1 ! srtenc ! fdsink
+ * gst-launch-1.0 -q autoaudiosrc ! audioconvert ! audioresample ! parakeettdt look-ahead=1 text-unit=phrase ! srtenc ! fdsink sync=false
  * ]| Captions what is said into the microphone, with a short look-ahead: earlier, less accurate.
  * |[
- * gst-launch-1.0 -q filesrc location=speech.ogg ! decodebin ! audioconvert ! audioresample ! parakeettdt backend=cuda cache-precision=int8 ! srtenc ! fdsink
+ * gst-launch-1.0 -q filesrc location=speech.ogg ! decodebin ! audioconvert ! audioresample ! parakeettdt text-unit=phrase backend=cuda cache-precision=int8 ! srtenc ! fdsink
  * ]| Runs on the NVIDIA GPUs or fails, and keeps the keys and values of streams in 8 bits.
  *
  * Since: 0.1.0
