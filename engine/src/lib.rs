@@ -34,7 +34,10 @@ mod runtime;
 mod text;
 
 pub use audio::{FRAME_SAMPLES, SAMPLE_RATE};
-pub use backend::{BackendChoice, CachePrecision, Device, EngineOptions, Precision, Token, Window};
+#[doc(inline)]
+pub use backend::Token;
+pub use backend::choice::{BackendChoice, CachePrecision, Device, EngineOptions, Precision};
+pub use backend::mode::Window;
 pub use error::{Error, Result};
 pub use runtime::{
     Distribution, Engine, Event, LaneStatistics, Overflow, Percentiles, PushError, Statistics, Stream,

@@ -3,21 +3,22 @@
 //!
 //! Audio goes in, tokens come out; tensors never leave a backend. Nothing above this trait knows a device.
 
-mod choice;
+pub(crate) mod choice;
 #[cfg(test)]
 mod conformance;
-pub mod cpu;
+mod cpu;
 pub mod cuda;
 mod fold;
-mod mode;
+pub(crate) mod mode;
 mod open;
 mod timeline;
 mod visibility;
 
 use crate::error::Result;
 
-pub use choice::{BackendChoice, CachePrecision, Device, EngineOptions, Precision};
-pub use mode::{Mode, StepSizes, Window, chunk_samples};
+pub(crate) use choice::{BackendChoice, CachePrecision, Device, EngineOptions, Precision};
+pub(crate) use mode::Window;
+pub use mode::{Mode, StepSizes};
 pub use open::{Opened, open};
 
 /// Handle of one stream's state inside a backend (features, K and V rings, convolution tails, predictor state).

@@ -111,7 +111,7 @@ impl Window {
     }
 
     /// Whether there is a frame to decode and the window isn't longer than 10 minutes.
-    pub fn check(self) -> Result<()> {
+    pub(crate) fn check(self) -> Result<()> {
         if self.chunk == 0 {
             let reason = "shorter than an encoder frame of 80 ms".into();
             return Err(Error::Option { option: "chunk", reason });

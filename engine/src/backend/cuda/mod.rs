@@ -40,7 +40,7 @@ const FIRST_ROWS: usize = 16;
 const WHOLE: usize = 4;
 
 /// A model on one card.
-pub struct CudaBackend {
+pub(crate) struct CudaBackend {
     device: Arc<Device>,
     model: Arc<Model>,
     shape: Shape,
@@ -74,7 +74,7 @@ pub fn count() -> Result<usize> {
 
 impl CudaBackend {
     /// Brings `model` to card `index`. Fails, saying what is missing, where there is no such card, NVRTC or cuBLASLt.
-    pub fn new(model: Arc<Model>, options: &EngineOptions, index: usize) -> Result<Self> {
+    pub(crate) fn new(model: Arc<Model>, options: &EngineOptions, index: usize) -> Result<Self> {
         let shape = Shape::new(&model.config, options)?;
         let device = Device::open(index)?;
         shape.check_rings(device.shared_memory)?;
