@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-/// What can go wrong, naming the thing and, where there is one, the remedy.
+/// What can go wrong, naming the thing and, where there is one, the remedy. The text is for users: one line, without the
+/// name of the crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -33,10 +34,10 @@ pub enum Error {
         /// The values there are.
         reason: String,
     },
-    /// A backend failed while it ran.
+    /// A backend failed, or a device or library that it needs is missing.
     #[error("backend {backend}: {reason}")]
     Backend {
-        /// Its name: `cpu`, `cuda`, `tensorrt`.
+        /// Its [name](crate::backend::Backend::name), such as `cuda`.
         backend: &'static str,
         /// What failed.
         reason: String,

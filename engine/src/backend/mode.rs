@@ -9,7 +9,8 @@ use crate::model::config::EncoderConfig;
 /// How a slot is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Cache-aware streaming with the model's context of this index; a step is one chunk.
+    /// Cache-aware streaming with the model's context of this index; a step is one chunk. Only for models that
+    /// [are cache-aware](ModelConfig::is_cache_aware) in it.
     Cached {
         /// Index into `EncoderConfig::contexts`.
         context: usize,

@@ -3,6 +3,7 @@
 //!
 //! The driver, NVRTC and cuBLASLt are opened at run time, so a program with this backend in it runs without them. Streams
 //! with caches are stepped together, whatever their context and wherever they stand; so are windows and whole signals.
+//! [`Engine::open`](crate::Engine::open) and [`open`](super::open()) run models on it.
 
 mod card;
 mod grow;
@@ -67,7 +68,7 @@ pub(crate) struct CudaBackend {
     broken: Option<String>,
 }
 
-/// How many cards there are, or why there is none.
+/// How many cards the driver shows, or why there is none.
 pub fn count() -> Result<usize> {
     Device::count()
 }
