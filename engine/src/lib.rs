@@ -82,3 +82,8 @@ pub use runtime::{
     StreamOptions,
 };
 pub use text::{TextUnit, TimedToken, Unit, Units, Word};
+
+/// The README's examples, which compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
