@@ -2,8 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// What can go wrong, naming the thing and, where there is one, the remedy. The text is for users: one line, without the
-/// name of the crate.
+/// What can go wrong, naming the thing and, where there is one, the remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

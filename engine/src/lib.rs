@@ -36,8 +36,9 @@
 //!
 //! # Threads
 //!
-//! Everything can be shared and called from any thread; one may push audio while another takes events. An engine has a
-//! thread for each device, and on the CPU as many more as [`EngineOptions::threads`] says. These calls block:
+//! Engines and streams can be shared and called from any thread; one may push audio while another takes events. An engine has a
+//! thread for each device, and for the CPU a pool of [`EngineOptions::threads`]; large steps use rayon's global pool as well.
+//! These calls block:
 //!
 //! - [`Engine::open`] while the model loads, for some seconds; [`convert::convert`] for longer.
 //! - [`Engine::stream`], [`Engine::stream_bytes`] and [`Engine::statistics`] until the step under way is done.
@@ -50,16 +51,16 @@
 //!
 //! # Errors
 //!
-//! There is one type, [`Error`]. What names a wrong file, option or model fails in the call. What fails later ends one stream
-//! with [`Event::Failed`], after which [`Stream::push`] says [`PushError::Closed`]; other streams go on. A model directory
-//! is not trusted: a damaged one is an error.
+//! There is one type, [`Error`], beside [`PushError`] for audio that is not taken. What names a wrong file, option or
+//! model fails in the call. What fails later ends one stream with [`Event::Failed`], after which [`Stream::push`] says
+//! [`PushError::Closed`]; other streams go on. A model directory is not trusted: a damaged one is an error.
 //!
 //! # On a GPU
 //!
-//! Building needs nothing of CUDA. To run, NVIDIA's driver and the libraries `libnvrtc` and `libcublasLt` of CUDA 12 or 13
-//! must be there, no newer than the driver supports. The first start with a model compiles its kernels for some seconds and keeps them
-//! in the user's cache directory. [`BackendChoice::Auto`] takes the CPU where there is no GPU that runs the model, and
-//! [`Engine::passed_over`] says why. Other devices can be brought: see [`backend`].
+//! Building needs nothing of CUDA. To run, NVIDIA's driver and the libraries `libnvrtc` and `libcublasLt` of CUDA 12 or
+//! 13 must be there, no newer than the driver supports. The first start with a model compiles its kernels for some
+//! seconds and keeps them in the user's cache directory. [`BackendChoice::Auto`] takes the CPU where there is no GPU that
+//! runs the model, and [`Engine::passed_over`] says why. Other devices can be brought: see [`backend`].
 
 #![deny(unsafe_code)]
 

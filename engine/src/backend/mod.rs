@@ -2,8 +2,9 @@
 //! What runs a model: the processor's cores, NVIDIA GPUs, or a device of your own.
 //!
 //! Audio goes in, tokens come out; tensors never leave a backend. Nothing above the trait [`Backend`] knows a device.
-//! [`Engine::open`](crate::Engine::open) runs the backends that [`open()`] finds; to bring one's own is to implement the trait,
-//! with the weights of a [`Model`](crate::model::Model), for [`Engine::with_backends`](crate::Engine::with_backends):
+//! [`Engine::open`](crate::Engine::open) runs the backends that [`open()`] finds; to bring one's own is to implement the
+//! trait, with the weights of a [`Model`](crate::model::Model), for
+//! [`Engine::with_backends`](crate::Engine::with_backends):
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -82,7 +83,8 @@ pub struct Slot(pub u32);
 pub struct Step<'a> {
     /// Whose chunk; a slot may appear once in a call.
     pub slot: Slot,
-    /// Samples new since the slot's previous step: exactly what [`Mode::step_sizes`] says, or any number up to it with `end`, 0 too.
+    /// Samples new since the slot's previous step, 16 kHz mono: exactly what [`Mode::step_sizes`] says, or any number up to it,
+    /// 0 too, with `end`.
     pub pcm: &'a [f32],
     /// The utterance ends with these samples. The slot must be reset before its next step.
     pub end: bool,
