@@ -21,7 +21,7 @@ mod plugin {
         "MPL",
         env!("CARGO_PKG_NAME"),
         env!("CARGO_PKG_NAME"),
-        env!("CARGO_PKG_REPOSITORY"),
+        env!("PACKAGE_ORIGIN"),
         env!("BUILD_REL_DATE")
     );
 }

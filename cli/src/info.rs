@@ -4,11 +4,11 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use parakeet_engine::backend::{chunk_samples, cuda};
+use parakeet_engine::backend::cuda;
 use parakeet_engine::convert::{Description, Origin, describe};
 use parakeet_engine::model::ModelConfig;
 use parakeet_engine::model::config::{ConvNorm, Normalize, Transducer};
-use parakeet_engine::{CachePrecision, Engine, EngineOptions, StreamOptions};
+use parakeet_engine::{CachePrecision, Engine, EngineOptions, FRAME_SAMPLES, StreamOptions};
 use serde::Serialize;
 
 use crate::engine_args::EngineArgs;
@@ -119,7 +119,7 @@ fn report(description: &Description, stream_bytes: impl Fn(&StreamOptions) -> Op
     let context = |&[left_frames, right_frames]: &[i32; 2]| Context {
         left_frames,
         right_frames,
-        latency_ms: chunk_samples(right_frames as usize + 1, 1) / 16,
+        latency_ms: (right_frames as usize + 1) * FRAME_SAMPLES as usize / 16,
         stream_bytes: stream_bytes(&StreamOptions {
             look_ahead: Some(right_frames as u32),
             ..StreamOptions::default()

@@ -33,10 +33,10 @@ pub enum Error {
         /// The values there are.
         reason: String,
     },
-    /// A backend failed while it ran.
+    /// A backend failed, or a device or library that it needs is missing.
     #[error("backend {backend}: {reason}")]
     Backend {
-        /// Its name, such as `cuda`.
+        /// Its [name](crate::backend::Backend::name), such as `cuda`.
         backend: &'static str,
         /// What failed.
         reason: String,

@@ -1,27 +1,81 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What a device must do: own one slot of state per stream and step many of them at once.
+//! What runs a model: the processor's cores, NVIDIA GPUs, or a device of your own.
 //!
-//! Audio goes in, tokens come out; tensors never leave a backend. Nothing above this trait knows a device.
+//! Audio goes in, tokens come out; tensors never leave a backend. Nothing above the trait [`Backend`] knows a device.
+//! [`Engine::open`](crate::Engine::open) runs the backends that [`open()`] finds; to bring one's own is to implement the
+//! trait, with the weights of a [`Model`](crate::model::Model), for
+//! [`Engine::with_backends`](crate::Engine::with_backends):
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use parakeet_engine::backend::{Backend, Decoded, Limits, Mode, Slot, Step};
+//! use parakeet_engine::model::Model;
+//! use parakeet_engine::{Engine, Result};
+//!
+//! /// Takes every stream and understands nothing.
+//! #[derive(Default)]
+//! struct Deaf {
+//!     slots: u32,
+//! }
+//!
+//! impl Backend for Deaf {
+//!     fn name(&self) -> &'static str {
+//!         "deaf"
+//!     }
+//!
+//!     fn device(&self) -> String {
+//!         "nothing".into()
+//!     }
+//!
+//!     fn limits(&self) -> Limits {
+//!         Limits { streams: 64, frames: usize::MAX, whole_frames: usize::MAX }
+//!     }
+//!
+//!     fn open(&mut self, _mode: Mode, _language: usize) -> Result<Slot> {
+//!         self.slots += 1;
+//!         Ok(Slot(self.slots - 1))
+//!     }
+//!
+//!     fn close(&mut self, _slot: Slot) {}
+//!
+//!     fn reset(&mut self, _slot: Slot) {}
+//!
+//!     fn step(&mut self, steps: &[Step<'_>]) -> Vec<Result<Decoded>> {
+//!         steps.iter().map(|_| Ok(Decoded::default())).collect()
+//!     }
+//!
+//!     fn slot_bytes(&self, _mode: Mode) -> usize {
+//!         0
+//!     }
+//! }
+//!
+//! let model = Arc::new(Model::load("models/parakeet-tdt-mini".as_ref())?);
+//! let engine = Engine::with_backends(model, vec![Box::<Deaf>::default()])?;
+//! # Ok::<(), parakeet_engine::Error>(())
+//! ```
 
-mod choice;
+pub(crate) mod choice;
 #[cfg(test)]
 mod conformance;
 mod constants;
-pub mod cpu;
+mod cpu;
 pub mod cuda;
 mod fold;
-mod mode;
+pub(crate) mod mode;
 mod open;
 mod timeline;
 mod visibility;
 
 use crate::error::Result;
 
-pub use choice::{BackendChoice, CachePrecision, Device, EngineOptions, Precision};
-pub use mode::{Mode, StepSizes, Window, chunk_samples};
+pub(crate) use choice::{BackendChoice, CachePrecision, Device, EngineOptions, Precision};
+pub(crate) use mode::Window;
+pub use mode::{Mode, StepSizes};
 pub use open::{Opened, open};
 
-/// Handle of one stream's state inside a backend (features, K and V rings, convolution tails, predictor state).
+/// Handle of one stream's state inside a backend (features, K and V rings, convolution tails, predictor state); the number is
+/// the backend's own, of one slot at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Slot(pub u32);
 
@@ -30,7 +84,8 @@ pub struct Slot(pub u32);
 pub struct Step<'a> {
     /// Whose chunk; a slot may appear once in a call.
     pub slot: Slot,
-    /// Samples new since the slot's previous step: exactly what [`Mode::step_sizes`] says, or any number up to it with `end`.
+    /// Samples new since the slot's previous step, 16 kHz mono: exactly what [`Mode::step_sizes`] says, or any number up to it,
+    /// 0 too, with `end`.
     pub pcm: &'a [f32],
     /// The utterance ends with these samples. The slot must be reset before its next step.
     pub end: bool,
@@ -41,7 +96,7 @@ pub struct Step<'a> {
 pub struct Token {
     /// Index into the vocabulary.
     pub id: u32,
-    /// Encoder frame (80 ms) since the utterance began.
+    /// Encoder frame (80 ms) since the utterance began: one of those that the step decoded, none before an earlier token's.
     pub frame: u64,
     /// Predicted duration in encoder frames, 0 allowed; RNN-T predicts none.
     pub duration: Option<u32>,
@@ -68,16 +123,17 @@ impl Token {
 pub struct Decoded {
     /// Tokens in order of emission.
     pub tokens: Vec<Token>,
-    /// Encoder frames decoded by this step.
+    /// Encoder frames decoded by this step; see [`Backend`] for how many there are.
     pub frames: usize,
 }
 
-/// How much a step should hold at most: it bounds how long a newly complete chunk waits for the step under way.
+/// How much a step should hold at most: it bounds how long a newly complete chunk waits for the step under way. One stream
+/// is always taken, however much it brings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Streams.
     pub streams: usize,
-    /// Encoder frames (rows) of all streams together where all have caches; one stream may have more.
+    /// Encoder frames (rows) of all streams together where all have caches.
     pub frames: usize,
     /// The same where none has: windows and whole signals are decoded frame after frame, which takes no longer for many.
     pub whole_frames: usize,
@@ -115,27 +171,41 @@ pub struct Memory {
 }
 
 /// Encoder and decoder of one model on one device.
+///
+/// An engine moves each backend to a thread of its own, which makes all the calls, one at a time; while one lasts every
+/// stream of the device waits. A panic becomes an error of the call.
+///
+/// A slot hears one utterance after another, with a [`reset`](Self::reset) in between. Each is cut into steps by its
+/// [`Mode`], and of `n` samples it has `m = n / 160` mel frames and, unless that is 0, `h(h(h(m)))` encoder frames, where
+/// `h(x)` is `x / 2 + 1` if the subsampling is causal and `(x - 1) / 2 + 1` if not. Every one is decoded once, in order:
+///
+/// - [`Mode::Cached`]: by the first step whose samples decide it, a chunk of the right context and one frame in each; by the
+///   last step all that are left.
+/// - [`Mode::Buffered`]: the chunk of the step's window, which the backend puts together of this step's samples and those
+///   before; by the last step all that are left.
+/// - [`Mode::Offline`]: all by the only step.
 pub trait Backend: Send {
-    /// `cpu` or `cuda`.
+    /// A short name for errors and logs, such as `cuda`.
     fn name(&self) -> &'static str;
 
     /// The device for people, such as `NVIDIA H100 80GB HBM3 (0)`.
     fn device(&self) -> String;
 
-    /// How much a step should hold.
+    /// How much a step should hold; asked once.
     fn limits(&self) -> Limits;
 
-    /// Takes a fresh slot. `language` is a place of the model's prompt, ignored where it has none. Fails if the mode does
-    /// not fit the model or memory is out.
+    /// Takes a fresh slot. `language` is a place of the model's prompt, ignored where it has none. The engine asks for modes
+    /// that fit the model; fails if the backend lacks one or memory is out, and then the engine's other devices are tried.
     fn open(&mut self, mode: Mode, language: usize) -> Result<Slot>;
 
-    /// Gives a slot back.
+    /// Gives a slot back; its number may be used again.
     fn close(&mut self, slot: Slot);
 
     /// Brings a slot back to the state that [`Backend::open`] gave it.
     fn reset(&mut self, slot: Slot);
 
-    /// Runs one chunk of every slot named; results in the same order. A failed step leaves the others alone.
+    /// Runs one step of every slot named; as many results, in the same order. An error ends its stream alone, and so does a
+    /// result that is missing.
     fn step(&mut self, steps: &[Step<'_>]) -> Vec<Result<Decoded>>;
 
     /// Bytes of state that one slot of this mode holds.
@@ -149,7 +219,7 @@ pub trait Backend: Send {
     /// Whether later steps are timed part by part, which may slow them down. A backend that can't ignores it.
     fn measure(&mut self, _on: bool) {}
 
-    /// Where the last step's time went, if it was measured.
+    /// Where the last call of [`step`](Self::step) spent its time, if it was measured.
     fn timings(&self) -> Option<Timings> {
         None
     }

@@ -9,7 +9,8 @@ use crate::model::config::EncoderConfig;
 /// How a slot is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Cache-aware streaming with the model's context of this index; a step is one chunk.
+    /// Cache-aware streaming with the model's context of this index; a step is one chunk. Only for models that
+    /// [are cache-aware](ModelConfig::is_cache_aware) in it.
     Cached {
         /// Index into `EncoderConfig::contexts`.
         context: usize,
@@ -111,7 +112,7 @@ impl Window {
     }
 
     /// Whether there is a frame to decode and the window isn't longer than 10 minutes.
-    pub fn check(self) -> Result<()> {
+    pub(crate) fn check(self) -> Result<()> {
         if self.chunk == 0 {
             let reason = "shorter than an encoder frame of 80 ms".into();
             return Err(Error::Option { option: "chunk", reason });

@@ -9,14 +9,14 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, Result};
 
 /// Version of the layout of `config.json` that this crate writes and reads.
-pub const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 1;
 
 /// Everything about a model but its weights and its vocabulary.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
-    /// Layout version of this file, [`FORMAT`].
-    pub format: u32,
+    /// Layout version of the file, [`FORMAT`].
+    pub(crate) format: u32,
     /// Name for people, e.g. `parakeet-tdt-mini`.
     pub name: String,
     /// Log-mel front end.
@@ -45,11 +45,11 @@ pub struct PromptConfig {
 
 impl PromptConfig {
     /// Name of the place that leaves the language to the model.
-    pub const AUTO: &str = "auto";
+    pub(crate) const AUTO: &str = "auto";
 
     /// The place of a language: of the code itself, whatever its case, or of its language alone (`de` for `de-AT`);
     /// without a code that of `auto`, or else the first place. The error lists the codes there are.
-    pub fn place(&self, code: Option<&str>) -> Result<usize> {
+    pub(crate) fn place(&self, code: Option<&str>) -> Result<usize> {
         let find = |wanted: &str| {
             self.languages.iter().find(|(code, _)| code.eq_ignore_ascii_case(wanted)).map(|(_, place)| *place)
         };
@@ -221,14 +221,14 @@ impl ModelConfig {
     }
 
     /// Writes a `config.json` for people to read.
-    pub fn write(&self, path: &Path) -> Result<()> {
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
         let mut text = serde_json::to_string_pretty(self).map_err(|e| Error::model(path, e.to_string()))?;
         text.push('\n');
         std::fs::write(path, text).map_err(|e| Error::io(path, e))
     }
 
     /// Checks every value's range and how the values fit together; the error says which one is wrong.
-    pub fn validate(&self) -> Result<(), String> {
+    pub(crate) fn validate(&self) -> Result<(), String> {
         let ModelConfig { features, encoder, decoder, .. } = self;
         if self.name.is_empty() || self.name.len() > 255 || self.name.chars().any(char::is_control) {
             return Err("name: expected 1 to 255 bytes without control characters".into());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! A model directory: `config.json`, `model.safetensors`, `tokens.txt`. [`convert`](crate::convert()) makes one.
+//! A model directory: `config.json`, `model.safetensors`, `tokens.txt`. [`convert`](crate::convert::convert) makes one.
 
 use std::path::Path;
 
@@ -8,9 +8,9 @@ use crate::{Error, Result};
 pub mod config;
 mod find;
 mod geometry;
-pub mod tensors;
-pub mod vocabulary;
-pub mod weights;
+pub(crate) mod tensors;
+pub(crate) mod vocabulary;
+pub(crate) mod weights;
 
 pub use config::ModelConfig;
 pub use find::{EMBEDDED, find_model};
@@ -30,7 +30,7 @@ pub struct Model {
     pub config: ModelConfig,
     /// Its pieces.
     pub vocabulary: Vocabulary,
-    /// Its tensors, as [`tensors::expected`] lists them.
+    /// Its tensors: all that the configuration implies, by name and shape. The joint's output layer is `joint.joint_net.2`.
     pub weights: Weights,
 }
 

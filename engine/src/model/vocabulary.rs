@@ -70,7 +70,7 @@ pub struct Vocabulary {
 
 impl Vocabulary {
     /// A vocabulary of these pieces, ids counting from 0.
-    pub fn new(pieces: Vec<(String, PieceKind)>) -> Self {
+    pub(crate) fn new(pieces: Vec<(String, PieceKind)>) -> Self {
         let punctuation = pieces.iter().flat_map(|(piece, _)| punctuation_of(piece)).collect();
         let signals =
             (0..).zip(&pieces).filter_map(|(id, (piece, _))| Some((id, Signal::of(piece)?))).collect();
@@ -79,7 +79,7 @@ impl Vocabulary {
 
     /// Reads `tokens.txt`, which must have `expected` lines: a piece with tab, line feed, carriage return and backslash
     /// escaped, then for a piece that isn't normal a tab and its kind (`unknown`, `control`, `byte`, `user`).
-    pub fn read(path: &Path, expected: usize) -> Result<Self> {
+    pub(crate) fn read(path: &Path, expected: usize) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
         let lines: Vec<&str> = text.split_terminator('\n').collect();
         if lines.len() != expected {
@@ -95,7 +95,7 @@ impl Vocabulary {
     }
 
     /// Writes `tokens.txt` as [`Vocabulary::read`] reads it.
-    pub fn write(&self, path: &Path) -> Result<()> {
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
         let mut text = String::new();
         for (piece, kind) in &self.pieces {
             text.push_str(&escape(piece));
@@ -127,22 +127,23 @@ impl Vocabulary {
     }
 
     /// The kind of a piece; `None` for blank and beyond.
-    pub fn kind(&self, id: u32) -> Option<PieceKind> {
+    #[cfg(test)]
+    pub(crate) fn kind(&self, id: u32) -> Option<PieceKind> {
         self.get(id).map(|&(_, kind)| kind)
     }
 
     /// What the token says instead of text.
-    pub fn signal(&self, id: u32) -> Option<&Signal> {
+    pub(crate) fn signal(&self, id: u32) -> Option<&Signal> {
         self.signals.get(&id)
     }
 
     /// Whether the token begins with a space, and with it a word.
-    pub fn starts_word(&self, id: u32) -> bool {
+    pub(crate) fn starts_word(&self, id: u32) -> bool {
         self.piece(id).is_some_and(|piece| piece.starts_with(SPACE))
     }
 
     /// Whether the token's text is one mark of the vocabulary's punctuation.
-    pub fn is_punctuation(&self, id: u32) -> bool {
+    pub(crate) fn is_punctuation(&self, id: u32) -> bool {
         let Some(piece) = self.piece(id) else {
             return false;
         };
@@ -152,7 +153,7 @@ impl Vocabulary {
 
     /// Whether NeMo takes `mark` for punctuation with this vocabulary: it is in Unicode's category P and in a piece that
     /// neither begins with U+2581 or `##` nor stands in `<>` or `[]` (NeMo `extract_punctuation_from_vocab`).
-    pub fn is_punctuation_mark(&self, mark: char) -> bool {
+    fn is_punctuation_mark(&self, mark: char) -> bool {
         self.punctuation.contains(&mark)
     }
 

@@ -14,7 +14,7 @@ use safetensors::tensor::{Dtype, Metadata};
 
 use crate::{Error, Result};
 
-/// The weights of a model. Opening reads the header only; pages of data come in when they are first touched.
+/// The weights of a model, under the names of NeMo's state dict. Pages of the file come in when they are first touched.
 #[derive(Debug)]
 pub struct Weights {
     path: PathBuf,
@@ -36,7 +36,7 @@ pub struct Tensor<'a> {
 /// Elements of a [`Tensor`] in the type they have in the file.
 #[derive(Clone, Copy, Debug)]
 pub enum TensorData<'a> {
-    /// IEEE half precision.
+    /// IEEE half precision, [`half::f16`].
     F16(&'a [f16]),
     /// IEEE single precision.
     F32(&'a [f32]),
@@ -44,7 +44,7 @@ pub enum TensorData<'a> {
 
 impl Weights {
     /// Maps `path` and checks its header; the tensors must fill the file exactly.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         if cfg!(target_endian = "big") {
             return Err(Error::Unsupported(
                 "weights are little endian and this machine is big endian".into(),
@@ -63,7 +63,8 @@ impl Weights {
     }
 
     /// Whether there is a tensor of this name.
-    pub fn has(&self, name: &str) -> bool {
+    #[cfg(test)]
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.metadata.info(name).is_some()
     }
 
@@ -73,7 +74,7 @@ impl Weights {
     }
 
     /// As [`Weights::tensor`], for whoever keeps the tensor.
-    pub fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored> {
+    pub(crate) fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored> {
         let half = matches!(self.tensor(name, shape)?.data, TensorData::F16(_));
         let offsets = self.metadata.info(name).map_or((0, 0), |info| info.data_offsets);
         Ok(Stored { map: self.map.clone(), bytes: self.data + offsets.0..self.data + offsets.1, half })

@@ -141,7 +141,7 @@ impl Distribution {
     }
 
     /// Takes in all values of `other`, which counts the same things.
-    pub fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         self.max = self.max.max(other.max);
         // It grows as need be, so it holds what the other holds.
         self.histogram.add(&other.histogram).expect("a histogram that grows takes any other");

@@ -9,7 +9,8 @@ use serde::Deserialize;
 use super::*;
 use crate::audio::features::{HOP, LogMelState, normalize_per_feature};
 use crate::backend::conformance::{Conformance, Fixture, assert_close, audio, chunks, data, tokens};
-use crate::backend::{Token, Window, chunk_samples};
+use crate::backend::mode::chunk_samples;
+use crate::backend::{Token, Window};
 
 /// Largest difference of a log-mel value or an encoder output that single precision explains here.
 const TOLERANCE: f32 = 1e-4;

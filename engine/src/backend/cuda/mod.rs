@@ -3,6 +3,7 @@
 //!
 //! The driver, NVRTC and cuBLASLt are opened at run time, so a program with this backend in it runs without them. Streams
 //! with caches are stepped together, whatever their context and wherever they stand; so are windows and whole signals.
+//! [`Engine::open`](crate::Engine::open) and [`open`](super::open()) run models on it.
 
 mod card;
 mod grow;
@@ -34,7 +35,7 @@ pub use sizes::stream_bytes;
 const NAME: &str = "cuda";
 
 /// A model on one card.
-pub struct CudaBackend {
+pub(crate) struct CudaBackend {
     device: Arc<Device>,
     model: Arc<Model>,
     shape: Shape,
@@ -62,14 +63,14 @@ pub struct CudaBackend {
     broken: Option<String>,
 }
 
-/// How many cards there are, or why there is none.
+/// How many cards the driver shows, or why there is none.
 pub fn count() -> Result<usize> {
     Device::count()
 }
 
 impl CudaBackend {
     /// Brings `model` to card `index`. Fails, saying what is missing, where there is no such card, NVRTC or cuBLASLt.
-    pub fn new(model: Arc<Model>, options: &EngineOptions, index: usize) -> Result<Self> {
+    pub(crate) fn new(model: Arc<Model>, options: &EngineOptions, index: usize) -> Result<Self> {
         let shape = Shape::new(&model.config, options)?;
         let device = Device::open(index)?;
         shape.check_rings(device.shared_memory)?;
