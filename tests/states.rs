@@ -184,7 +184,7 @@ fn what_the_model_runs_on_has_names() {
     let element = element();
     for (property, names) in [
         ("backend", &["auto", "cpu", "cuda"][..]),
-        ("precision", &["f16", "bf16", "f32", "f8"]),
+        ("precision", &["auto", "f16", "bf16", "f32", "f8"]),
         ("cache-precision", &["full", "int8"]),
     ] {
         for name in names {

@@ -14,8 +14,9 @@ pub struct EngineArgs {
     /// Which of the backend's devices: a number from 0 (with the backend auto a GPU's), or auto for all that run the model
     #[arg(long, value_name = "N", default_value = "auto")]
     device: String,
-    /// Type of weights and activations on a GPU: f16, bf16, f32 or f8 (f16 with products of 8 bits)
-    #[arg(long, value_name = "TYPE", default_value = "f16")]
+    /// Type of weights and activations on a GPU: f16, bf16, f32, f8 (f16 with products of 8 bits), or auto: f16, and bf16 for
+    /// models whose numbers that doesn't hold
+    #[arg(long, value_name = "TYPE", default_value = "auto")]
     precision: String,
     /// Type of the keys and values that a stream keeps on a GPU: full (as the activations) or int8
     #[arg(long, value_name = "TYPE", default_value = "full")]

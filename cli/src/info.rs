@@ -172,12 +172,12 @@ fn report(description: &Description, stream_bytes: impl Fn(&StreamOptions) -> Op
     }
 }
 
-/// In half precision.
+/// In the precision that is chosen by itself.
 fn on_gpu(config: &ModelConfig, cache: CachePrecision) -> Option<OnGpu> {
     let options = EngineOptions { cache, ..EngineOptions::default() };
     let stream_bytes = cuda::stream_bytes(config, &options).ok()?;
     Some(OnGpu {
-        precision: options.precision.to_string(),
+        precision: options.precision.of(config).to_string(),
         cache: cache.to_string(),
         stream_bytes,
         streams_per_gb: 1_000_000_000 / stream_bytes.max(1),

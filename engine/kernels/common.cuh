@@ -34,10 +34,9 @@ __device__ __forceinline__ float widen(real x) {
     asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits));
     return y;
 }
-// Saturates rather than overflow to infinity.
+// Too large a number becomes infinity and at last no number, which decoding notices: it must not pass for a large one.
 __device__ __forceinline__ real narrow(float x) {
     real y;
-    x = fminf(fmaxf(x, -65504.0f), 65504.0f);
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
     return y;
 }
@@ -76,6 +75,9 @@ __device__ __forceinline__ float max_of_warp(float x) {
     for (int lane = 16; lane > 0; lane /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, lane));
     return x;
 }
+
+// ReLU that keeps what isn't a number.
+__device__ __forceinline__ float positive(float x) { return x < 0.0f ? 0.0f : x; }
 
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + __expf(-x)); }
 

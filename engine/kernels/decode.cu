@@ -18,6 +18,8 @@
 // All kernels run in blocks of DECODE_THREADS.
 
 #define WARPS (DECODE_THREADS / 32)
+// Label of a frame whose logits are no numbers.
+#define LOST (-1)
 
 // A slot's decoder state, after its mel frames.
 struct Memory {
@@ -37,7 +39,7 @@ __device__ __forceinline__ void join(
     const Item& item, int frame, const float* encoded, const float* predicted, real* joint
 ) {
     const float* row = encoded + (u64)(item.row + item.decode + frame) * JOINT;
-    for (int i = threadIdx.x; i < JOINT; i += blockDim.x) joint[i] = narrow(fmaxf(row[i] + predicted[i], 0.0f));
+    for (int i = threadIdx.x; i < JOINT; i += blockDim.x) joint[i] = narrow(positive(row[i] + predicted[i]));
 }
 
 // Brings the items' state into the batch: `hidden` [items][PRED_LAYERS * PRED], `cell` the same, `predicted`
@@ -126,8 +128,8 @@ __device__ __forceinline__ Pick pick(const float* row) {
     best = bests[0];
     for (int i = 1; i < WARPS; i++) best = better(best, bests[i]);
     Pick pick;
-    // Without a candidate it is a blank, so that the stream goes on.
-    pick.label = best.index > BLANK ? BLANK : best.index;
+    // No candidate, or one that is infinite: the precision doesn't hold the model's numbers.
+    pick.label = best.index > BLANK || best.value == __int_as_float(0x7f800000) ? LOST : best.index;
     pick.value = best.value;
     pick.margin = best.value - best.second;
     pick.duration = 0;
@@ -162,8 +164,8 @@ extern "C" __global__ void __launch_bounds__(DECODE_THREADS) rank(
     if (threadIdx.x == 0) picks[blockIdx.x] = found;
 }
 
-// One decision of each active item: the first token in its span, or that there is none, and where it goes from there. One
-// item a block.
+// One decision of each active item: the first token in its span, or that there is none, and where it goes from there. An
+// item whose logits are no numbers is through. One item a block.
 extern "C" __global__ void __launch_bounds__(DECODE_THREADS) decide(
     const Item* items, const Counts* counts, const float* logits, const Pick* picks, int span, Cursor* cursors,
     Results* results, Emission* tokens, int capacity
@@ -228,6 +230,13 @@ extern "C" __global__ void __launch_bounds__(DECODE_THREADS) decide(
         // Decided again once the host has made room.
         cursor.frame = frame;
         cursor.label = -1;
+        return;
+    }
+    if (best.label == LOST) {
+        tokens[kept] = Emission{(int)blockIdx.x, LOST, frame};
+        cursor.label = -1;
+        cursor.active = 0;
+        atomicSub(&results->active, 1);
         return;
     }
     sum = power = 0.0;

@@ -367,7 +367,7 @@ extern "C" __global__ void __launch_bounds__(PROMPT_THREADS) prompt(
     if (blockIdx.x >= counts->rows) return;
     const float* column = weight + (u64)items[places[blockIdx.x].item].language * width;
     real* row = x + (u64)blockIdx.x * width;
-    for (int i = threadIdx.x; i < width; i += blockDim.x) row[i] = narrow(fmaxf(widen(row[i]) + column[i], 0.0f));
+    for (int i = threadIdx.x; i < width; i += blockDim.x) row[i] = narrow(positive(widen(row[i]) + column[i]));
 }
 
 // The rows of one layer's projected positions by head, and what the two biases of attention differ in: with u added to the

@@ -60,7 +60,7 @@ extern "C" __global__ void __launch_bounds__(SUBSAMPLE_FIRST_THREADS) subsample_
                     sum[1] += inner[tap][1] * value;
                 }
 #pragma unroll
-                for (int c = 0; c < 2; c++) values[row][c] = inside && there[row] ? fmaxf(sum[c], 0.0f) : 0.0f;
+                for (int c = 0; c < 2; c++) values[row][c] = inside && there[row] ? positive(sum[c]) : 0.0f;
             }
         };
         column(2 * from - PAD, columns[2]);

@@ -79,8 +79,11 @@ pub enum Backend {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
 #[enum_type(name = "GstParakeetPrecision")]
 pub enum Precision {
-    /// Half precision.
+    /// By the model.
     #[default]
+    #[enum_value(name = "Auto: F16, or BF16 for a model whose numbers that doesn't hold", nick = "auto")]
+    Auto,
+    /// Half precision.
     #[enum_value(name = "F16: half precision, exact to three digits", nick = "f16")]
     F16,
     /// bfloat16.

@@ -46,7 +46,7 @@ impl Default for Settings {
             model: None,
             backend: Backend::Auto,
             device: AUTO.into(),
-            precision: Precision::F16,
+            precision: Precision::Auto,
             cache_precision: CachePrecision::Full,
             look_ahead: LOOK_AHEAD_OF_MODEL,
             left_context_ms: 10_000,
@@ -105,6 +105,7 @@ impl Settings {
             Backend::Cuda => BackendChoice::Cuda,
         };
         let precision = match self.precision {
+            Precision::Auto => parakeet_engine::Precision::Auto,
             Precision::F16 => parakeet_engine::Precision::F16,
             Precision::Bf16 => parakeet_engine::Precision::Bf16,
             Precision::F32 => parakeet_engine::Precision::F32,

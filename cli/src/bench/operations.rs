@@ -66,8 +66,8 @@ impl Widths {
         if backend == "cpu" {
             return Self { weight: stored, state: 4.0, cache: 4.0 };
         }
-        let (size, weight) = match options.precision {
-            Precision::F16 | Precision::Bf16 => (2.0, 2.0),
+        let (size, weight) = match options.precision.of(config) {
+            Precision::Auto | Precision::F16 | Precision::Bf16 => (2.0, 2.0),
             Precision::F32 => (4.0, 4.0),
             Precision::F8 => (2.0, 2.0 - layer_weights(config) / weights(config)),
         };

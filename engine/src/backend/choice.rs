@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
+use crate::model::ModelConfig;
 
 /// Which backend runs the model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -32,8 +33,10 @@ pub enum Device {
 /// Type of weights and activations on a GPU; sums are in single precision always. The CPU computes in single precision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Precision {
-    /// Half precision, exact to three digits.
+    /// What the model's numbers fit into: bfloat16 where its encoder scales its input up (`xscaling`), else half precision.
     #[default]
+    Auto,
+    /// Half precision, exact to three digits. A stream whose numbers grow beyond 65,504 fails, saying so.
     F16,
     /// bfloat16: as fast, exact to two digits.
     Bf16,
@@ -100,8 +103,19 @@ macro_rules! names {
 }
 
 names!(BackendChoice, "backend", Auto => "auto", Cpu => "cpu", Cuda => "cuda");
-names!(Precision, "precision", F16 => "f16", Bf16 => "bf16", F32 => "f32", F8 => "f8");
+names!(Precision, "precision", Auto => "auto", F16 => "f16", Bf16 => "bf16", F32 => "f32", F8 => "f8");
 names!(CachePrecision, "cache", Full => "full", Int8 => "int8");
+
+impl Precision {
+    /// The precision that a model is run with.
+    pub fn of(self, config: &ModelConfig) -> Self {
+        match self {
+            Self::Auto if config.encoder.xscaling => Self::Bf16,
+            Self::Auto => Self::F16,
+            chosen => chosen,
+        }
+    }
+}
 
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -129,6 +143,7 @@ impl FromStr for Device {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::convert::{Like, SynthOptions, synthetic_config};
 
     #[test]
     fn names_and_values_are_each_others() {
@@ -139,5 +154,15 @@ mod tests {
         assert_eq!(error, "backend: there is no \"tpu\"; there are auto, cpu, cuda");
         assert_eq!(("auto".parse().ok(), "3".parse().ok()), (Some(Device::Auto), Some(Device::Index(3))));
         assert!("-1".parse::<Device>().unwrap_err().to_string().contains("neither auto nor the number"));
+    }
+
+    #[test]
+    fn auto_is_the_precision_that_holds_the_model() {
+        let options = SynthOptions { like: Like::TdtMini, vocabulary: None, layers: None, seed: 0 };
+        let mut config = synthetic_config(&options).expect("a configuration");
+        assert_eq!(Precision::default().of(&config), Precision::F16);
+        config.encoder.xscaling = true;
+        assert_eq!(Precision::Auto.of(&config), Precision::Bf16);
+        assert_eq!(Precision::F8.of(&config), Precision::F8, "what is chosen stays");
     }
 }

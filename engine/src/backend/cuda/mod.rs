@@ -192,7 +192,15 @@ impl Backend for CudaBackend {
                     let jobs =
                         if matches!(state.mode, Mode::Cached { .. }) { &mut cached } else { &mut whole };
                     let pcm = steps[index].pcm;
-                    jobs.push(Job { index, slot, pcm, state, portion, decoded: Decoded::default() });
+                    jobs.push(Job {
+                        index,
+                        slot,
+                        pcm,
+                        state,
+                        portion,
+                        decoded: Decoded::default(),
+                        overflowed: false,
+                    });
                 }
                 idle => {
                     results[index] = Some(idle.map(|_| Decoded::default()).map_err(failed));

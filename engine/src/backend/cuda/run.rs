@@ -45,6 +45,8 @@ pub struct Job<'a> {
     pub state: Box<SlotState>,
     pub portion: Portion,
     pub decoded: Decoded,
+    /// Some of its logits are no numbers.
+    pub overflowed: bool,
 }
 
 impl Job<'_> {
@@ -114,6 +116,10 @@ impl CudaBackend {
             self.broken = Some(e.to_string());
         }
         for job in jobs {
+            if job.overflowed && outcome.is_ok() {
+                results[job.index] = Some(Err(failed(self.shape.overflow())));
+                continue;
+            }
             let result = outcome.as_ref().map(|()| std::mem::take(&mut job.decoded));
             results[job.index] = Some(result.map_err(|e| match e {
                 Error::Backend { reason, .. } => failed(reason.clone()),
@@ -277,7 +283,10 @@ impl CudaBackend {
             }
             for bytes in fetched.bytes()[HEADER..HEADER + tokens * size].chunks_exact(size) {
                 let emission: Emission = bytemuck::pod_read_unaligned(bytes);
-                if let Some(job) = jobs.get_mut(emission.item as usize) {
+                let Some(job) = jobs.get_mut(emission.item as usize) else { continue };
+                if emission.id < 0 {
+                    job.overflowed = true;
+                } else {
                     job.decoded.tokens.push(token(&emission, job.portion.decoded, &self.shape));
                 }
             }

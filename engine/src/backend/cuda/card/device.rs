@@ -291,7 +291,7 @@ impl Device {
 pub fn upload(device: &Arc<Device>, precision: Precision, values: &[f32]) -> Result<Buffer> {
     match precision {
         Precision::F32 => device.upload(values),
-        Precision::F16 | Precision::F8 => {
+        Precision::Auto | Precision::F16 | Precision::F8 => {
             let mut narrow = vec![f16::ZERO; values.len()];
             narrow.convert_from_f32_slice(values);
             device.upload(&narrow)

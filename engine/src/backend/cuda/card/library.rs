@@ -181,7 +181,7 @@ impl Type {
     pub fn of(precision: Precision) -> Self {
         match precision {
             Precision::F32 => Self::F32,
-            Precision::F16 | Precision::F8 => Self::F16,
+            Precision::Auto | Precision::F16 | Precision::F8 => Self::F16,
             Precision::Bf16 => Self::Bf16,
         }
     }

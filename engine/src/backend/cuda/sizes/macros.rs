@@ -42,7 +42,7 @@ impl Shape {
         let [bins1, bins2, bins3] = geometry.levels();
         let real = match self.precision {
             Precision::F32 => 0,
-            Precision::F16 | Precision::F8 => 1,
+            Precision::Auto | Precision::F16 | Precision::F8 => 1,
             Precision::Bf16 => 2,
         };
         [

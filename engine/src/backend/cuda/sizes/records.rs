@@ -141,6 +141,7 @@ records! {
     /// A token; its frame counts from the first that the step decodes.
     struct Emission {
         item: i32,
+        /// -1 if the frame's logits are no numbers; then the item is through.
         id: i32,
         frame: i32,
         duration: i32,

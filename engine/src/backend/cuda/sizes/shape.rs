@@ -74,17 +74,18 @@ impl Shape {
             .collect();
         let left = cached.iter().map(|[left, _]| *left as usize).max().unwrap_or(0);
         let chunk = cached.iter().map(|[_, right]| *right as usize + 1).max().unwrap_or(0);
+        let precision = options.precision.of(config);
         let cache8 = options.cache == CachePrecision::Int8;
-        if cache8 && options.precision == Precision::F32 {
+        if cache8 && precision == Precision::F32 {
             let reason = "int8 goes with the precisions f16 and bf16".into();
             return Err(Error::Option { option: "cache", reason });
         }
-        let product8 = options.precision == Precision::F8;
+        let product8 = precision == Precision::F8;
         if product8 && !(width.is_multiple_of(16) && encoder.ff_width.is_multiple_of(16)) {
             let reason = "f8 goes with widths that are multiples of 16: use f16".into();
             return Err(Error::Option { option: "precision", reason });
         }
-        let most = if options.precision == Precision::F32 { 4 } else { 8 };
+        let most = if precision == Precision::F32 { 4 } else { 8 };
         let divides =
             |lane: &usize| width.is_multiple_of(32 * lane) && encoder.ff_width.is_multiple_of(*lane);
         let lane = [8, 4, 2].into_iter().filter(|&lane| lane <= most).find(divides).unwrap_or(1);
@@ -93,7 +94,7 @@ impl Shape {
             return unsupported(format!("cuda runs encoders wider than 2048 in steps of 4, not {width}"));
         }
         Ok(Self {
-            precision: if product8 { Precision::F16 } else { options.precision },
+            precision: if product8 { Precision::F16 } else { precision },
             product8,
             cache8,
             encoder: encoder.clone(),
@@ -117,6 +118,21 @@ impl Shape {
     /// Width of a head.
     pub fn head(&self) -> usize {
         self.encoder.width / self.encoder.heads
+    }
+
+    /// What to say of a stream whose logits are no numbers.
+    pub fn overflow(&self) -> String {
+        let name = if self.product8 { Precision::F8 } else { self.precision };
+        match name {
+            Precision::Bf16 | Precision::F32 => {
+                format!(
+                    "in precision {name} this model computes what is no number: the checkpoint may be damaged"
+                )
+            }
+            Precision::Auto | Precision::F16 | Precision::F8 => {
+                format!("precision {name} overflowed in this model; use bf16")
+            }
+        }
     }
 
     /// Bytes of a value.
