@@ -84,7 +84,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             }
             Some(Event::Progress { sample }) => output.progress(formats::seconds(sample)),
             Some(Event::Finished { .. }) => break Ok(()),
-            Some(Event::Failed(error)) => break Err(Failure::Engine(error)),
+            Some(Event::Failed { error, .. }) => break Err(Failure::Engine(error)),
             // The queue blocks, so nothing is lost; what else there may be one day is no part of a transcript.
             Some(_) => {}
             None => break Err(Failure::Closed),

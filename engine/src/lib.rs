@@ -14,7 +14,7 @@
 //!     match event {
 //!         Event::Word(word) => print!("{} ", word.text),
 //!         Event::Finished { .. } => break,
-//!         Event::Failed(error) => return Err(error.into()),
+//!         Event::Failed { error, .. } => return Err(error.into()),
 //!         _ => {}
 //!     }
 //! }
@@ -47,7 +47,7 @@
 //! - Dropping the last of an engine and its streams, until the step under way is done.
 //!
 //! A stream with 256 events that nobody takes is not stepped, and its queue fills: a thread that does both takes what
-//! [`Stream::try_next`] has between two pushes.
+//! [`Stream::try_next`] has between two pushes, or when [`PushError::Unread`] tells it to.
 //!
 //! # Errors
 //!

@@ -247,7 +247,8 @@ impl Run {
 
     /// Turns an event of the engine into what is to be pushed and told.
     pub fn receive(&mut self, event: Event) -> Vec<Action> {
-        if let (Some(start), false) = (self.timeline.start(self.progress), matches!(event, Event::Failed(_)))
+        if let (Some(start), false) =
+            (self.timeline.start(self.progress), matches!(event, Event::Failed { .. }))
         {
             self.output.begin(start);
         }
@@ -279,7 +280,7 @@ impl Run {
                 actions
             }
             Event::Lost { start, samples } => self.lost(self.offset + start, samples).into_iter().collect(),
-            Event::Failed(error) => {
+            Event::Failed { error, .. } => {
                 self.dead = true;
                 self.stream = None;
                 vec![Action::Fail(error)]

@@ -276,7 +276,7 @@ impl Check {
                 self.different |= self.right != expected;
                 self.done = true;
             }
-            Event::Failed(error) => return Err(error.into()),
+            Event::Failed { error, .. } => return Err(error.into()),
             _ => {}
         }
         Ok(false)

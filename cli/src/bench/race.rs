@@ -40,7 +40,7 @@ pub fn listen(stream: &Stream, mut take: impl FnMut(Event)) -> Result<(), Failur
     loop {
         match stream.next() {
             Some(Event::Finished { .. }) => return Ok(()),
-            Some(Event::Failed(error)) => return Err(error.into()),
+            Some(Event::Failed { error, .. }) => return Err(error.into()),
             Some(event) => take(event),
             None => return Err(Failure::Closed),
         }

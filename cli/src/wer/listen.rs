@@ -57,7 +57,7 @@ pub fn listen(stream: &Stream, pcm: &[f32]) -> Result<Heard, Failure> {
 
 fn event(stream: &Stream) -> Result<Event, Failure> {
     match stream.next() {
-        Some(Event::Failed(error)) => Err(error.into()),
+        Some(Event::Failed { error, .. }) => Err(error.into()),
         Some(event) => Ok(event),
         None => Err(Failure::Closed),
     }

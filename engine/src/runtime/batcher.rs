@@ -5,10 +5,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, available_parallelism};
 use std::time::Instant;
 
 use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::lane::Lane;
 use super::queue::Backlog;
@@ -35,7 +36,7 @@ impl Batcher {
     /// Starts the thread.
     pub(crate) fn start(backend: Box<dyn Backend>) -> Result<Self> {
         let lane = Arc::new(Lane::new(backend.as_ref()));
-        let mut runner = Runner { lane: lane.clone(), backend, buffers: Vec::new() };
+        let mut runner = Runner { lane: lane.clone(), backend, buffers: Vec::new(), pool: None };
         let thread = std::thread::Builder::new().name("parakeet-lane".into()).spawn(move || runner.run());
         let thread = thread.map_err(|e| lane.failed(format!("cannot start its thread: {e}")))?;
         Ok(Self { lane, thread: Some(thread) })
@@ -62,6 +63,9 @@ struct Runner {
     backend: Box<dyn Backend>,
     /// Empty buffers for chunks.
     buffers: Vec<Vec<f32>>,
+    /// Threads for large steps, once there was one. They are the lane's own: all of a pool that others use may wait for this
+    /// lane.
+    pool: Option<Arc<ThreadPool>>,
 }
 
 /// One stream of a step.
@@ -74,9 +78,12 @@ struct Job {
 }
 
 impl Drop for Runner {
-    /// Should the thread break down, nobody is to wait for an answer.
+    /// Should the thread break down, nobody is to wait for an answer or an event.
     fn drop(&mut self) {
         self.lane.queue.stop();
+        for stream in self.lane.leave() {
+            stream.fail(self.lane.broken(), None);
+        }
     }
 }
 
@@ -91,8 +98,11 @@ impl Runner {
             let mut buffer = || self.buffers.pop().unwrap_or_default();
             let batch = backlog.take(self.lane.limits);
             let mut jobs: Vec<_> = batch.map(|stream| Job { stream, pcm: buffer(), chunk: None }).collect();
-            self.step(&mut jobs);
-            for Job { mut pcm, .. } in jobs {
+            let stepped = catch_unwind(AssertUnwindSafe(|| self.step(&mut jobs)));
+            for Job { stream, mut pcm, chunk } in jobs {
+                if stepped.is_err() {
+                    stream.fail(self.lane.failed("panicked beside a step".into()), chunk.as_ref());
+                }
                 if pcm.capacity() <= KEPT_SAMPLES {
                     pcm.clear();
                     self.buffers.push(pcm);
@@ -103,14 +113,35 @@ impl Runner {
 
     /// One visit to the stream of each job and one step of those that have work.
     fn step(&mut self, jobs: &mut [Job]) {
-        let visit = |job: &mut Job| job.chunk = job.stream.visit(&mut job.pcm);
         // A window is much to copy, and a whole signal has much to say.
         let whole = jobs.iter().any(|job| job.stream.is_whole());
         let (serial, share) = if whole { (1, 1) } else { (SERIAL, SHARE) };
-        if jobs.len() > serial {
-            jobs.par_iter_mut().with_min_len(share).for_each(visit);
-        } else {
-            jobs.iter_mut().for_each(visit);
+        let pool = if jobs.len() > serial { self.pool() } else { None };
+        match pool {
+            Some(pool) => pool.install(|| self.step_on(jobs, Some(share))),
+            None => self.step_on(jobs, None),
+        }
+    }
+
+    /// The threads for large steps; none if they can't be started.
+    fn pool(&mut self) -> Option<Arc<ThreadPool>> {
+        if self.pool.is_none() {
+            let threads = available_parallelism().map_or(1, usize::from);
+            let pool = ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .thread_name(|index| format!("parakeet-lane-{index}"))
+                .build();
+            self.pool = pool.ok().map(Arc::new);
+        }
+        self.pool.clone()
+    }
+
+    /// [`Runner::step`] on one thread, or on those of the pool that this runs in, each with at least a `share` of streams.
+    fn step_on(&mut self, jobs: &mut [Job], share: Option<usize>) {
+        let visit = |job: &mut Job| job.chunk = job.stream.visit(&mut job.pcm);
+        match share {
+            Some(share) => jobs.par_iter_mut().with_min_len(share).for_each(visit),
+            None => jobs.iter_mut().for_each(visit),
         }
         let busy = jobs.iter().filter_map(|job| Some((job, job.chunk.as_ref()?)));
         let busy: Vec<(&Job, &Chunk)> = busy.collect();
@@ -129,10 +160,9 @@ impl Runner {
         let lane = &self.lane;
         let hand_out =
             |(&(job, chunk), result): (&(&Job, &Chunk), _)| job.stream.complete(chunk, result, lane);
-        let waits: Vec<Option<Wait>> = if busy.len() > serial {
-            busy.par_iter().zip(results).with_min_len(share).map(hand_out).collect()
-        } else {
-            busy.iter().zip(results).map(hand_out).collect()
+        let waits: Vec<Option<Wait>> = match share {
+            Some(share) => busy.par_iter().zip(results).with_min_len(share).map(hand_out).collect(),
+            None => busy.iter().zip(results).map(hand_out).collect(),
         };
         let mut statistics = lane.statistics();
         statistics.steps += 1;

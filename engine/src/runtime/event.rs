@@ -44,8 +44,13 @@ pub enum Event {
         /// The sample after its last.
         sample: u64,
     },
-    /// The stream is dead.
-    Failed(Error),
+    /// The stream is dead. What it had decoded came before.
+    Failed {
+        /// Why.
+        error: Error,
+        /// How far it came: the sample after the last that was decoded.
+        sample: u64,
+    },
 }
 
 /// Why audio was not taken.
@@ -57,4 +62,11 @@ pub enum PushError {
     /// The stream has failed.
     #[error("the stream has failed")]
     Closed,
+    /// 256 events wait, the queue is full until some are taken, and no other thread has ever used the stream: waiting for it
+    /// would be for ever. Take events, then push what follows.
+    #[error("the queue is full until events are taken ({taken} samples were queued)")]
+    Unread {
+        /// Samples of the call that were queued.
+        taken: usize,
+    },
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! A device as everybody but its thread sees it: a queue of streams with a chunk to step, requests, and what was done.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,6 +24,8 @@ pub(crate) struct Lane<S> {
     load: AtomicU64,
     dropped_samples: AtomicU64,
     statistics: Mutex<LaneStatistics>,
+    /// Its streams by their slots.
+    streams: Mutex<HashMap<u32, S>>,
 }
 
 impl<S> Lane<S> {
@@ -35,6 +38,7 @@ impl<S> Lane<S> {
             load: AtomicU64::new(0),
             dropped_samples: AtomicU64::new(0),
             statistics: Mutex::new(LaneStatistics::new(backend.device())),
+            streams: Mutex::default(),
         }
     }
 
@@ -71,8 +75,30 @@ impl<S> Lane<S> {
         opened
     }
 
+    /// Takes a stream in that has a slot here, until that is closed. Fails if the lane broke down before.
+    pub(crate) fn join(&self, slot: Slot, stream: S) -> Result<()> {
+        self.streams().insert(slot.0, stream);
+        if self.queue.is_stopped() { Err(self.broken()) } else { Ok(()) }
+    }
+
+    /// The error of a lane whose thread is gone.
+    pub(crate) fn broken(&self) -> Error {
+        self.failed("the thread of the device broke down".into())
+    }
+
+    /// All streams that have a slot here; they are no longer told of.
+    pub(crate) fn leave(&self) -> Vec<S> {
+        self.streams().drain().map(|(_, stream)| stream).collect()
+    }
+
+    fn streams(&self) -> MutexGuard<'_, HashMap<u32, S>> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Gives a slot back, before the next step. Doesn't wait.
     pub(crate) fn close(&self, slot: Slot, load: u64) {
+        // Dropped when the lock isn't held any more.
+        let _stream = self.streams().remove(&slot.0);
         self.load.fetch_sub(load, Ordering::Relaxed);
         self.statistics().open_streams -= 1;
         self.queue.request(Box::new(move |backend| backend.close(slot)));

@@ -59,6 +59,11 @@ impl<T, R> Queue<T, R> {
         });
     }
 
+    /// Whether [`Queue::stop`] came.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.lock().stopped
+    }
+
     fn change(&self, change: impl FnOnce(&mut Arrived<T, R>)) {
         let mut arrived = self.lock();
         if arrived.stopped {

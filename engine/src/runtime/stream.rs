@@ -4,6 +4,7 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use super::event::{Event, PushError};
@@ -64,6 +65,9 @@ struct Inner {
     /// Before this no chunk is due, as long as the stream is ahead of it.
     pace: Option<Instant>,
     interrupted: bool,
+    /// The first thread that used the stream, and whether another one did.
+    user: Option<ThreadId>,
+    shared: bool,
     /// Threads that wait for an event.
     readers: usize,
     /// Threads that wait for room.
@@ -91,6 +95,7 @@ pub(crate) struct Chunk {
     pub(crate) end: bool,
     pub(crate) reset_first: bool,
     generation: u64,
+    samples: usize,
     /// When the chunk was complete.
     complete: Instant,
     /// How long the chunk lasts.
@@ -108,14 +113,18 @@ pub(crate) struct Wait {
 
 impl Stream {
     pub(crate) fn new(engine: Arc<dyn Any + Send + Sync>, lane: Arc<StreamLane>, shared: Shared) -> Self {
-        Self { shared: Arc::new(shared), lane, _engine: engine }
+        let shared = Arc::new(shared);
+        if let Err(error) = lane.join(shared.slot, shared.clone()) {
+            shared.fail(error, None);
+        }
+        Self { shared, lane, _engine: engine }
     }
 
     /// Queues `pcm`, 16 kHz mono in [-1, 1]; samples that aren't finite count as 0. With [`Overflow::Block`] this waits
-    /// while the queue is full.
+    /// while the queue is full, unless that would be for ever ([`PushError::Unread`]).
     pub fn push(&self, pcm: &[f32]) -> Result<(), PushError> {
         let mut rest = pcm;
-        let mut inner = self.shared.lock();
+        let mut inner = self.shared.used();
         let generation = inner.generation;
         while !rest.is_empty() {
             if inner.failed {
@@ -127,6 +136,9 @@ impl Stream {
             let mut room = self.shared.capacity.saturating_sub(inner.intake.queued());
             if room == 0 {
                 match self.shared.overflow {
+                    Overflow::Block if inner.is_unread() => {
+                        return Err(PushError::Unread { taken: pcm.len() - rest.len() });
+                    }
                     Overflow::Block => {
                         inner.writers += 1;
                         inner = self.shared.room.wait(inner).unwrap_or_else(PoisonError::into_inner);
@@ -150,7 +162,7 @@ impl Stream {
     /// Ends an utterance: what is queued is decoded to its last frame, then [`Event::Finished`] comes. Audio pushed
     /// after this begins a new utterance.
     pub fn finish(&self) {
-        let mut inner = self.shared.lock();
+        let mut inner = self.shared.used();
         if let Some(mut gate) = inner.gate.take() {
             gate.finish(|part| self.shared.append(&mut inner, part));
             inner.gate = Some(gate);
@@ -161,13 +173,15 @@ impl Stream {
 
     /// Forgets everything queued, and everything recognised but not taken; the sample clock starts at 0 again.
     pub fn reset(&self) {
-        let mut inner = self.shared.lock();
+        let mut inner = self.shared.used();
         *inner = Inner {
             gate: inner.gate.as_ref().map(|_| Gate::default()),
             generation: inner.generation + 1,
             slot_is_stale: true,
             scheduled: inner.scheduled,
             failed: inner.failed,
+            user: inner.user,
+            shared: inner.shared,
             readers: inner.readers,
             writers: inner.writers,
             ..Inner::default()
@@ -177,7 +191,7 @@ impl Stream {
 
     /// The next event; waits for one. `None` if [`Stream::interrupt`] came, or after [`Event::Failed`].
     pub fn next(&self) -> Option<Event> {
-        let mut inner = self.shared.lock();
+        let mut inner = self.shared.used();
         loop {
             if std::mem::take(&mut inner.interrupted) {
                 return None;
@@ -198,7 +212,7 @@ impl Stream {
     /// The next event if there is one; never waits, for those who read many streams on one thread. `None` says that
     /// there is none yet, and nothing more comes after [`Event::Failed`]. [`Stream::interrupt`] is not for this.
     pub fn try_next(&self) -> Option<Event> {
-        let mut inner = self.shared.lock();
+        let mut inner = self.shared.used();
         let event = inner.events.pop_front()?;
         self.shared.schedule(&mut inner, &self.lane);
         Some(event)
@@ -263,6 +277,14 @@ impl Shared {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Locked for a caller of the stream.
+    fn used(&self) -> MutexGuard<'_, Inner> {
+        let mut inner = self.lock();
+        let here = thread::current().id();
+        inner.shared |= *inner.user.get_or_insert(here) != here;
+        inner
     }
 
     /// Takes samples in, through the gate if there is one.
@@ -334,7 +356,8 @@ impl Shared {
             self.room.notify_all();
         }
         let generation = inner.generation;
-        Some(Chunk { end: taken.end, reset_first, generation, complete: next.complete, lasts })
+        let Next { samples, complete, .. } = next;
+        Some(Chunk { end: taken.end, reset_first, generation, samples, complete, lasts })
     }
 
     /// Turns the result of a step into events and queues the stream again if another chunk is complete.
@@ -357,16 +380,35 @@ impl Shared {
                     let time = chunk.complete.elapsed();
                     wait = Some(Wait { time, late: time > chunk.lasts });
                 }
-                Err(error) => {
-                    inner.failed = true;
-                    inner.intake.clear();
-                    self.report(&mut inner, Event::Failed(error));
-                    self.room.notify_all();
-                }
+                Err(error) => self.end(&mut inner, error, chunk.samples),
             }
         }
         self.schedule(&mut inner, lane);
         wait
+    }
+
+    /// Ends the stream, whose step of `chunk` is lost if there was one.
+    pub(crate) fn fail(&self, error: Error, chunk: Option<&Chunk>) {
+        let mut inner = self.lock();
+        inner.scheduled = false;
+        if !inner.dropped && !inner.failed && chunk.is_none_or(|chunk| chunk.generation == inner.generation) {
+            self.end(&mut inner, error, chunk.map_or(0, |chunk| chunk.samples));
+        }
+    }
+
+    /// Gives out what is decoded and ends the stream; of the samples taken the last `lost` were not decoded.
+    fn end(&self, inner: &mut Inner, error: Error, lost: usize) {
+        let Inner { decoding, intake, .. } = &mut *inner;
+        let base = intake.base();
+        let sample = base + decoding.samples.saturating_sub(lost as u64);
+        if let Some(word) = decoding.words.finish(&self.vocabulary) {
+            self.report(inner, Event::Word(word.at(base, sample)));
+        }
+        self.report(inner, Event::Progress { sample });
+        inner.failed = true;
+        inner.intake.clear();
+        self.report(inner, Event::Failed { error, sample });
+        self.room.notify_all();
     }
 
     fn hand_out(&self, inner: &mut Inner, end: bool, decoded: Decoded) {
@@ -426,6 +468,10 @@ impl Shared {
         if inner.readers > 0 {
             self.news.notify_all();
         }
+        if inner.writers > 0 && inner.events.len() >= MOST_EVENTS {
+            // Whoever waits for room has to see whether there will be any.
+            self.room.notify_all();
+        }
     }
 }
 
@@ -446,6 +492,11 @@ impl Inner {
             return None;
         }
         self.intake.next(sizes.of(self.decoding.chunks), self.decoding.samples)
+    }
+
+    /// Whether events keep the stream from being stepped, and there is no other thread to take them.
+    fn is_unread(&self) -> bool {
+        self.events.len() >= MOST_EVENTS && !self.shared
     }
 
     /// Gives up the oldest `samples` samples that are queued; returns how many that were.

@@ -64,7 +64,7 @@ pub fn utterance(stream: &Stream) -> (Vec<Word>, Vec<Event>) {
     loop {
         match stream.next().expect("the stream goes on") {
             Event::Word(word) => words.push(word),
-            Event::Failed(error) => panic!("{error}"),
+            Event::Failed { error, .. } => panic!("{error}"),
             event => {
                 let last = matches!(event, Event::Finished { .. });
                 others.push(event);

@@ -49,7 +49,10 @@ const GROUP_ROWS: usize = 64;
 /// A model on the processor's cores.
 pub struct CpuBackend {
     shared: Shared,
+    /// By number; none of a slot that is free, or whose state a panic took along.
     slots: Vec<Option<Box<SlotState>>>,
+    /// Numbers of those that were closed.
+    free: Vec<u32>,
     /// Projected positions in use, by the range of distances.
     positions: HashMap<Range<i64>, Arc<PositionTables>>,
     pool: rayon::ThreadPool,
@@ -94,7 +97,14 @@ impl CpuBackend {
             geometry: Geometry::new(&model.config),
             model,
         };
-        Ok(Self { shared, slots: Vec::new(), positions: HashMap::new(), pool, scratch: Mutex::default() })
+        Ok(Self {
+            shared,
+            slots: Vec::new(),
+            free: Vec::new(),
+            positions: HashMap::new(),
+            pool,
+            scratch: Mutex::default(),
+        })
     }
 
     fn config(&self) -> &ModelConfig {
@@ -138,22 +148,21 @@ impl Backend for CpuBackend {
         check(self.config(), mode, NAME)?;
         let positions = self.positions(mode);
         let state = Some(Box::new(SlotState::new(self.config(), mode, language, positions)));
-        let index = match self.slots.iter().position(Option::is_none) {
-            Some(free) => {
-                self.slots[free] = state;
-                free
-            }
-            None => {
-                self.slots.push(state);
-                self.slots.len() - 1
-            }
-        };
-        Ok(Slot(index as u32))
+        // Only what was closed is free: the stream of a lost state still holds its number.
+        let slot = self.free.pop().unwrap_or(self.slots.len() as u32);
+        match self.slots.get_mut(slot as usize) {
+            Some(place) => *place = state,
+            None => self.slots.push(state),
+        }
+        Ok(Slot(slot))
     }
 
     fn close(&mut self, slot: Slot) {
-        if let Some(state) = self.slots.get_mut(slot.0 as usize) {
+        if let Some(state) = self.slots.get_mut(slot.0 as usize)
+            && !self.free.contains(&slot.0)
+        {
             *state = None;
+            self.free.push(slot.0);
         }
     }
 

@@ -208,3 +208,19 @@ fn a_wrong_step_fails_alone() {
     let full = Fixture::load("fullatt").backend().open(Mode::Cached { context: 0 }, 0);
     assert!(full.is_err_and(|e| e.to_string().contains("not causal")));
 }
+
+#[test]
+fn a_slot_whose_state_a_panic_took_is_nobodys_until_it_is_closed() {
+    let fixture = Fixture::load("rnnt");
+    let mut backend = CpuBackend::new(fixture.model.clone(), 1).expect("the model is complete");
+    let open = |backend: &mut CpuBackend| backend.open(Mode::Cached { context: 0 }, 0).expect("a slot");
+    let (lost, other) = (open(&mut backend), open(&mut backend));
+    backend.slots[lost.0 as usize] = None;
+    let third = open(&mut backend);
+    assert!(third != lost && third != other);
+    let step = |slot| Step { slot, pcm: &[], end: true };
+    assert!(backend.step(&[step(lost)]).remove(0).is_err_and(|e| e.to_string().contains("is not open")));
+    backend.close(lost);
+    backend.close(lost);
+    assert_eq!((open(&mut backend), open(&mut backend)), (lost, Slot(3)), "once");
+}

@@ -17,22 +17,24 @@ mod tests;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use crate::backend::mode::check;
+use crate::backend::timeline::Portion;
 use crate::backend::{Backend, Decoded, EngineOptions, Limits, Memory, Mode, Peaks, Slot, Step, Timings};
 use crate::error::{Error, Result};
 use crate::model::Model;
 
 use card::{Buffer, Device, Graph, Kernels, Products};
 use memory::{Params, Pool, Scratch};
-use run::{GRAIN, GraphKey, Job};
+use run::{GRAIN, GraphKey, Job, each};
 use sizes::{Extent, FIRST_ROWS, Shape};
 use step::{Batch, Positions, SlotState};
 
 pub use sizes::stream_bytes;
 
 const NAME: &str = "cuda";
+
+/// A step of the caller's list with its slot's state, and what there is to do.
+type Prepared = (usize, Box<SlotState>, Result<Option<Portion>, String>);
 
 /// A model on one card.
 pub(crate) struct CudaBackend {
@@ -158,7 +160,9 @@ impl Backend for CudaBackend {
     }
 
     fn close(&mut self, slot: Slot) {
-        if self.slots.get_mut(slot.0 as usize).and_then(Option::take).is_some() {
+        // A panic may have taken its state along; the pool knows that it is taken.
+        if let Some(state) = self.slots.get_mut(slot.0 as usize) {
+            *state = None;
             self.pool.give(slot.0);
         }
     }
@@ -171,19 +175,15 @@ impl Backend for CudaBackend {
 
     fn step(&mut self, steps: &[Step<'_>]) -> Vec<Result<Decoded>> {
         let mut results: Vec<Option<Result<Decoded>>> = steps.iter().map(|_| None).collect();
-        let mut states: Vec<(usize, Box<SlotState>)> = Vec::with_capacity(steps.len());
+        let mut prepared: Vec<Prepared> = Vec::with_capacity(steps.len());
         for (index, step) in steps.iter().enumerate() {
             let state = self.slots.get_mut(step.slot.0 as usize).and_then(Option::take);
-            states.extend(state.map(|state| (index, state)));
+            prepared.extend(state.map(|state| (index, state, Ok(None))));
         }
-        let prepare = |(index, mut state): (usize, Box<SlotState>)| {
-            let portion = state.prepare(&steps[index]);
-            (index, state, portion)
-        };
         // A window is much to copy, a chunk little.
-        let windows = states.iter().any(|(_, state)| matches!(state.mode, Mode::Buffered { .. }));
+        let windows = prepared.iter().any(|(_, state, _)| matches!(state.mode, Mode::Buffered { .. }));
         let grain = if windows { 1 } else { GRAIN };
-        let prepared: Vec<_> = states.into_par_iter().with_min_len(grain).map(prepare).collect();
+        each(&mut prepared, grain, |(index, state, portion)| *portion = state.prepare(&steps[*index]));
         let (mut cached, mut whole) = (Vec::new(), Vec::new());
         for (index, state, portion) in prepared {
             let slot = steps[index].slot.0;

@@ -22,6 +22,16 @@ const MOST_ROUNDS: usize = 16;
 /// Rounds that are enqueued for whole signals each time after that: most have some way to go.
 const MORE_ROUNDS: usize = 8;
 
+/// Does the work for every item, on several threads where there are more than `grain`. Those are of the pool that this runs
+/// in; a small step needs none, so that it can't wait for threads that others hold.
+pub fn each<T: Send>(items: &mut [T], grain: usize, work: impl Fn(&mut T) + Send + Sync) {
+    if items.len() > grain {
+        items.par_iter_mut().with_min_len(grain).for_each(work);
+    } else {
+        items.iter_mut().for_each(work);
+    }
+}
+
 /// A part of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Part {
@@ -150,7 +160,7 @@ impl CudaBackend {
         self.stage(jobs, &ready, grain);
         let marks = self.enqueue(ready)?;
         // What the card needs is staged: the host can tidy up meanwhile.
-        jobs.par_iter_mut().with_min_len(grain).for_each(|job| job.state.advance());
+        each(jobs, grain, |job| job.state.advance());
         self.collect(jobs, ready)?;
         if let Some([start, copied, subsampled, encoded]) = marks {
             let end = self.device.mark()?;
@@ -192,7 +202,7 @@ impl CudaBackend {
             copies.push((to, samples));
             rest = others;
         }
-        copies.into_par_iter().with_min_len(grain).for_each(|(to, samples)| to.copy_from_slice(samples));
+        each(&mut copies, grain, |(to, samples)| to.copy_from_slice(samples));
     }
 
     /// Enqueues the step up to its first decisions; the marks are before and after the copy and each part.

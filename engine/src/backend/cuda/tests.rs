@@ -405,7 +405,7 @@ fn streams_are_spread_over_all_cards() {
             match stream.next().expect("an event") {
                 Event::Word(word) => words.push(word.text),
                 Event::Finished { .. } => return words,
-                Event::Failed(error) => panic!("{error}"),
+                Event::Failed { error, .. } => panic!("{error}"),
                 _ => {}
             }
         }

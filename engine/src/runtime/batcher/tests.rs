@@ -8,7 +8,7 @@ use std::thread;
 use super::*;
 use crate::backend::{Limits, Mode};
 use crate::model::Model;
-use crate::{Engine, Error, Event, Overflow, Stream, StreamOptions, Window};
+use crate::{Engine, Error, Event, Overflow, Stream, StreamOptions, Token, Window};
 
 /// Samples of 80 ms.
 const CHUNK: [f32; 1_280] = [0.0; 1_280];
@@ -32,6 +32,7 @@ struct Fake {
     permits: Receiver<()>,
     /// What goes wrong in a step.
     fault: Option<Fault>,
+    steps: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -42,6 +43,24 @@ enum Fault {
     Panic,
     /// A result is missing.
     Short,
+    /// The second step of slot 0 fails; each before says a token.
+    Later,
+    /// Slot 0 says a token at the end of time, over which who reckons with it stumbles.
+    Absurd,
+}
+
+/// The first piece of a word, in the first frame.
+fn token() -> Token {
+    let id = (0..1_024).find(|&id| model().vocabulary.piece(id).is_some_and(|piece| piece == "\u{2581}he"));
+    Token {
+        id: id.expect("the model knows it"),
+        frame: 0,
+        duration: Some(1),
+        log_prob: 0.0,
+        confidence: 1.0,
+        margin: 1.0,
+        duration_margin: 1.0,
+    }
 }
 
 /// The test's hand on a fake.
@@ -54,7 +73,7 @@ impl Fake {
     fn new(streams: usize) -> (Box<Self>, Hand) {
         let ((told, hears), (gives, permits)) = (channel(), channel());
         let limits = Limits { streams, frames: usize::MAX, whole_frames: usize::MAX };
-        let fake = Self { limits, room: usize::MAX, slots: Vec::new(), told, permits, fault: None };
+        let fake = Self { limits, room: usize::MAX, slots: Vec::new(), told, permits, fault: None, steps: 0 };
         (Box::new(fake), Hand { told: hears, permits: gives })
     }
 
@@ -104,13 +123,21 @@ impl Backend for Fake {
         self.tell(Told::Step(steps.iter().map(|step| step.slot.0).collect()));
         // Without a hand it is free.
         let _ = self.permits.recv();
+        self.steps += 1;
         let mut results: Vec<_> = steps
             .iter()
             .map(|step| {
                 let fault = self.fault.filter(|_| step.slot.0 == 0);
                 assert!(!matches!(fault, Some(Fault::Panic)), "a fault of the test");
                 match fault {
-                    Some(Fault::First) => Err(Error::Backend { backend: "fake", reason: "broken".into() }),
+                    Some(Fault::Later) if self.steps < 2 => Ok(Decoded { tokens: vec![token()], frames: 1 }),
+                    Some(Fault::Absurd) => {
+                        let token = Token { frame: u64::MAX / 2, ..token() };
+                        Ok(Decoded { tokens: vec![token], frames: 1 })
+                    }
+                    Some(Fault::First | Fault::Later) => {
+                        Err(Error::Backend { backend: "fake", reason: "broken".into() })
+                    }
                     _ => Ok(Decoded { tokens: Vec::new(), frames: step.pcm.len().div_ceil(1_280) }),
                 }
             })
@@ -177,7 +204,7 @@ fn survives(stream: &Stream) -> bool {
     loop {
         match stream.next() {
             Some(Event::Finished { .. }) => return true,
-            Some(Event::Failed(_)) | None => return false,
+            Some(Event::Failed { .. }) | None => return false,
             Some(_) => {}
         }
     }
@@ -389,4 +416,84 @@ fn statistics_count_what_was_done() {
     engine.reset_statistics();
     let total = engine.statistics().total();
     assert_eq!((total.open_streams, total.chunks, total.wait_seconds.count()), (200, 0, 0));
+}
+
+#[test]
+fn what_was_decoded_comes_before_the_failure_which_says_how_far_it_came() {
+    let mut fake = Fake::free(1);
+    fake.fault = Some(Fault::Later);
+    let engine = engine([fake]);
+    let stream = open(&engine);
+    stream.push(&[0.0; 200]).expect("the stream takes audio");
+    push(&stream);
+    let events: Vec<_> = std::iter::from_fn(|| stream.next()).collect();
+    let [.., Event::Word(word), Event::Progress { sample: 200 }, Event::Failed { error, sample: 200 }] =
+        &events[..]
+    else {
+        panic!("{events:?}")
+    };
+    assert_eq!((word.text.as_str(), word.heard, word.end), ("he", 200, 200));
+    assert_eq!(error.to_string(), "backend fake: broken");
+    assert_eq!(stream.push(&CHUNK), Err(crate::PushError::Closed));
+}
+
+#[test]
+#[cfg(debug_assertions)] // Arithmetic panics then only.
+fn a_panic_beside_a_step_ends_its_streams_and_no_other() {
+    let mut fake = Fake::free(1);
+    fake.fault = Some(Fault::Absurd);
+    let engine = engine([fake]);
+    let (first, second) = (open(&engine), open(&engine));
+    first.finish();
+    let events: Vec<_> = std::iter::from_fn(|| first.next()).collect();
+    let Some(Event::Failed { error, sample: 0 }) = events.last() else { panic!("{events:?}") };
+    assert_eq!(error.to_string(), "backend fake: panicked beside a step");
+    second.finish();
+    assert!(survives(&second));
+}
+
+#[test]
+fn nobody_waits_for_a_lane_whose_thread_is_gone() {
+    let engine = engine([Fake::free(1)]);
+    let stream = Arc::new(open(&engine));
+    let reader = {
+        let stream = stream.clone();
+        thread::spawn(move || survives(&stream))
+    };
+    let lane = engine.lanes().next().expect("there is one");
+    // What the thread drops when it ends for whatever reason.
+    drop(Runner { lane: lane.clone(), backend: Fake::free(1), buffers: Vec::new(), pool: None });
+    assert!(!reader.join().expect("no panic"), "the stream failed");
+    assert_eq!(stream.push(&CHUNK), Err(crate::PushError::Closed));
+    assert!(engine.stream(&quick()).is_err(), "nobody would step it");
+}
+
+#[test]
+fn a_thread_that_pushes_and_does_not_read_is_told_to() {
+    let engine = engine([Fake::free(8)]);
+    let options = StreamOptions { queue_samples: 16_000, ..quick() };
+    let stream = engine.stream(&options).expect("a stream");
+    // Each ends an utterance, and none is taken.
+    (0..300).for_each(|_| stream.finish());
+    let pcm = vec![0.0; 64_000];
+    let mut rest = &pcm[..];
+    let mut told = 0;
+    let mut finished = 0;
+    while !rest.is_empty() {
+        match stream.push(rest) {
+            Ok(()) => rest = &[],
+            Err(crate::PushError::Unread { taken }) => {
+                rest = &rest[taken..];
+                told += 1;
+                while let Some(event) = stream.try_next() {
+                    finished += usize::from(matches!(event, Event::Finished { .. }));
+                }
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(told > 0, "the queue holds a quarter of it");
+    while finished < 300 {
+        finished += usize::from(matches!(stream.next().expect("the stream goes on"), Event::Finished { .. }));
+    }
 }

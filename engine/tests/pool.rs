@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: MPL-2.0
+//! A program that uses rayon's global pool as it likes.
+
+mod common;
+
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use common::*;
+use parakeet_engine::StreamOptions;
+
+/// Two threads are all that the pool has, and both wait for whole files, which are stepped together.
+#[test]
+fn all_threads_of_the_global_pool_may_wait_for_streams() {
+    rayon::ThreadPoolBuilder::new().num_threads(2).build_global().expect("nobody used it before");
+    let engine = engine();
+    let pcm = speech();
+    let (done, texts) = channel();
+    for _ in 0..2 {
+        let options = StreamOptions { offline: true, ..Default::default() };
+        let stream = engine.stream(&options).expect("a stream");
+        let (done, pcm) = (done.clone(), pcm.clone());
+        rayon::spawn(move || done.send(text(&transcribe(&stream, &pcm, 8_000))).expect("the test listens"));
+    }
+    let text = || texts.recv_timeout(Duration::from_secs(60)).expect("neither waits for ever");
+    let (first, second) = (text(), text());
+    assert!(first.split(' ').count() > 5, "{first}");
+    assert_eq!(first, second);
+}
