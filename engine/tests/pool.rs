@@ -15,10 +15,14 @@ fn all_threads_of_the_global_pool_may_wait_for_streams() {
     rayon::ThreadPoolBuilder::new().num_threads(2).build_global().expect("nobody used it before");
     let engine = engine();
     let pcm = speech();
+    let offline = StreamOptions { offline: true, ..Default::default() };
+    // Opened first, since that waits for the step under way. While the long one is stepped the others come, so that they are
+    // stepped together.
+    let [long, first, second] = [(); 3].map(|()| engine.stream(&offline).expect("a stream"));
+    (0..8).for_each(|_| long.push(&pcm).expect("the stream takes audio"));
+    long.finish();
     let (done, texts) = channel();
-    for _ in 0..2 {
-        let options = StreamOptions { offline: true, ..Default::default() };
-        let stream = engine.stream(&options).expect("a stream");
+    for stream in [first, second] {
         let (done, pcm) = (done.clone(), pcm.clone());
         rayon::spawn(move || done.send(text(&transcribe(&stream, &pcm, 8_000))).expect("the test listens"));
     }
