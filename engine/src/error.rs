@@ -38,12 +38,36 @@ pub enum Error {
     Backend {
         /// Its [name](crate::backend::Backend::name), such as `cuda`.
         backend: &'static str,
+        /// What kind of failure, for callers that can do something about it.
+        kind: Fault,
         /// What failed.
         reason: String,
     },
 }
 
+/// Kind of a backend's failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The device has no memory left for it: fewer streams, a shorter window or another device may do.
+    OutOfMemory,
+    /// The device can't be used any more by this process: only another device or another process helps.
+    DeviceLost,
+    /// The device, its driver or its libraries can't do it, now or ever; what is missing is in the reason.
+    Refused,
+    /// Anything else: a defect, of a program or of a model.
+    Internal,
+}
+
 impl Error {
+    /// Kind of the failure, where a backend failed.
+    pub fn fault(&self) -> Option<Fault> {
+        match self {
+            Self::Backend { kind, .. } => Some(*kind),
+            _ => None,
+        }
+    }
+
     pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
         Error::Io { path: path.to_owned(), source }
     }

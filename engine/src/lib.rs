@@ -77,7 +77,7 @@ pub use audio::{FRAME_SAMPLES, SAMPLE_RATE};
 pub use backend::Token;
 pub use backend::choice::{BackendChoice, CachePrecision, Device, EngineOptions, Precision};
 pub use backend::mode::Window;
-pub use error::{Error, Result};
+pub use error::{Error, Fault, Result};
 pub use runtime::{
     Distribution, Engine, Event, LaneStatistics, Overflow, Percentiles, PushError, Statistics, Stream,
     StreamOptions,

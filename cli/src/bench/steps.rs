@@ -380,7 +380,7 @@ mod tests {
     use std::path::Path;
 
     use parakeet_engine::backend::{Decoded, Limits};
-    use parakeet_engine::{Error, StreamOptions};
+    use parakeet_engine::{Error, Fault, StreamOptions};
 
     use super::*;
 
@@ -408,7 +408,11 @@ mod tests {
 
         fn open(&mut self, _: Mode, _: usize) -> Result<Slot, Error> {
             if self.open.len() == 5 {
-                return Err(Error::Backend { backend: "fake", reason: "full".into() });
+                return Err(Error::Backend {
+                    backend: "fake",
+                    kind: Fault::OutOfMemory,
+                    reason: "full".into(),
+                });
             }
             self.opened += 1;
             self.open.push(Slot(self.opened));

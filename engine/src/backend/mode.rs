@@ -2,7 +2,7 @@
 //! The ways to run a stream, and what they mean for a model.
 
 use crate::audio::features::{FRAME_SAMPLES, HANN_AHEAD, HOP};
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Result};
 use crate::model::ModelConfig;
 use crate::model::config::EncoderConfig;
 
@@ -148,7 +148,11 @@ pub fn chunk_samples(frames: usize, index: u64) -> usize {
 pub fn check(config: &ModelConfig, mode: Mode, backend: &'static str) -> Result<()> {
     let context = mode.context();
     if context >= config.encoder.contexts.len() {
-        return Err(Error::Backend { backend, reason: format!("the model has no context {context}") });
+        return Err(Error::Backend {
+            backend,
+            kind: Fault::Internal,
+            reason: format!("the model has no context {context}"),
+        });
     }
     match mode {
         Mode::Cached { .. } if !config.is_cache_aware(context) => Err(Error::Unsupported(format!(

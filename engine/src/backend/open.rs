@@ -64,9 +64,9 @@ fn every_card(count: Result<usize>, open: impl Fn(usize) -> Result<Box<dyn Backe
     for index in 0..count {
         match open(index) {
             Ok(backend) => opened.backends.push(backend),
-            Err(Error::Backend { backend, reason }) => {
+            Err(Error::Backend { backend, kind, reason }) => {
                 let reason = format!("card {index}: {reason}");
-                opened.passed_over.push(Error::Backend { backend, reason });
+                opened.passed_over.push(Error::Backend { backend, kind, reason });
             }
             // It lies with the model or the options, so no other card will do.
             Err(e) => {
@@ -83,6 +83,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::error::Fault;
 
     fn mini() -> Arc<Model> {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/parakeet-tdt-mini");
@@ -98,7 +99,7 @@ mod tests {
     }
 
     fn failed(reason: &str) -> Error {
-        Error::Backend { backend: "cuda", reason: reason.into() }
+        Error::Backend { backend: "cuda", kind: Fault::Refused, reason: reason.into() }
     }
 
     #[test]

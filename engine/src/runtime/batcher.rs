@@ -156,6 +156,7 @@ impl Runner {
         let began = Instant::now();
         let results = self.run_backend(stale, &steps);
         let seconds = began.elapsed().as_secs_f64();
+        results.iter().filter_map(|result| result.as_ref().err()).for_each(|error| self.lane.note(error));
         let frames: usize = results.iter().flatten().map(|decoded| decoded.frames).sum();
         let lane = &self.lane;
         let hand_out =

@@ -32,7 +32,8 @@ type Place = Arc<Mutex<Weak<Engine>>>;
 static ENGINES: LazyLock<Mutex<HashMap<Key, Place>>> = LazyLock::new(Mutex::default);
 
 impl Engine {
-    /// The engine for the model directory `dir`, loaded unless somebody holds it already. Blocks while it loads.
+    /// The engine for the model directory `dir`, loaded unless somebody holds one already whose devices aren't all lost. Blocks
+    /// while it loads.
     pub fn open(dir: &Path, options: &EngineOptions) -> Result<Arc<Self>> {
         let path = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
         let place = {
@@ -43,7 +44,7 @@ impl Engine {
             engines.entry((path, options.clone())).or_default().clone()
         };
         let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(engine) = place.upgrade() {
+        if let Some(engine) = place.upgrade().filter(|engine| engine.works()) {
             return Ok(engine);
         }
         let engine = Arc::new(Self::load(dir, options)?);
@@ -109,8 +110,13 @@ impl Engine {
         let mode = options.mode(self.config())?;
         let language = options.language_place(self.config())?;
         let load = stream::load(mode);
-        let mut lanes: Vec<_> = self.lanes().collect();
         let mut refused = None;
+        let mut lanes: Vec<_> = self.lanes().collect();
+        lanes.retain(|lane| lane.works().map_err(|error| refused.get_or_insert(error)).is_ok());
+        // What a device that works says counts more.
+        if !lanes.is_empty() {
+            refused = None;
+        }
         while let Some(index) = (0..lanes.len()).min_by_key(|&index| lanes[index].load()) {
             let lane = lanes.remove(index);
             match lane.open(mode, language, load) {
@@ -133,6 +139,12 @@ impl Engine {
     /// Begins the counts and distributions of [`Engine::statistics`] anew.
     pub fn reset_statistics(&self) {
         self.lanes().for_each(|lane| lane.reset_statistics());
+    }
+
+    /// Whether there is a device that isn't lost: after that only another engine helps, in this process if it has another
+    /// device, else in another one.
+    pub fn works(&self) -> bool {
+        self.lanes().any(|lane| lane.works().is_ok())
     }
 
     pub(crate) fn lanes(&self) -> impl Iterator<Item = &Arc<StreamLane>> {

@@ -4,13 +4,13 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use super::queue::Queue;
 use super::statistics::LaneStatistics;
 use crate::backend::{Backend, Limits, Mode, Slot};
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Result};
 
 /// Something to do with the backend between two steps.
 pub(crate) type Request = Box<dyn FnOnce(&mut dyn Backend) + Send>;
@@ -26,6 +26,8 @@ pub(crate) struct Lane<S> {
     statistics: Mutex<LaneStatistics>,
     /// Its streams by their slots.
     streams: Mutex<HashMap<u32, S>>,
+    /// Why the device can't be used any more.
+    lost: OnceLock<String>,
 }
 
 impl<S> Lane<S> {
@@ -39,6 +41,7 @@ impl<S> Lane<S> {
             dropped_samples: AtomicU64::new(0),
             statistics: Mutex::new(LaneStatistics::new(backend.device())),
             streams: Mutex::default(),
+            lost: OnceLock::new(),
         }
     }
 
@@ -78,12 +81,28 @@ impl<S> Lane<S> {
     /// Takes a stream in that has a slot here, until that is closed. Fails if the lane broke down before.
     pub(crate) fn join(&self, slot: Slot, stream: S) -> Result<()> {
         self.streams().insert(slot.0, stream);
-        if self.queue.is_stopped() { Err(self.broken()) } else { Ok(()) }
+        self.works()
     }
 
     /// The error of a lane whose thread is gone.
     pub(crate) fn broken(&self) -> Error {
         self.failed("the thread of the device broke down".into())
+    }
+
+    /// Takes note of an error; after one that says that the device is lost no stream comes here any more.
+    pub(crate) fn note(&self, error: &Error) {
+        if let Error::Backend { kind: Fault::DeviceLost, reason, .. } = error {
+            let _ = self.lost.set(reason.clone());
+        }
+    }
+
+    /// Whether streams can be stepped here. Fails with what makes it impossible for good.
+    pub(crate) fn works(&self) -> Result<()> {
+        if let Some(reason) = self.lost.get() {
+            let reason = reason.clone();
+            return Err(Error::Backend { backend: self.name, kind: Fault::DeviceLost, reason });
+        }
+        if self.queue.is_stopped() { Err(self.broken()) } else { Ok(()) }
     }
 
     /// All streams that have a slot here; they are no longer told of.
@@ -139,6 +158,6 @@ impl<S> Lane<S> {
     }
 
     pub(crate) fn failed(&self, reason: String) -> Error {
-        Error::Backend { backend: self.name, reason }
+        Error::Backend { backend: self.name, kind: Fault::Internal, reason }
     }
 }

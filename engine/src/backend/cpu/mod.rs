@@ -29,7 +29,7 @@ use crate::audio::features::LogMel;
 use crate::backend::mode::{check, ring_rows};
 use crate::backend::timeline::Portion;
 use crate::backend::{Backend, Decoded, Limits, Mode, Slot, Step};
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Result};
 use crate::model::{Geometry, Model, ModelConfig};
 
 use decoder::DecoderState;
@@ -320,5 +320,5 @@ impl Shared {
 }
 
 fn failed(reason: String) -> Error {
-    Error::Backend { backend: NAME, reason }
+    Error::Backend { backend: NAME, kind: Fault::Internal, reason }
 }

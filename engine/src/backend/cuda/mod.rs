@@ -20,7 +20,7 @@ use std::sync::Arc;
 use crate::backend::mode::check;
 use crate::backend::timeline::Portion;
 use crate::backend::{Backend, Decoded, EngineOptions, Limits, Memory, Mode, Peaks, Slot, Step, Timings};
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Result};
 use crate::model::Model;
 
 use card::{Buffer, Device, Graph, Kernels, Products};
@@ -136,7 +136,8 @@ impl Backend for CudaBackend {
     fn open(&mut self, mode: Mode, language: usize) -> Result<Slot> {
         check(&self.model.config, mode, NAME)?;
         if let Some(reason) = &self.broken {
-            return Err(failed(format!("{} can't be used any more: {reason}", self.device.describe())));
+            let reason = format!("{} can't be used any more: {reason}", self.device.describe());
+            return Err(failed_as(Fault::DeviceLost, reason));
         }
         if let Mode::Cached { context } = mode
             && self.shape.encoder.contexts[context][0] == 0
@@ -244,5 +245,9 @@ impl Backend for CudaBackend {
 }
 
 fn failed(reason: String) -> Error {
-    Error::Backend { backend: NAME, reason }
+    failed_as(Fault::Internal, reason)
+}
+
+fn failed_as(kind: Fault, reason: String) -> Error {
+    Error::Backend { backend: NAME, kind, reason }
 }

@@ -8,10 +8,10 @@ use rayon::prelude::*;
 use super::memory::Scratch;
 use super::sizes::{Emission, Extent, HEADER, Layout, Results, Shape, ladder};
 use super::step::{ITERATIONS, Pass, SlotState, Stream};
-use super::{CudaBackend, card, failed};
+use super::{CudaBackend, card, failed, failed_as};
 use crate::backend::timeline::Portion;
 use crate::backend::{Decoded, Mode, Timings, Token};
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Result};
 
 /// Streams whose chunks a thread copies one after the other: fewer aren't worth waking another.
 pub const GRAIN: usize = 64;
@@ -119,9 +119,8 @@ impl CudaBackend {
             }
             Err(e) => Err(e),
         };
-        if let Err(e) = &outcome
-            && self.device.wait().is_err()
-        {
+        let lost = outcome.is_err() && self.device.wait().is_err();
+        if let (Err(e), true) = (&outcome, lost) {
             // No call to a card recovers from this, so no stream is to come here any more.
             self.broken = Some(e.to_string());
         }
@@ -132,7 +131,8 @@ impl CudaBackend {
             }
             let result = outcome.as_ref().map(|()| std::mem::take(&mut job.decoded));
             results[job.index] = Some(result.map_err(|e| match e {
-                Error::Backend { reason, .. } => failed(reason.clone()),
+                Error::Backend { reason, .. } if lost => failed_as(Fault::DeviceLost, reason.clone()),
+                Error::Backend { kind, reason, .. } => failed_as(*kind, reason.clone()),
                 other => failed(other.to_string()),
             }));
         }
@@ -271,7 +271,11 @@ impl CudaBackend {
         if planned.insert(key) {
             return enqueue();
         }
-        let graph = device.capture(enqueue)?;
+        let graph = match device.capture(&mut enqueue) {
+            // A graph takes memory of its own; without one a step takes longer, no more.
+            Err(e) if e.fault() == Some(Fault::OutOfMemory) => return enqueue(),
+            graph => graph?,
+        };
         graph.launch()?;
         graphs.insert(key, graph);
         Ok(())

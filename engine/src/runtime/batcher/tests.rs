@@ -8,7 +8,7 @@ use std::thread;
 use super::*;
 use crate::backend::{Limits, Mode};
 use crate::model::Model;
-use crate::{Engine, Error, Event, Overflow, Stream, StreamOptions, Token, Window};
+use crate::{Engine, Error, Event, Fault, Overflow, Stream, StreamOptions, Token, Window};
 
 /// Samples of 80 ms.
 const CHUNK: [f32; 1_280] = [0.0; 1_280];
@@ -31,12 +31,12 @@ struct Fake {
     told: Sender<Told>,
     permits: Receiver<()>,
     /// What goes wrong in a step.
-    fault: Option<Fault>,
+    fault: Option<Trouble>,
     steps: usize,
 }
 
 #[derive(Clone, Copy)]
-enum Fault {
+enum Trouble {
     /// The step of slot 0 fails.
     First,
     /// Slot 0 makes the backend panic.
@@ -45,6 +45,8 @@ enum Fault {
     Short,
     /// The second step of slot 0 fails; each before says a token.
     Later,
+    /// The device is lost in the step of slot 0.
+    Lost,
     /// Slot 0 says a token at the end of time, over which who reckons with it stumbles.
     Absurd,
 }
@@ -105,7 +107,11 @@ impl Backend for Fake {
         self.tell(Told::Open);
         let free = self.slots.iter().position(|taken| !taken).unwrap_or(self.slots.len());
         if free >= self.room {
-            return Err(Error::Backend { backend: "fake", reason: "no memory for another stream".into() });
+            return Err(Error::Backend {
+                backend: "fake",
+                kind: Fault::OutOfMemory,
+                reason: "no memory for another stream".into(),
+            });
         }
         self.slots.resize(self.slots.len().max(free + 1), true);
         self.slots[free] = true;
@@ -128,21 +134,30 @@ impl Backend for Fake {
             .iter()
             .map(|step| {
                 let fault = self.fault.filter(|_| step.slot.0 == 0);
-                assert!(!matches!(fault, Some(Fault::Panic)), "a fault of the test");
+                assert!(!matches!(fault, Some(Trouble::Panic)), "a fault of the test");
                 match fault {
-                    Some(Fault::Later) if self.steps < 2 => Ok(Decoded { tokens: vec![token()], frames: 1 }),
-                    Some(Fault::Absurd) => {
+                    Some(Trouble::Later) if self.steps < 2 => {
+                        Ok(Decoded { tokens: vec![token()], frames: 1 })
+                    }
+                    Some(Trouble::Lost) => Err(Error::Backend {
+                        backend: "fake",
+                        kind: Fault::DeviceLost,
+                        reason: "it is gone".into(),
+                    }),
+                    Some(Trouble::Absurd) => {
                         let token = Token { frame: u64::MAX / 2, ..token() };
                         Ok(Decoded { tokens: vec![token], frames: 1 })
                     }
-                    Some(Fault::First | Fault::Later) => {
-                        Err(Error::Backend { backend: "fake", reason: "broken".into() })
-                    }
+                    Some(Trouble::First | Trouble::Later) => Err(Error::Backend {
+                        backend: "fake",
+                        kind: Fault::Internal,
+                        reason: "broken".into(),
+                    }),
                     _ => Ok(Decoded { tokens: Vec::new(), frames: step.pcm.len().div_ceil(1_280) }),
                 }
             })
             .collect();
-        if matches!(self.fault, Some(Fault::Short)) {
+        if matches!(self.fault, Some(Trouble::Short)) {
             results.pop();
         }
         results
@@ -364,7 +379,7 @@ fn an_overloaded_device_lets_all_streams_fall_behind_alike() {
 
 #[test]
 fn what_fails_takes_nobody_along() {
-    for (fault, alone) in [(Fault::First, true), (Fault::Panic, false), (Fault::Short, false)] {
+    for (fault, alone) in [(Trouble::First, true), (Trouble::Panic, false), (Trouble::Short, false)] {
         let (mut fake, hand) = Fake::new(2);
         fake.fault = Some(fault);
         let held = Held { hand, engine: engine([fake]) };
@@ -376,7 +391,7 @@ fn what_fails_takes_nobody_along() {
         // The first is stepped alone, or the second with it as it was quick enough.
         let survivors: Vec<_> = streams.iter().map(survives).collect();
         match fault {
-            Fault::Short => assert!(survivors.iter().any(|survives| !survives)),
+            Trouble::Short => assert!(survivors.iter().any(|survives| !survives)),
             _ => assert!(!survivors[0] && survivors[2], "{survivors:?}"),
         }
         assert!(survivors[1] || !alone, "{survivors:?}");
@@ -421,7 +436,7 @@ fn statistics_count_what_was_done() {
 #[test]
 fn what_was_decoded_comes_before_the_failure_which_says_how_far_it_came() {
     let mut fake = Fake::free(1);
-    fake.fault = Some(Fault::Later);
+    fake.fault = Some(Trouble::Later);
     let engine = engine([fake]);
     let stream = open(&engine);
     stream.push(&[0.0; 200]).expect("the stream takes audio");
@@ -441,7 +456,7 @@ fn what_was_decoded_comes_before_the_failure_which_says_how_far_it_came() {
 #[cfg(debug_assertions)] // Arithmetic panics then only.
 fn a_panic_beside_a_step_ends_its_streams_and_no_other() {
     let mut fake = Fake::free(1);
-    fake.fault = Some(Fault::Absurd);
+    fake.fault = Some(Trouble::Absurd);
     let engine = engine([fake]);
     let (first, second) = (open(&engine), open(&engine));
     first.finish();
@@ -496,4 +511,37 @@ fn a_thread_that_pushes_and_does_not_read_is_told_to() {
     while finished < 300 {
         finished += usize::from(matches!(stream.next().expect("the stream goes on"), Event::Finished { .. }));
     }
+}
+
+#[test]
+fn a_lost_device_gets_no_more_streams() {
+    let (mut lost, sound) = (Fake::free(4), Fake::free(4));
+    lost.fault = Some(Trouble::Lost);
+    let engine = engine([lost, sound]);
+    let (first, second) = (open(&engine), open(&engine));
+    assert_eq!((open_streams(&engine), engine.works()), (vec![1, 1], true));
+    first.finish();
+    let events: Vec<_> = std::iter::from_fn(|| first.next()).collect();
+    let Some(Event::Failed { error, .. }) = events.last() else { panic!("{events:?}") };
+    assert_eq!(error.fault(), Some(Fault::DeviceLost));
+    let more: Vec<_> = (0..3).map(|_| open(&engine)).collect();
+    assert_eq!(open_streams(&engine), [1, 4], "the other device takes them all");
+    second.finish();
+    assert!(survives(&second) && engine.works());
+    drop(more);
+}
+
+#[test]
+fn an_engine_without_a_device_left_says_so() {
+    let mut lost = Fake::free(4);
+    lost.fault = Some(Trouble::Lost);
+    let engine = engine([lost]);
+    let stream = open(&engine);
+    stream.finish();
+    assert!(!survives(&stream) && !engine.works());
+    let refused = engine.stream(&quick()).err().expect("there is no device");
+    assert_eq!(
+        (refused.fault(), refused.to_string()),
+        (Some(Fault::DeviceLost), "backend fake: it is gone".into())
+    );
 }

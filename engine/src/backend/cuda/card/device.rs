@@ -12,9 +12,9 @@ use cudarc::driver::{CudaContext, CudaEvent, CudaGraph, CudaStream, DriverError,
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use crate::backend::cuda::failed;
+use crate::backend::cuda::{failed, failed_as};
 use crate::backend::{Memory, Precision};
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Result};
 
 /// Version of the oldest driver that has all functions which are called, as the driver writes it.
 const OLDEST_DRIVER: i32 = 12_000;
@@ -24,7 +24,37 @@ fn driver(what: &str) -> impl Fn(DriverError) -> Error + '_ {
     move |e| {
         let reason =
             e.error_string().map_or_else(|_| format!("{e:?}"), |text| text.to_string_lossy().into_owned());
-        failed(format!("{what}: {reason}"))
+        failed_as(kind_of(e.0), format!("{what}: {reason}"))
+    }
+}
+
+/// What kind of failure a driver's status is.
+fn kind_of(status: sys::CUresult) -> Fault {
+    use sys::CUresult as Status;
+    match status {
+        Status::CUDA_ERROR_OUT_OF_MEMORY => Fault::OutOfMemory,
+        // After these every call of the process fails (CUDA driver API, "Error handling").
+        Status::CUDA_ERROR_ILLEGAL_ADDRESS
+        | Status::CUDA_ERROR_LAUNCH_TIMEOUT
+        | Status::CUDA_ERROR_ASSERT
+        | Status::CUDA_ERROR_HARDWARE_STACK_ERROR
+        | Status::CUDA_ERROR_ILLEGAL_INSTRUCTION
+        | Status::CUDA_ERROR_MISALIGNED_ADDRESS
+        | Status::CUDA_ERROR_INVALID_ADDRESS_SPACE
+        | Status::CUDA_ERROR_INVALID_PC
+        | Status::CUDA_ERROR_LAUNCH_FAILED
+        | Status::CUDA_ERROR_ECC_UNCORRECTABLE
+        | Status::CUDA_ERROR_NVLINK_UNCORRECTABLE
+        | Status::CUDA_ERROR_CONTEXT_IS_DESTROYED
+        | Status::CUDA_ERROR_DEINITIALIZED => Fault::DeviceLost,
+        Status::CUDA_ERROR_NO_DEVICE
+        | Status::CUDA_ERROR_INVALID_DEVICE
+        | Status::CUDA_ERROR_DEVICE_UNAVAILABLE
+        | Status::CUDA_ERROR_NO_BINARY_FOR_GPU
+        | Status::CUDA_ERROR_UNSUPPORTED_PTX_VERSION
+        | Status::CUDA_ERROR_NOT_SUPPORTED
+        | Status::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH => Fault::Refused,
+        _ => Fault::Internal,
     }
 }
 
@@ -48,7 +78,8 @@ impl Device {
         // SAFETY: only tries to open the library.
         if !unsafe { sys::is_culib_present() } {
             let library = if cfg!(windows) { "nvcuda.dll" } else { "libcuda.so.1" };
-            return Err(failed(format!("there is no NVIDIA driver on this machine ({library})")));
+            let reason = format!("there is no NVIDIA driver on this machine ({library})");
+            return Err(failed_as(Fault::Refused, reason));
         }
         let mut version = 0;
         // SAFETY: the pointer is to a live integer, and every driver has this function.
@@ -58,14 +89,14 @@ impl Device {
         // An older one lacks functions, and cudarc panics where one is missing.
         if version < OLDEST_DRIVER {
             let [major, minor] = [version / 1_000, version % 1_000 / 10];
-            return Err(failed(format!(
-                "the NVIDIA driver is of CUDA {major}.{minor}: install one of CUDA 12 or newer"
-            )));
+            let reason =
+                format!("the NVIDIA driver is of CUDA {major}.{minor}: install one of CUDA 12 or newer");
+            return Err(failed_as(Fault::Refused, reason));
         }
         const NONE: &str = "the NVIDIA driver shows no card";
         match result::init().and_then(|()| result::device::get_count()).map_err(driver(NONE))? {
             count @ 1.. => Ok(count as usize),
-            _ => Err(failed(NONE.into())),
+            _ => Err(failed_as(Fault::Refused, NONE.into())),
         }
     }
 
@@ -73,9 +104,8 @@ impl Device {
     pub fn open(index: usize) -> Result<Arc<Self>> {
         let count = Self::count()?;
         if index >= count {
-            return Err(failed(format!(
-                "there is no card {index}; the driver shows {count}, counted from 0"
-            )));
+            let reason = format!("there is no card {index}; the driver shows {count}, counted from 0");
+            return Err(failed_as(Fault::Refused, reason));
         }
         let fail = driver("cannot open the card");
         let context = CudaContext::new(index).map_err(&fail)?;

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use crate::backend::cuda::card::{Buffer, Device};
-use crate::backend::cuda::failed;
 use crate::backend::cuda::sizes::{MOST_BLOCKS, SLOTS};
-use crate::error::Result;
+use crate::backend::cuda::{failed, failed_as};
+use crate::error::{Fault, Result};
 
 /// A block and how many of its slots are taken.
 struct Block {
@@ -69,17 +69,21 @@ impl Pool {
         if let Some(memory) = self.device.memory()
             && memory.free < self.block_bytes + reserve
         {
-            return Err(failed(format!(
-                "no memory for another stream: {taken} are open, {:.1} GB of {:.1} GB are free on the card, and {SLOTS} \
+            return Err(failed_as(
+                Fault::OutOfMemory,
+                format!(
+                    "no memory for another stream: {taken} are open, {:.1} GB of {:.1} GB are free on the card, and {SLOTS} \
                  more need {:.1} GB; close streams, or keep them in 8 bits (cache int8)",
-                memory.free as f64 / 1e9,
-                memory.total as f64 / 1e9,
-                (self.block_bytes + reserve) as f64 / 1e9,
-            )));
+                    memory.free as f64 / 1e9,
+                    memory.total as f64 / 1e9,
+                    (self.block_bytes + reserve) as f64 / 1e9,
+                ),
+            ));
         }
         let index = self.blocks.iter().position(Option::is_none).unwrap_or(self.blocks.len());
         if index >= MOST_BLOCKS {
-            return Err(failed(format!("no place for another stream: {taken} are open, which is the most")));
+            let reason = format!("no place for another stream: {taken} are open, which is the most");
+            return Err(failed_as(Fault::OutOfMemory, reason));
         }
         // Zeros, so that a product over rows that hold nothing can't meet what isn't a number.
         let memory = self.device.zeros(self.block_bytes)?;
