@@ -2,8 +2,9 @@
 //! Words into captions: how many go on screen together, and on which line.
 
 use parakeet_engine::Word;
+use unicode_width::UnicodeWidthStr;
 
-/// Characters a line, what broadcasters and streaming services agree on.
+/// Columns of a line, what broadcasters and streaming services agree on; a wide character, as of Chinese, takes two.
 const LINE: usize = 42;
 /// Longest a caption covers, in samples at 16 kHz: 6 s.
 const LONGEST: u64 = 96_000;
@@ -26,9 +27,18 @@ pub struct Caption {
 /// Collects words until a caption is complete.
 #[derive(Default)]
 pub struct Captions {
-    words: Vec<String>,
+    words: Vec<Part>,
+    last: Option<Word>,
     start: u64,
     end: u64,
+}
+
+/// What stays on one line.
+#[derive(Clone)]
+struct Part {
+    text: String,
+    /// Spaces before it, if it isn't the first of its line: one or none.
+    space: usize,
 }
 
 impl Captions {
@@ -41,11 +51,9 @@ impl Captions {
         if self.words.is_empty() {
             self.start = word.start;
         }
-        match self.words.last_mut() {
-            Some(last) if word.joined => last.push_str(&word.text),
-            _ => self.words.push(word.text.clone()),
-        }
         self.end = word.end.max(self.start + 1);
+        self.words = self.with(word);
+        self.last = Some(Word { tokens: Vec::new(), ..word.clone() });
         if ends_sentence(&word.text) {
             complete.extend(self.finish());
         }
@@ -61,38 +69,59 @@ impl Captions {
     fn fits(&self, word: &Word) -> bool {
         let pause = word.start.saturating_sub(self.end) > PAUSE;
         let long = word.end.saturating_sub(self.start) > LONGEST;
-        let mut words: Vec<&str> = self.words.iter().map(String::as_str).collect();
-        words.push(&word.text);
-        self.words.is_empty() || !(pause || long || split(&words).is_none())
+        self.words.is_empty() || !(pause || long || split(&self.with(word)).is_none())
+    }
+
+    /// What there would be with the next word.
+    fn with(&self, word: &Word) -> Vec<Part> {
+        let mut parts = self.words.clone();
+        let stays = self.last.as_ref().is_some_and(|last| !word.may_part_from(last));
+        match parts.last_mut() {
+            Some(last) if stays => last.text.push_str(&word.text),
+            _ => parts.push(Part { text: word.text.clone(), space: usize::from(!word.joined) }),
+        }
+        parts
     }
 }
 
 fn ends_sentence(word: &str) -> bool {
-    let bare = word.trim_end_matches(['"', '\'', ')', '”', '’']);
+    let bare = word.trim_end_matches(['"', '\'', ')', '”', '’', '」', '』', '）']);
     let initial = bare.chars().count() == 2 && bare.starts_with(char::is_uppercase);
-    bare.ends_with(['.', '?', '!', '…']) && !initial && !ABBREVIATIONS.contains(&bare)
+    bare.ends_with(['.', '?', '!', '…', '。', '？', '！', '｡', '．']) && !initial && !ABBREVIATIONS.contains(&bare)
 }
 
-fn lay_out(words: &[String]) -> Vec<String> {
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let first = split(&words).unwrap_or(words.len());
-    let (first, second) = words.split_at(first);
-    [first, second].iter().filter(|line| !line.is_empty()).map(|line| line.join(" ")).collect()
+fn lay_out(parts: &[Part]) -> Vec<String> {
+    let (first, second) = parts.split_at(split(parts).unwrap_or(parts.len()));
+    let line = |parts: &[Part]| {
+        let mut line = String::new();
+        for part in parts {
+            line.push_str(&" "[..if line.is_empty() { 0 } else { part.space }]);
+            line.push_str(&part.text);
+        }
+        line
+    };
+    [first, second].iter().filter(|parts| !parts.is_empty()).map(|parts| line(parts)).collect()
 }
 
-/// How many words go on the first of at most two lines, so that both are as equal as can be; `None` if the words
-/// don't fit.
-fn split(words: &[&str]) -> Option<usize> {
-    let length =
-        |words: &[&str]| words.iter().map(|w| w.chars().count() + 1).sum::<usize>().saturating_sub(1);
-    if length(words) <= LINE {
-        return Some(words.len());
+/// How many parts go on the first of at most two lines, so that both are as equal as can be; `None` if they don't fit.
+fn split(parts: &[Part]) -> Option<usize> {
+    let widths: Vec<usize> = parts.iter().map(|part| part.text.width() + part.space).collect();
+    let spare = |at: usize| parts.get(at).map_or(0, |part| part.space);
+    let mut second = widths.iter().sum::<usize>() - spare(0);
+    if second <= LINE {
+        return Some(parts.len());
     }
-    (1..words.len())
-        .map(|first| (first, length(&words[..first]), length(&words[first..])))
-        .filter(|&(_, first, second)| first <= LINE && second <= LINE)
-        .min_by_key(|&(_, first, second)| first.abs_diff(second))
-        .map(|(first, ..)| first)
+    let (mut first, mut best) = (0, None);
+    for at in 1..parts.len() {
+        first += widths[at - 1] - if at == 1 { spare(0) } else { 0 };
+        second -= widths[at - 1] - if at == 1 { spare(0) } else { 0 };
+        let rest = second - spare(at);
+        let uneven = first.abs_diff(rest);
+        if first <= LINE && rest <= LINE && best.is_none_or(|(least, _)| uneven < least) {
+            best = Some((uneven, at));
+        }
+    }
+    best.map(|(_, at)| at)
 }
 
 #[cfg(test)]
