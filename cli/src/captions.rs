@@ -37,8 +37,8 @@ pub struct Captions {
 #[derive(Clone)]
 struct Part {
     text: String,
-    /// Spaces before it, if it isn't the first of its line: one or none.
-    space: usize,
+    /// A space is before it, if it isn't the first of its line.
+    spaced: bool,
 }
 
 impl Captions {
@@ -78,7 +78,7 @@ impl Captions {
         let stays = self.last.as_ref().is_some_and(|last| !word.may_part_from(last));
         match parts.last_mut() {
             Some(last) if stays => last.text.push_str(&word.text),
-            _ => parts.push(Part { text: word.text.clone(), space: usize::from(!word.joined) }),
+            _ => parts.push(Part { text: word.text.clone(), spaced: !word.joined }),
         }
         parts
     }
@@ -87,41 +87,38 @@ impl Captions {
 fn ends_sentence(word: &str) -> bool {
     let bare = word.trim_end_matches(['"', '\'', ')', '”', '’', '」', '』', '）']);
     let initial = bare.chars().count() == 2 && bare.starts_with(char::is_uppercase);
-    bare.ends_with(['.', '?', '!', '…', '。', '？', '！', '｡', '．']) && !initial && !ABBREVIATIONS.contains(&bare)
+    bare.ends_with(['.', '?', '!', '…', '。', '？', '！', '｡', '．'])
+        && !initial
+        && !ABBREVIATIONS.contains(&bare)
 }
 
 fn lay_out(parts: &[Part]) -> Vec<String> {
     let (first, second) = parts.split_at(split(parts).unwrap_or(parts.len()));
     let line = |parts: &[Part]| {
-        let mut line = String::new();
-        for part in parts {
-            line.push_str(&" "[..if line.is_empty() { 0 } else { part.space }]);
-            line.push_str(&part.text);
-        }
-        line
+        parts.iter().fold(String::new(), |mut line, part| {
+            if part.spaced && !line.is_empty() {
+                line.push(' ');
+            }
+            line + &part.text
+        })
     };
     [first, second].iter().filter(|parts| !parts.is_empty()).map(|parts| line(parts)).collect()
 }
 
 /// How many parts go on the first of at most two lines, so that both are as equal as can be; `None` if they don't fit.
 fn split(parts: &[Part]) -> Option<usize> {
-    let widths: Vec<usize> = parts.iter().map(|part| part.text.width() + part.space).collect();
-    let spare = |at: usize| parts.get(at).map_or(0, |part| part.space);
-    let mut second = widths.iter().sum::<usize>() - spare(0);
-    if second <= LINE {
+    let width = |parts: &[Part]| {
+        let before = parts.first().map_or(0, |part| usize::from(part.spaced));
+        parts.iter().map(|part| usize::from(part.spaced) + part.text.width()).sum::<usize>() - before
+    };
+    if width(parts) <= LINE {
         return Some(parts.len());
     }
-    let (mut first, mut best) = (0, None);
-    for at in 1..parts.len() {
-        first += widths[at - 1] - if at == 1 { spare(0) } else { 0 };
-        second -= widths[at - 1] - if at == 1 { spare(0) } else { 0 };
-        let rest = second - spare(at);
-        let uneven = first.abs_diff(rest);
-        if first <= LINE && rest <= LINE && best.is_none_or(|(least, _)| uneven < least) {
-            best = Some((uneven, at));
-        }
-    }
-    best.map(|(_, at)| at)
+    (1..parts.len())
+        .map(|first| (first, width(&parts[..first]), width(&parts[first..])))
+        .filter(|&(_, first, second)| first <= LINE && second <= LINE)
+        .min_by_key(|&(_, first, second)| first.abs_diff(second))
+        .map(|(first, ..)| first)
 }
 
 #[cfg(test)]
@@ -182,6 +179,43 @@ mod tests {
         assert!(all.iter().all(|c| c.lines.len() <= 2 && c.lines.iter().all(|l| l.chars().count() <= LINE)));
         assert_eq!(all[0].lines.len(), 2);
         assert_eq!(text(&all).join(" ").replace('/', " "), ["seven77"; 40].join(" "));
+    }
+
+    /// Captions of words without spaces between them.
+    fn unspaced(texts: &[&str]) -> Vec<String> {
+        let mut captions = Captions::default();
+        let mut all = Vec::new();
+        for (text, i) in texts.iter().zip(0..) {
+            let (text, start, end) = (text.to_string(), i * 100, i * 100 + 100);
+            let joined = i > 0;
+            all.extend(captions.word(&Word {
+                text,
+                start,
+                end,
+                confidence: 1.0,
+                heard: 0,
+                joined,
+                tokens: Vec::new(),
+            }));
+        }
+        all.extend(captions.finish());
+        text(&all)
+    }
+
+    #[test]
+    fn wide_characters_take_two_columns_and_lines_break_between_them() {
+        assert_eq!(unspaced(&["今日", "は。", "「は", "い。」", "次"]), ["今日は。", "「はい。」", "次"]);
+        let line = "漢".repeat(21);
+        assert_eq!(unspaced(&["漢"; 50]), [format!("{line}/{line}"), "漢".repeat(8)]);
+        let full: Vec<&str> = ["漢"; 41].into_iter().chain(["漢、", "漢"]).collect();
+        assert_eq!(unspaced(&full), [format!("{}/{line}", "漢".repeat(20)), "漢、漢".into()]);
+        let late: Vec<&str> = ["漢"; 13].into_iter().chain(["、"]).chain(["漢"; 13]).collect();
+        assert_eq!(
+            unspaced(&late),
+            [format!("{0}、/{0}", "漢".repeat(13))],
+            "no line begins with a closing mark"
+        );
+        assert_eq!(unspaced(&["wasn", "'t"]), ["wasn't"]);
     }
 
     #[test]
