@@ -71,7 +71,8 @@ fn scripts_without_spaces_get_none_and_tags_are_no_text() {
         fs::copy(embedded().join(file), scratch.0.join(file)).unwrap();
     }
     let tokens = fs::read_to_string(embedded().join("tokens.txt")).unwrap();
-    let other = |line| pieces.iter().find(|(piece, _)| *piece == line).map_or(line, |(_, other)| other);
+    let other =
+        |line: &str| pieces.iter().find(|pair| pair.0 == line).map_or(line.to_owned(), |pair| pair.1.into());
     let tokens: String = tokens.lines().map(|line| format!("{}\n", other(line))).collect();
     fs::write(scratch.0.join("tokens.txt"), tokens).unwrap();
 

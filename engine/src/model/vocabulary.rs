@@ -110,8 +110,10 @@ impl Vocabulary {
     /// A vocabulary of these pieces, ids counting from 0.
     pub(crate) fn new(pieces: Vec<(String, PieceKind)>) -> Self {
         let punctuation = pieces.iter().flat_map(|(piece, _)| punctuation_of(piece)).collect();
-        let signals =
-            (0..).zip(&pieces).filter_map(|(id, (piece, kind))| Some((id, Signal::of(piece, *kind)?))).collect();
+        let signals = (0..)
+            .zip(&pieces)
+            .filter_map(|(id, (piece, kind))| Some((id, Signal::of(piece, *kind)?)))
+            .collect();
         Self { pieces, punctuation, signals }
     }
 
@@ -433,8 +435,24 @@ mod tests {
         let signals = signals.into_iter().map(|(piece, signal)| (piece.to_owned(), Some(signal)));
         let languages = languages.map(|code| (format!("<{code}>"), Some(Signal::Language(code.into()))));
         let tags = [
-            "<unk>", "<pad>", "<s>", "</s>", "<bos>", "<eos>", "<sep>", "<mask>", "<0x41>", "<b>", "<EN-us>", "<en-us>",
-            "<|en|>", "<|startoftranscript|>", "<|0.00|>", "<extra_id_0>", "<spk:1>", "<en-US-x>",
+            "<unk>",
+            "<pad>",
+            "<s>",
+            "</s>",
+            "<bos>",
+            "<eos>",
+            "<sep>",
+            "<mask>",
+            "<0x41>",
+            "<b>",
+            "<EN-us>",
+            "<en-us>",
+            "<|en|>",
+            "<|startoftranscript|>",
+            "<|0.00|>",
+            "<extra_id_0>",
+            "<spk:1>",
+            "<en-US-x>",
         ];
         let tags = tags.map(|piece| (piece.to_owned(), None));
         let all: Vec<(String, Option<Signal>)> = signals.chain(languages).chain(tags).collect();

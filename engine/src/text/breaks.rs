@@ -193,6 +193,8 @@ mod tests {
     #[test]
     fn sentences_of_such_scripts_follow_without_a_space() {
         assert!(runs_on("你好。", "世界") && runs_on("は", "「い") && runs_on("ไป", "มา"));
-        assert!(!runs_on("Python", "写") && !runs_on("写", "Python") && !runs_on("", "写") && !runs_on("a", "b"));
+        assert!(
+            !runs_on("Python", "写") && !runs_on("写", "Python") && !runs_on("", "写") && !runs_on("a", "b")
+        );
     }
 }

@@ -351,7 +351,10 @@ mod tests {
                 _ => parts.push(c.into()),
             }
         }
-        let made = parts.iter().zip(0..).map(|(text, i)| Word { joined: i > 0, ..word(text, i * 400, i * 400 + 400) });
+        let made = parts
+            .iter()
+            .zip(0..)
+            .map(|(text, i)| Word { joined: i > 0, ..word(text, i * 400, i * 400 + 400) });
         made.collect()
     }
 
@@ -364,7 +367,11 @@ mod tests {
         let all = units(TextUnit::Phrase, unspaced(&"漢".repeat(100)));
         assert_eq!(texts(&all), ["漢".repeat(42), "漢".repeat(42), "漢".repeat(16)]);
         let thai = words(&["+ภาษา"; 40].join(" "), 400, 0);
-        assert_eq!(units(TextUnit::Phrase, thai)[0].text, "ภาษา".repeat(20), "narrow, and parted where words are");
+        assert_eq!(
+            units(TextUnit::Phrase, thai)[0].text,
+            "ภาษา".repeat(20),
+            "narrow, and parted where words are"
+        );
         let mark = format!("{}」", "漢".repeat(42));
         let all = units(TextUnit::Phrase, unspaced(&mark));
         assert_eq!(texts(&all), ["漢".repeat(41), "漢」".into()], "no line begins with a closing mark");

@@ -117,7 +117,7 @@ pub struct WordBuilder {
     pending: Vec<TimedToken>,
     /// The last of `pending` that are bytes of a character that is not complete.
     bytes: Vec<u8>,
-    /// Characters, as people see them, of `pending`.
+    /// Characters, as people see them, of `pending` without spaces at the ends of tokens.
     characters: usize,
     /// The last characters of the text so far.
     context: String,
@@ -255,7 +255,7 @@ impl WordBuilder {
         if text.is_empty() {
             return;
         }
-        self.characters += text.graphemes(true).count();
+        self.characters += text.trim().graphemes(true).count();
         self.context.push_str(text);
         let cut = self.context.len() - last_chars(&self.context).len();
         self.context.drain(..cut);
