@@ -5,32 +5,7 @@ mod common;
 
 use common::*;
 use gst::prelude::*;
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
-
-/// A directory that is removed on drop.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("gstparakeet-states-{}-{name}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Scratch(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn embedded() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/parakeet-tdt-mini")
-}
+use std::{fs, path::Path, time::Duration};
 
 /// The error that an element with this model posts; audio is pushed all the while.
 fn error_of(model: &Path) -> String {

@@ -5,6 +5,7 @@ mod common;
 
 use common::*;
 use gst::prelude::*;
+use std::fs;
 
 fn with(property: &str, value: &str) -> (Bench, Vec<i16>) {
     let element = element();
@@ -56,4 +57,42 @@ fn partials_are_messages_that_grow_into_the_text() {
         told += 1;
     }
     assert!(told > 10 && longest > 5, "{told} partials, the longest of {longest} words");
+}
+
+#[test]
+fn scripts_without_spaces_get_none_and_tags_are_no_text() {
+    // The model of the source tree with other pieces for what it hears as "He was not an ill sposed young man".
+    let pieces =
+        [("▁He", "<en>"), ("▁was", "▁我"), ("▁not", "用"), ("▁an", "<pad>\tuser"), ("▁", "</s>\tcontrol")];
+    let pieces = pieces.into_iter().chain([("ill", "Py"), ("▁sp", "thon"), ("os", "写"), ("ed", "，")]);
+    let pieces: Vec<_> = pieces.chain([("▁young", "好"), ("▁man", "。")]).collect();
+    let scratch = Scratch::new("unspaced");
+    for file in ["config.json", "model.safetensors"] {
+        fs::copy(embedded().join(file), scratch.0.join(file)).unwrap();
+    }
+    let tokens = fs::read_to_string(embedded().join("tokens.txt")).unwrap();
+    let other =
+        |line: &str| pieces.iter().find(|pair| pair.0 == line).map_or(line.to_owned(), |pair| pair.1.into());
+    let tokens: String = tokens.lines().map(|line| format!("{}\n", other(line))).collect();
+    fs::write(scratch.0.join("tokens.txt"), tokens).unwrap();
+
+    for (unit, expected) in [
+        ("word", &["我", "用", "Python", "写，", "好。"][..]),
+        ("phrase", &["我用Python写，", "好。"]),
+        ("sentence", &["我用Python写，好。"]),
+    ] {
+        let element = element();
+        element.set_property("model", scratch.0.to_str().unwrap());
+        element.set_property_from_str("text-unit", unit);
+        element.set_property("partials", true);
+        let mut bench = Bench::with(element, false);
+        let end = bench.push(&speech("0880"), gst::ClockTime::ZERO, 20 * MS);
+        let outs = bench.drain();
+        assert_eq!(words(&outs), expected, "{unit}");
+        assert_eq!(assert_contiguous(&outs), Some((gst::ClockTime::ZERO, end)), "{unit}");
+        for message in bench.bus.iter_filtered(&[gst::MessageType::Element]) {
+            let text: String = message.structure().unwrap().get("text").unwrap();
+            assert!("我用Python写，好。".contains(&text), "{unit}: {text}");
+        }
+    }
 }

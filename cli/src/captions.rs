@@ -2,8 +2,9 @@
 //! Words into captions: how many go on screen together, and on which line.
 
 use parakeet_engine::Word;
+use unicode_width::UnicodeWidthStr;
 
-/// Characters a line, what broadcasters and streaming services agree on.
+/// Columns of a line, what broadcasters and streaming services agree on; a wide character, as of Chinese, takes two.
 const LINE: usize = 42;
 /// Longest a caption covers, in samples at 16 kHz: 6 s.
 const LONGEST: u64 = 96_000;
@@ -26,9 +27,18 @@ pub struct Caption {
 /// Collects words until a caption is complete.
 #[derive(Default)]
 pub struct Captions {
-    words: Vec<String>,
+    words: Vec<Part>,
+    last: Option<Word>,
     start: u64,
     end: u64,
+}
+
+/// What stays on one line.
+#[derive(Clone)]
+struct Part {
+    text: String,
+    /// A space is before it, if it isn't the first of its line.
+    spaced: bool,
 }
 
 impl Captions {
@@ -41,11 +51,9 @@ impl Captions {
         if self.words.is_empty() {
             self.start = word.start;
         }
-        match self.words.last_mut() {
-            Some(last) if word.joined => last.push_str(&word.text),
-            _ => self.words.push(word.text.clone()),
-        }
         self.end = word.end.max(self.start + 1);
+        self.words = self.with(word);
+        self.last = Some(Word { tokens: Vec::new(), ..word.clone() });
         if ends_sentence(&word.text) {
             complete.extend(self.finish());
         }
@@ -61,35 +69,53 @@ impl Captions {
     fn fits(&self, word: &Word) -> bool {
         let pause = word.start.saturating_sub(self.end) > PAUSE;
         let long = word.end.saturating_sub(self.start) > LONGEST;
-        let mut words: Vec<&str> = self.words.iter().map(String::as_str).collect();
-        words.push(&word.text);
-        self.words.is_empty() || !(pause || long || split(&words).is_none())
+        self.words.is_empty() || !(pause || long || split(&self.with(word)).is_none())
+    }
+
+    /// What there would be with the next word.
+    fn with(&self, word: &Word) -> Vec<Part> {
+        let mut parts = self.words.clone();
+        let stays = self.last.as_ref().is_some_and(|last| !word.may_part_from(last));
+        match parts.last_mut() {
+            Some(last) if stays => last.text.push_str(&word.text),
+            _ => parts.push(Part { text: word.text.clone(), spaced: !word.joined }),
+        }
+        parts
     }
 }
 
 fn ends_sentence(word: &str) -> bool {
-    let bare = word.trim_end_matches(['"', '\'', ')', '”', '’']);
+    let bare = word.trim_end_matches(['"', '\'', ')', '”', '’', '」', '』', '）']);
     let initial = bare.chars().count() == 2 && bare.starts_with(char::is_uppercase);
-    bare.ends_with(['.', '?', '!', '…']) && !initial && !ABBREVIATIONS.contains(&bare)
+    bare.ends_with(['.', '?', '!', '…', '。', '？', '！', '｡', '．'])
+        && !initial
+        && !ABBREVIATIONS.contains(&bare)
 }
 
-fn lay_out(words: &[String]) -> Vec<String> {
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let first = split(&words).unwrap_or(words.len());
-    let (first, second) = words.split_at(first);
-    [first, second].iter().filter(|line| !line.is_empty()).map(|line| line.join(" ")).collect()
+fn lay_out(parts: &[Part]) -> Vec<String> {
+    let (first, second) = parts.split_at(split(parts).unwrap_or(parts.len()));
+    let line = |parts: &[Part]| {
+        parts.iter().fold(String::new(), |mut line, part| {
+            if part.spaced && !line.is_empty() {
+                line.push(' ');
+            }
+            line + &part.text
+        })
+    };
+    [first, second].iter().filter(|parts| !parts.is_empty()).map(|parts| line(parts)).collect()
 }
 
-/// How many words go on the first of at most two lines, so that both are as equal as can be; `None` if the words
-/// don't fit.
-fn split(words: &[&str]) -> Option<usize> {
-    let length =
-        |words: &[&str]| words.iter().map(|w| w.chars().count() + 1).sum::<usize>().saturating_sub(1);
-    if length(words) <= LINE {
-        return Some(words.len());
+/// How many parts go on the first of at most two lines, so that both are as equal as can be; `None` if they don't fit.
+fn split(parts: &[Part]) -> Option<usize> {
+    let width = |parts: &[Part]| {
+        let before = parts.first().map_or(0, |part| usize::from(part.spaced));
+        parts.iter().map(|part| usize::from(part.spaced) + part.text.width()).sum::<usize>() - before
+    };
+    if width(parts) <= LINE {
+        return Some(parts.len());
     }
-    (1..words.len())
-        .map(|first| (first, length(&words[..first]), length(&words[first..])))
+    (1..parts.len())
+        .map(|first| (first, width(&parts[..first]), width(&parts[first..])))
         .filter(|&(_, first, second)| first <= LINE && second <= LINE)
         .min_by_key(|&(_, first, second)| first.abs_diff(second))
         .map(|(first, ..)| first)
@@ -153,6 +179,43 @@ mod tests {
         assert!(all.iter().all(|c| c.lines.len() <= 2 && c.lines.iter().all(|l| l.chars().count() <= LINE)));
         assert_eq!(all[0].lines.len(), 2);
         assert_eq!(text(&all).join(" ").replace('/', " "), ["seven77"; 40].join(" "));
+    }
+
+    /// Captions of words without spaces between them.
+    fn unspaced(texts: &[&str]) -> Vec<String> {
+        let mut captions = Captions::default();
+        let mut all = Vec::new();
+        for (text, i) in texts.iter().zip(0..) {
+            let (text, start, end) = (text.to_string(), i * 100, i * 100 + 100);
+            let joined = i > 0;
+            all.extend(captions.word(&Word {
+                text,
+                start,
+                end,
+                confidence: 1.0,
+                heard: 0,
+                joined,
+                tokens: Vec::new(),
+            }));
+        }
+        all.extend(captions.finish());
+        text(&all)
+    }
+
+    #[test]
+    fn wide_characters_take_two_columns_and_lines_break_between_them() {
+        assert_eq!(unspaced(&["今日", "は。", "「は", "い。」", "次"]), ["今日は。", "「はい。」", "次"]);
+        let line = "漢".repeat(21);
+        assert_eq!(unspaced(&["漢"; 50]), [format!("{line}/{line}"), "漢".repeat(8)]);
+        let full: Vec<&str> = ["漢"; 41].into_iter().chain(["漢、", "漢"]).collect();
+        assert_eq!(unspaced(&full), [format!("{}/{line}", "漢".repeat(20)), "漢、漢".into()]);
+        let late: Vec<&str> = ["漢"; 13].into_iter().chain(["、"]).chain(["漢"; 13]).collect();
+        assert_eq!(
+            unspaced(&late),
+            [format!("{0}、/{0}", "漢".repeat(13))],
+            "no line begins with a closing mark"
+        );
+        assert_eq!(unspaced(&["wasn", "'t"]), ["wasn't"]);
     }
 
     #[test]

@@ -53,6 +53,9 @@ struct Json {
 #[derive(Serialize)]
 struct JsonWord {
     text: String,
+    /// No space is before it; left out where one is.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    joined: bool,
     start: f64,
     end: f64,
     confidence: f32,
@@ -138,6 +141,7 @@ impl Json {
             self.text.push_str(&word.text);
             self.words.push(JsonWord {
                 text: word.text.clone(),
+                joined: word.joined,
                 start: seconds(word.start),
                 end: seconds(word.end),
                 confidence: word.confidence,
@@ -209,6 +213,22 @@ mod tests {
         ];
         assert_eq!(write(Format::Plain, &words), "Well. So\n");
         assert!(write(Format::Json, &words).contains(r#""text":"Well. So""#));
+    }
+
+    #[test]
+    fn scripts_without_spaces_get_none() {
+        let joined = |text, at| Word { joined: true, ..word(text, at, at + 1_280) };
+        let words =
+            [word("我", 0, 1_280), joined("用", 1_280), joined("Python", 2_560), joined("写。", 3_840)];
+        assert_eq!(write(Format::Plain, &words), "我用Python写。\n");
+        assert_eq!(write(Format::Srt, &words), "1\n00:00:00,000 --> 00:00:00,320\n我用Python写。\n\n");
+        assert!(write(Format::Vtt, &words).ends_with("\n我用Python写。\n\n"));
+        let json: serde_json::Value = serde_json::from_str(&write(Format::Json, &words)).unwrap();
+        assert_eq!(json["text"], "我用Python写。");
+        assert_eq!(
+            (&json["words"][0]["joined"], &json["words"][1]["joined"]),
+            (&serde_json::Value::Null, &true.into())
+        );
     }
 
     #[test]

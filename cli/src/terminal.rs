@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use unicode_width::UnicodeWidthStr;
 
 /// A bar that counts bytes, if standard error is a terminal.
 pub fn bytes_bar() -> Option<ProgressBar> {
@@ -58,18 +59,7 @@ impl Output {
         let (Some(line), Some(bar)) = (&mut self.line, &self.bar) else {
             return write_flush(&self.stdout, text);
         };
-        line.push_str(text);
-        let mut whole = line.rfind('\n').map_or(0, |end| end + 1);
-        let width = usize::from(Term::stderr().size().1);
-        let mut ended = String::from(&line[..whole]);
-        while line[whole..].chars().count() >= width
-            && let Some(space) = line[whole..].rfind(' ').filter(|&space| space > 0)
-        {
-            ended.push_str(&line[whole..whole + space]);
-            ended.push('\n');
-            whole += space + 1;
-        }
-        line.drain(..whole);
+        let ended = wrap(line, text, usize::from(Term::stderr().size().1));
         let result =
             if ended.is_empty() { Ok(()) } else { bar.suspend(|| write_flush(&self.stdout, &ended)) };
         bar.set_message(line.clone());
@@ -95,6 +85,27 @@ impl Drop for Output {
     }
 }
 
+/// Adds `text` to `line` and takes away what is whole lines narrower than `width`: they end at a line feed, at a space, or,
+/// where there is none, before `text`.
+fn wrap(line: &mut String, text: &str, width: usize) -> String {
+    let added = line.len();
+    line.push_str(text);
+    let mut whole = line.rfind('\n').map_or(0, |end| end + 1);
+    let mut ended = String::from(&line[..whole]);
+    while line[whole..].width() >= width {
+        let (end, next) = match line[whole..].rfind(' ').filter(|&space| space > 0) {
+            Some(space) => (whole + space, whole + space + 1),
+            None if added > whole => (added, added),
+            None => break,
+        };
+        ended.push_str(&line[whole..end]);
+        ended.push('\n');
+        whole = next;
+    }
+    line.drain(..whole);
+    ended
+}
+
 fn milliseconds(seconds: f64) -> u64 {
     (seconds * 1_000.0).max(0.0) as u64
 }
@@ -102,4 +113,18 @@ fn milliseconds(seconds: f64) -> u64 {
 fn write_flush(mut stdout: &io::Stdout, text: &str) -> io::Result<()> {
     stdout.write_all(text.as_bytes())?;
     stdout.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_end_at_spaces_or_before_the_word_that_is_too_much() {
+        let mut line = String::new();
+        let ended: Vec<String> =
+            ["one", " two", " three", "。\n四", "五", "六", "七"].map(|text| wrap(&mut line, text, 8)).into();
+        assert_eq!(ended, ["", "", "one two\n", "three。\n", "", "", "四五六\n"]);
+        assert_eq!(line, "七");
+    }
 }

@@ -373,18 +373,68 @@ fn partial_words_grow_into_words() {
     assert!(words > 5 && grown + 2 >= words, "{grown} of {words} words were announced");
 }
 
-#[test]
-fn the_end_of_an_utterance_is_an_event_and_no_text() {
-    // The embedded model with its comma renamed.
+/// The embedded model with other pieces in place of some of its own.
+fn renamed(pieces: &[(&str, &str)]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let model = root().join("models/parakeet-tdt-mini");
     for name in ["config.json", "model.safetensors"] {
         std::fs::copy(model.join(name), dir.path().join(name)).expect("the model is in the tree");
     }
     let tokens = std::fs::read_to_string(model.join("tokens.txt")).expect("the model is in the tree");
-    let tokens: String =
-        tokens.lines().map(|line| if line == "," { "<EOU>\n".into() } else { format!("{line}\n") }).collect();
+    let other =
+        |line: &str| pieces.iter().find(|pair| pair.0 == line).map_or(line.to_owned(), |pair| pair.1.into());
+    let tokens: String = tokens.lines().map(|line| format!("{}\n", other(line))).collect();
     std::fs::write(dir.path().join("tokens.txt"), tokens).expect("a temporary directory");
+    dir
+}
+
+#[test]
+fn words_without_spaces_bytes_and_tags_come_through_a_stream() {
+    // What is heard as "He was not an ill sposed young man".
+    let dir = renamed(&[
+        ("▁He", "<en>"),
+        ("▁was", "▁我"),
+        ("▁not", "用"),
+        ("▁an", "<|nopnc|>\tuser"),
+        ("▁", "<pad>\tcontrol"),
+        ("ill", "Py"),
+        ("▁sp", "thon"),
+        ("os", "<0xE5>\tbyte"),
+        ("ed", "<0x86>\tbyte"),
+        ("▁young", "<0x99>\tbyte"),
+        ("▁man", "。"),
+    ]);
+    let options = EngineOptions { backend: BackendChoice::Cpu, threads: 2, ..Default::default() };
+    let engine = Engine::open(dir.path(), &options).expect("the model loads");
+    let partials = StreamOptions { look_ahead: Some(0), partials: true, ..Default::default() };
+    let (name, mut texts) = ("sense_and_sensibility_01_austen_64kb-0880.wav", Vec::new());
+    let pcm = wav(&Path::new(SPEECH).join(name));
+    for options in [StreamOptions::default(), partials] {
+        let stream = engine.stream(&options).expect("a stream");
+        stream.push(&pcm).expect("the stream takes audio");
+        stream.finish();
+        let (words, events) = utterance(&stream);
+        if !options.partials {
+            let spoken: Vec<_> = words.iter().map(|word| (word.text.as_str(), word.joined)).collect();
+            assert_eq!(spoken, [("我", false), ("用", true), ("Python", true), ("写。", true)]);
+            let starts: Vec<u64> = words.iter().map(|word| word.start / 1_280).collect();
+            assert_eq!(starts, [11, 14, 23, 29]);
+            assert!(words.windows(2).all(|pair| pair[0].end <= pair[1].start));
+        }
+        let is_english = |event: &&Event| matches!(event, Event::Language { code, .. } if code == "en");
+        assert_eq!(events.iter().filter(is_english).count(), 1);
+        texts.extend(events.into_iter().filter_map(|event| match event {
+            Event::Partial(word) => Some(word.text),
+            _ => None,
+        }));
+    }
+    assert!(texts.len() > 3);
+    assert!(texts.iter().all(|text| !text.contains(['<', char::REPLACEMENT_CHARACTER])), "{texts:?}");
+}
+
+#[test]
+fn the_end_of_an_utterance_is_an_event_and_no_text() {
+    let dir = renamed(&[(",", "<EOU>")]);
     let plain = engine().stream(&StreamOptions::default()).expect("a stream");
     let heard = transcribe(&plain, &speech(), 4_000);
     let engine = Engine::open(dir.path(), &EngineOptions::default()).expect("the model loads");

@@ -327,9 +327,16 @@ impl Run {
         let start = self.units.pending_start().unwrap_or(word.start);
         let mut units = self.units.clone();
         // What a new word completes is pushed only with the whole word.
-        let mut text: Vec<String> = units.word(word).into_iter().map(|unit| unit.text).collect();
-        text.extend(units.finish().map(|unit| unit.text));
-        Partial { text: text.join(" "), start: self.timeline.start(self.offset + start) }
+        let complete = units.word(word);
+        let mut text = String::new();
+        for unit in complete.into_iter().chain(units.finish()) {
+            let joined = unit.words.first().is_some_and(|first| first.joined);
+            if !(text.is_empty() || joined || unit.text.is_empty()) {
+                text.push(' ');
+            }
+            text.push_str(&unit.text);
+        }
+        Partial { text, start: self.timeline.start(self.offset + start) }
     }
 
     fn place(&mut self, units: impl IntoIterator<Item = Unit>) -> Vec<Action> {

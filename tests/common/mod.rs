@@ -7,7 +7,7 @@ use gst::prelude::*;
 use gst_check::Harness;
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{LazyLock, Once, mpsc},
     time::Duration,
 };
@@ -75,6 +75,28 @@ pub enum Out {
     Word { text: String, start: gst::ClockTime, end: gst::ClockTime, discont: bool },
     Gap { start: gst::ClockTime, end: gst::ClockTime },
     Event(gst::Event),
+}
+
+/// A temporary directory that is removed on drop.
+pub struct Scratch(pub PathBuf);
+
+impl Scratch {
+    pub fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("gstparakeet-{}-{name}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Scratch(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The model of the source tree.
+pub fn embedded() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/parakeet-tdt-mini")
 }
 
 /// The element in a harness, with a bus and a record of its output.

@@ -11,8 +11,8 @@ use crate::{Error, Result};
 /// SentencePiece's mark for a space, U+2581.
 pub const SPACE: char = '\u{2581}';
 
-/// What SentencePiece writes for the unknown piece.
-const UNKNOWN: &str = " \u{2047} ";
+/// What SentencePiece, and with it NeMo, writes for the unknown piece: spaces and a mark.
+const UNKNOWN: &str = "\u{2581}\u{2047}\u{2581}";
 
 /// Kind of a piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,28 +36,66 @@ pub enum Signal {
     EndOfUtterance,
     /// A short answer such as "yeah" is done, the other speaker goes on: `<EOB>`.
     EndOfBackchannel,
-    /// The language that is heard, such as `en-US`: `<en-US>` of models that find out.
+    /// The language that is heard, such as `en-US` or `en`: `<en-US>` or `<en>` of models that find out.
     Language(String),
 }
 
+/// Tags of tokenizers that look like a language of three letters.
+const NO_LANGUAGES: [&str; 8] = ["bos", "cls", "eos", "msk", "pad", "sep", "unk", "usr"];
+
 impl Signal {
     /// The signal that a piece stands for.
-    fn of(piece: &str) -> Option<Self> {
-        let name = piece.strip_prefix('<')?.strip_suffix('>')?;
-        let language = |name: &str| {
-            let (language, region) = name.split_once('-')?;
-            let is_code = (2..=3).contains(&language.len())
-                && region.len() == 2
-                && language.bytes().all(|b| b.is_ascii_lowercase())
-                && region.bytes().all(|b| b.is_ascii_uppercase());
-            is_code.then(|| Self::Language(name.to_owned()))
-        };
-        match name {
+    fn of(piece: &str, kind: PieceKind) -> Option<Self> {
+        if matches!(kind, PieceKind::Unknown | PieceKind::Byte(_)) {
+            return None;
+        }
+        match tag(piece)? {
             "EOU" => Some(Self::EndOfUtterance),
             "EOB" => Some(Self::EndOfBackchannel),
-            _ => language(name),
+            name => is_language(name).then(|| Self::Language(name.to_owned())),
         }
     }
+}
+
+/// The name of a piece that stands for something other than text: `EOU` of `<EOU>`, `/s` of `</s>`, `|nospeech|`, `0x41`.
+fn tag(piece: &str) -> Option<&str> {
+    let name = piece.strip_prefix('<')?.strip_suffix('>')?;
+    let is_name = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"|/_-:.".contains(&b))
+        && name.bytes().any(|b| b.is_ascii_alphanumeric());
+    is_name.then_some(name)
+}
+
+/// Whether `name` is a language of BCP 47, perhaps with script and region: `de`, `pt-BR`, `es-419`, `zh-Hans-CN`.
+fn is_language(name: &str) -> bool {
+    let mut parts = name.split('-').peekable();
+    let language = parts.next().unwrap_or_default();
+    let is_script = |part: &&str| {
+        part.len() == 4
+            && part.starts_with(|c: char| c.is_ascii_uppercase())
+            && part[1..].bytes().all(|b| b.is_ascii_lowercase())
+    };
+    let is_region = |part: &&str| match part.len() {
+        2 => part.bytes().all(|b| b.is_ascii_uppercase()),
+        3 => part.bytes().all(|b| b.is_ascii_digit()),
+        _ => false,
+    };
+    parts.next_if(is_script);
+    parts.next_if(is_region);
+    (2..=3).contains(&language.len())
+        && language.bytes().all(|b| b.is_ascii_lowercase())
+        && parts.next().is_none()
+        && !NO_LANGUAGES.contains(&name)
+}
+
+/// What a token adds to the text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Said<'a> {
+    /// Nothing, as with control pieces.
+    Nothing,
+    /// A byte of UTF-8, which may be part of a character.
+    Byte(u8),
+    /// Text, U+2581 for a space.
+    Text(&'a str),
 }
 
 /// The vocabulary of a model: a token's id is its index here. Blank is not in it.
@@ -72,8 +110,10 @@ impl Vocabulary {
     /// A vocabulary of these pieces, ids counting from 0.
     pub(crate) fn new(pieces: Vec<(String, PieceKind)>) -> Self {
         let punctuation = pieces.iter().flat_map(|(piece, _)| punctuation_of(piece)).collect();
-        let signals =
-            (0..).zip(&pieces).filter_map(|(id, (piece, _))| Some((id, Signal::of(piece)?))).collect();
+        let signals = (0..)
+            .zip(&pieces)
+            .filter_map(|(id, (piece, kind))| Some((id, Signal::of(piece, *kind)?)))
+            .collect();
         Self { pieces, punctuation, signals }
     }
 
@@ -137,6 +177,18 @@ impl Vocabulary {
         self.signals.get(&id)
     }
 
+    /// What the token adds to the text; blank and beyond add nothing, nor do pieces that are a tag such as `<pad>`.
+    pub(crate) fn said(&self, id: u32) -> Said<'_> {
+        match self.get(id) {
+            Some((_, PieceKind::Byte(byte))) => Said::Byte(*byte),
+            Some((_, PieceKind::Unknown)) => Said::Text(UNKNOWN),
+            Some((piece, PieceKind::Normal | PieceKind::UserDefined)) if tag(piece).is_none() => {
+                Said::Text(piece)
+            }
+            _ => Said::Nothing,
+        }
+    }
+
     /// Whether the token begins with a space, and with it a word.
     pub(crate) fn starts_word(&self, id: u32) -> bool {
         self.piece(id).is_some_and(|piece| piece.starts_with(SPACE))
@@ -158,35 +210,44 @@ impl Vocabulary {
     }
 
     /// The text of these tokens: SentencePiece's decoding, then NeMo's rule that one space before a mark of punctuation
-    /// goes. Ids beyond the vocabulary (blank) have no text. Spaces that pieces begin with are stripped until there is
-    /// text; SentencePiece strips only the first one where a tokenizer was built to keep extra spaces.
+    /// goes. Blank, ids beyond the vocabulary and tags such as `<pad>` have no text. Spaces that pieces begin with are
+    /// stripped until there is text; SentencePiece strips only the first one where a tokenizer was built to keep extra
+    /// spaces.
     pub fn decode(&self, ids: &[u32]) -> String {
-        self.attach_punctuation(&self.decode_pieces(ids))
+        self.attach_punctuation(&self.decode_pieces(ids, true))
+    }
+
+    /// The text of these tokens where others came before them, and how many spaces are before and behind it; a text that
+    /// is empty has all of them before it. `spaces` were behind the text before.
+    pub(crate) fn decode_on(&self, ids: &[u32], spaces: usize) -> (usize, String, usize) {
+        let spaced = self.decode_pieces(ids, false);
+        let bare = spaced.trim_start_matches(' ');
+        let before = spaces + spaced.len() - bare.len();
+        let joined = bare.chars().next().is_some_and(|mark| self.is_punctuation_mark(mark));
+        let text = bare.trim_end_matches(' ');
+        let before = before.saturating_sub(usize::from(joined));
+        (before, self.attach_punctuation(text), bare.len() - text.len())
     }
 
     fn get(&self, id: u32) -> Option<&(String, PieceKind)> {
         self.pieces.get(usize::try_from(id).ok()?)
     }
 
-    fn decode_pieces(&self, ids: &[u32]) -> String {
+    /// SentencePiece's decoding; `strip` takes away what pieces begin with in spaces until there is text.
+    fn decode_pieces(&self, ids: &[u32], strip: bool) -> String {
         let mut text = String::new();
         let mut bytes = Vec::new();
-        let pieces = ids.iter().filter(|id| !self.signals.contains_key(id)).filter_map(|&id| self.get(id));
-        for (piece, kind) in pieces {
-            if let PieceKind::Byte(byte) = kind {
-                bytes.push(*byte);
+        for said in ids.iter().filter(|id| !self.signals.contains_key(id)).map(|&id| self.said(id)) {
+            if let Said::Byte(byte) = said {
+                bytes.push(byte);
                 continue;
             }
             push_utf8(&mut text, &bytes);
             bytes.clear();
-            match kind {
-                PieceKind::Control | PieceKind::Byte(_) => {}
-                PieceKind::Unknown => text.push_str(UNKNOWN),
-                PieceKind::Normal | PieceKind::UserDefined => {
-                    let leading = text.is_empty();
-                    let piece = if leading { piece.strip_prefix(SPACE).unwrap_or(piece) } else { piece };
-                    text.extend(piece.chars().map(|c| if c == SPACE { ' ' } else { c }));
-                }
+            if let Said::Text(piece) = said {
+                let strip = strip && text.is_empty() && piece != UNKNOWN;
+                let piece = if strip { piece.strip_prefix(SPACE).unwrap_or(piece) } else { piece };
+                text.extend(piece.chars().map(|c| if c == SPACE { ' ' } else { c }));
             }
         }
         push_utf8(&mut text, &bytes);
@@ -331,7 +392,7 @@ mod tests {
 
     #[test]
     fn decoding_follows_sentencepiece() {
-        let decode = |ids: &[u32]| vocabulary().decode_pieces(ids);
+        let decode = |ids: &[u32]| vocabulary().decode_pieces(ids, true);
         assert_eq!(decode(&[]), "");
         assert_eq!(decode(&[1, 2, 3, 2]), "hello llo");
         assert_eq!(decode(&[3, 1]), "he", "spaces are stripped until there is text");
@@ -340,7 +401,7 @@ mod tests {
         assert_eq!(decode(&[7, 1, 7, 2]), "hello");
         assert_eq!(decode(&[8, 9, 1]), "\u{e9} he");
         assert_eq!(decode(&[10, 8, 2, 9]), "\u{fffd}\u{fffd}llo\u{fffd}");
-        assert_eq!(decode(&[11, 12]), "<sep>a\nb\\n\tc\r");
+        assert_eq!(decode(&[11, 12]), "a\nb\\n\tc\r", "a tag is no text, whoever put it in");
         assert_eq!(decode(&[1, 15, u32::MAX]), "he");
     }
 
@@ -368,19 +429,50 @@ mod tests {
     }
 
     #[test]
-    fn signals_are_no_text() {
-        let pieces = ["\u{2581}yes", "<EOU>", "<EOB>", "<en-US>", "<unk>", "<0x41>", "<b>", "<EN-us>"];
-        let vocabulary =
-            Vocabulary::new(pieces.iter().map(|piece| (piece.to_string(), PieceKind::UserDefined)).collect());
-        let expected = [
-            None,
-            Some(Signal::EndOfUtterance),
-            Some(Signal::EndOfBackchannel),
-            Some(Signal::Language("en-US".into())),
+    fn signals_and_other_tags_are_no_text() {
+        let languages = ["en-US", "en", "yue", "es-419", "zh-Hans", "sr-Latn-RS"];
+        let signals = [("<EOU>", Signal::EndOfUtterance), ("<EOB>", Signal::EndOfBackchannel)];
+        let signals = signals.into_iter().map(|(piece, signal)| (piece.to_owned(), Some(signal)));
+        let languages = languages.map(|code| (format!("<{code}>"), Some(Signal::Language(code.into()))));
+        let tags = [
+            "<unk>",
+            "<pad>",
+            "<s>",
+            "</s>",
+            "<bos>",
+            "<eos>",
+            "<sep>",
+            "<mask>",
+            "<0x41>",
+            "<b>",
+            "<EN-us>",
+            "<en-us>",
+            "<|en|>",
+            "<|startoftranscript|>",
+            "<|0.00|>",
+            "<extra_id_0>",
+            "<spk:1>",
+            "<en-US-x>",
         ];
-        for (id, expected) in (0..8).zip(expected.iter().chain(std::iter::repeat(&None))) {
-            assert_eq!(vocabulary.signal(id), expected.as_ref(), "{}", pieces[id as usize]);
+        let tags = tags.map(|piece| (piece.to_owned(), None));
+        let all: Vec<(String, Option<Signal>)> = signals.chain(languages).chain(tags).collect();
+        for kind in [PieceKind::Normal, PieceKind::Control, PieceKind::UserDefined] {
+            let pieces = all.iter().map(|(piece, _)| (piece.clone(), kind));
+            let vocabulary = Vocabulary::new(pieces.chain([("yes".into(), PieceKind::Normal)]).collect());
+            for (id, (piece, signal)) in (0..).zip(&all) {
+                assert_eq!(vocabulary.signal(id), signal.as_ref(), "{piece} {kind:?}");
+                assert_eq!(vocabulary.decode(&[id, all.len() as u32, id]), "yes", "{piece} {kind:?}");
+            }
         }
-        assert_eq!(vocabulary.decode(&[0, 1, 3, 6]), "yes<b>");
+    }
+
+    #[test]
+    fn what_only_looks_like_a_tag_is_text() {
+        let pieces = ["<", ">", "<>", "<->", "a<b", "<3", "<a b>", "<\u{e9}>"];
+        let normal = pieces.iter().map(|piece| (piece.to_string(), PieceKind::Normal));
+        let vocabulary = Vocabulary::new(normal.chain([("<en>".into(), PieceKind::Unknown)]).collect());
+        let ids: Vec<u32> = (0..8).collect();
+        assert_eq!(vocabulary.decode(&ids), pieces.concat());
+        assert_eq!((vocabulary.decode(&[8]).as_str(), vocabulary.signal(8)), (" \u{2047} ", None));
     }
 }

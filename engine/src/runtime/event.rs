@@ -29,7 +29,7 @@ pub enum Event {
     Language {
         /// Where, on the stream's sample clock.
         sample: u64,
-        /// Such as `en-US`.
+        /// Such as `en-US` or `en`.
         code: String,
     },
     /// Audio was dropped because the queue was full.

@@ -90,6 +90,15 @@ struct Decoding {
     words: WordBuilder,
 }
 
+impl Decoding {
+    /// Begins the next utterance.
+    fn restart(&mut self) {
+        let mut words = std::mem::take(&mut self.words);
+        words.restart();
+        *self = Self { words, ..Self::default() };
+    }
+}
+
 /// A chunk that was taken out of its stream, but for its samples.
 pub(crate) struct Chunk {
     pub(crate) end: bool,
@@ -443,7 +452,7 @@ impl Shared {
         }
         if end {
             self.report(inner, Event::Progress { sample: done });
-            inner.decoding = Decoding::default();
+            inner.decoding.restart();
             inner.slot_is_stale = true;
             let over = inner.intake.over();
             if over.finished {

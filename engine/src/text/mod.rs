@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Tokens to words, words to phrases and sentences.
 
+mod breaks;
 mod phrases;
+#[cfg(test)]
+mod unspaced;
 mod words;
 
 pub use phrases::{TextUnit, Unit, Units};

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Words to units of text that belong together: phrases for captions, sentences for readers.
 
+use unicode_width::UnicodeWidthStr;
+
 use super::words::Word;
 use crate::audio::SAMPLE_RATE;
 
-/// Characters a line and lines a phrase, what broadcasters and streaming services agree on.
+/// Columns of a line, what broadcasters and streaming services agree on; a wide character, as of Chinese, takes two.
 const LINE: usize = 42;
 /// Abbreviations whose full stop ends no sentence, in lower case. Those made of single letters need no mention.
 const ABBREVIATIONS: [&str; 15] =
@@ -16,7 +18,8 @@ pub enum TextUnit {
     /// Each word by itself, at once.
     #[default]
     Word,
-    /// Up to punctuation of any kind, a pause of 0.5 s, two lines of 42 characters or 7 s.
+    /// Up to punctuation of any kind, a pause of 0.5 s, two lines of 42 columns (wide characters such as Chinese ones take
+    /// two) or 7 s.
     Phrase,
     /// Up to the punctuation that ends a sentence, a pause of 1.5 s, 400 characters or 20 s.
     Sentence,
@@ -35,7 +38,8 @@ pub struct Unit {
     pub confidence: f32,
     /// Mean confidence of its words.
     pub mean_confidence: f32,
-    /// At least one; a `joined` one comes first only if a pause or a limit lies before it.
+    /// At least one; one that [may not part](Word::may_part_from) from the word before comes first only if a pause or a
+    /// limit lies before it.
     pub words: Vec<Word>,
     /// A sentence ends with it: by punctuation, for [`TextUnit::Sentence`] by a pause or the end of the stream as well.
     pub sentence_end: bool,
@@ -132,7 +136,7 @@ impl Units {
         self.pending.len() == 1
             || match self.kind {
                 TextUnit::Word => false,
-                TextUnit::Phrase => seconds <= 7 && fits_two_lines(&text(&self.pending)),
+                TextUnit::Phrase => seconds <= 7 && fits_two_lines(&self.pending),
                 TextUnit::Sentence => seconds <= 20 && text(&self.pending).chars().count() <= 400,
             }
     }
@@ -143,7 +147,7 @@ impl Units {
         let words = &self.pending;
         let rank = |&cut: &usize| {
             let pause = words[cut].start.saturating_sub(words[cut - 1].end);
-            (!words[cut].joined, cut >= words.len() / 2, ends_clause(&last_word(&words[..cut])), pause, cut)
+            (parts(words, cut), cut >= words.len() / 2, ends_clause(&last_word(&words[..cut])), pause, cut)
         };
         (1..words.len()).max_by_key(rank).unwrap_or(words.len())
     }
@@ -163,20 +167,30 @@ fn text(words: &[Word]) -> String {
     })
 }
 
+/// Whether text may part before the word `at`.
+fn parts(words: &[Word], at: usize) -> bool {
+    at == 0 || words[at].may_part_from(&words[at - 1])
+}
+
 /// The last word with the pieces joined to it.
 fn last_word(words: &[Word]) -> String {
-    let first = words.iter().rposition(|word| !word.joined).unwrap_or(0);
+    let first = (0..words.len()).rev().find(|&at| parts(words, at)).unwrap_or(0);
     text(&words[first..])
 }
 
-fn fits_two_lines(text: &str) -> bool {
+/// Whether words make at most two lines, which part where [`Word::may_part_from`] says so.
+fn fits_two_lines(words: &[Word]) -> bool {
+    let starts: Vec<usize> = (0..words.len()).filter(|&at| parts(words, at)).collect();
+    let ends = starts.iter().skip(1).copied().chain([words.len()]);
     // Filling the first line as far as it goes leaves the least for the second.
     let (mut line, mut length) = (1, 0);
-    for word in text.split(' ').map(|word| word.chars().count()) {
-        if length > 0 && length + 1 + word > LINE {
-            (line, length) = (line + 1, word);
+    for (start, end) in starts.iter().copied().zip(ends) {
+        let space = usize::from(length > 0 && !words[start].joined);
+        let width = text(&words[start..end]).width();
+        if length > 0 && length + space + width > LINE {
+            (line, length) = (line + 1, width);
         } else {
-            length += word + usize::from(length > 0);
+            length += space + width;
         }
         if length > LINE {
             return false;
@@ -326,6 +340,47 @@ mod tests {
         let long = "x".repeat(500);
         let alone = units(TextUnit::Phrase, words(&format!("a {long} b"), 800, 0));
         assert_eq!(texts(&alone), ["a", &long, "b"]);
+    }
+
+    /// Words of one character each, save those that punctuation belongs to, without spaces.
+    fn unspaced(text: &str) -> Vec<Word> {
+        let mut parts: Vec<String> = Vec::new();
+        for c in text.chars() {
+            match parts.last_mut() {
+                Some(last) if "、。？！」".contains(c) || last.ends_with('「') => last.push(c),
+                _ => parts.push(c.into()),
+            }
+        }
+        let made = parts
+            .iter()
+            .zip(0..)
+            .map(|(text, i)| Word { joined: i > 0, ..word(text, i * 400, i * 400 + 400) });
+        made.collect()
+    }
+
+    #[test]
+    fn units_of_scripts_without_spaces_end_with_punctuation_or_two_lines_of_wide_characters() {
+        let all = units(TextUnit::Phrase, unspaced("今日は、いい天気。「はい。」と言った"));
+        assert_eq!(texts(&all), ["今日は、", "いい天気。", "「はい。」", "と言った"]);
+        let all = units(TextUnit::Sentence, unspaced("今日は、いい天気。行く？「はい」"));
+        assert_eq!(texts(&all), ["今日は、いい天気。", "行く？", "「はい」"]);
+        let all = units(TextUnit::Phrase, unspaced(&"漢".repeat(100)));
+        assert_eq!(texts(&all), ["漢".repeat(42), "漢".repeat(42), "漢".repeat(16)]);
+        let thai = words(&["+ภาษา"; 40].join(" "), 400, 0);
+        assert_eq!(
+            units(TextUnit::Phrase, thai)[0].text,
+            "ภาษา".repeat(20),
+            "narrow, and parted where words are"
+        );
+        let mark = format!("{}」", "漢".repeat(42));
+        let all = units(TextUnit::Phrase, unspaced(&mark));
+        assert_eq!(texts(&all), ["漢".repeat(41), "漢」".into()], "no line begins with a closing mark");
+    }
+
+    #[test]
+    fn mixed_text_has_spaces_where_the_words_have() {
+        let mixed = words("iPhone を +使 +う。 Let's +n't go", 400, 0);
+        assert_eq!(texts(&units(TextUnit::Sentence, mixed)), ["iPhone を使う。", "Let'sn't go"]);
     }
 
     #[test]

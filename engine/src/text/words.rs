@@ -1,13 +1,27 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Tokens to words, given out once they can no longer change.
 
+use unicode_segmentation::UnicodeSegmentation;
+
+use super::breaks::{Place, last_chars, runs_on};
 use crate::audio::FRAME_SAMPLES;
 use crate::backend::Token;
 use crate::model::Vocabulary;
+use crate::model::vocabulary::{SPACE, Said};
 
 /// Encoder frames without a token after which a word is given out although its end was not seen: 0.8 s. A token that
 /// continues it after that becomes a word of its own. In real speech pieces of one word lie within 4 frames.
 const PAUSE: u64 = 10;
+/// Encoder frames after which the bytes of a character that is not complete are given out for what they are: 4 s. Till
+/// then a pause doesn't part them.
+const UNFINISHED: u64 = 50;
+/// Characters of a run of a script without spaces, in which no word ends by Unicode's rules, that are one word. Of wide
+/// ones and the punctuation after them there is room in a line of 42 columns, and a longer word of Katakana is rare.
+const MOST_CHARACTERS: usize = 16;
+/// Encoder frames that such a word may last before the next token begins another: 1.6 s, twice the pause that ends a word.
+const MOST_FRAMES: u64 = 20;
+/// Tokens of any word, for what is no language: hardly a word that people write is half as long.
+const MOST_TOKENS: usize = 256;
 
 /// A token with the time that NeMo gives it: it lasts for its duration, with RNN-T for a frame; a mark of punctuation
 /// that TDT emits takes no time and stands where the token before it ended (NeMo `_refine_timestamps_tdt`).
@@ -35,7 +49,7 @@ pub struct FrameWord {
     pub end: u64,
     /// Least confidence of its tokens, NeMo's default aggregation.
     pub confidence: f32,
-    /// It goes on, without a space, what a pause had ended.
+    /// No space is between it and the word before.
     pub joined: bool,
     /// The tokens.
     pub tokens: Vec<TimedToken>,
@@ -77,21 +91,42 @@ pub struct Word {
     pub confidence: f32,
     /// How far the stream had heard when the word was given out: the sample after the last of that chunk.
     pub heard: u64,
-    /// It goes on, without a space, a word that a pause had ended: a late piece or mark of punctuation.
+    /// No space is between it and the word before: that is of a script without spaces, or a pause had ended it before a
+    /// late piece or mark of punctuation came.
     pub joined: bool,
     /// Its tokens; they start and end on the stream's sample clock, their frames count from the start of the utterance.
     pub tokens: Vec<TimedToken>,
 }
 
-/// Collects the tokens of one utterance, whose frames don't decrease.
+impl Word {
+    /// Whether text may part between `before`, the word before this one, and this one: at a space, and between words of
+    /// scripts without spaces, but not before punctuation that closes nor after what opens.
+    pub fn may_part_from(&self, before: &Word) -> bool {
+        !self.joined || Place::between(&before.text, &self.text).may_part()
+    }
+}
+
+/// Collects the tokens of utterances, whose frames don't decrease within one.
 ///
-/// A word begins at a token with a leading space that isn't punctuation (NeMo `get_words_offsets`). It is complete when
-/// the next one begins, after a pause, or at the end of the utterance.
+/// A word begins at a token with a leading space that isn't punctuation (NeMo `get_words_offsets`), and in scripts without
+/// spaces at a token before which a word ends by [`Place`]; a run of those scripts without such a place is cut before it
+/// has more than 16 characters or lasts longer than 1.6 s. A word is complete when the next one begins, after a pause, or at
+/// the end of the utterance. No character is cut, though its bytes may be tokens of their own.
 #[derive(Clone, Debug, Default)]
 pub struct WordBuilder {
     pending: Vec<TimedToken>,
-    /// Whether a word was given out before.
+    /// The last of `pending` that are bytes of a character that is not complete.
+    bytes: Vec<u8>,
+    /// Characters, as people see them, of `pending` without spaces at the ends of tokens.
+    characters: usize,
+    /// The last characters of the text so far.
+    context: String,
+    /// Those of the utterances before.
+    previous: String,
+    /// Whether a word with a text was given out in this utterance.
     started: bool,
+    /// Spaces behind it.
+    spaces: usize,
     /// Where the last token ended, `None` before the first.
     end: Option<u64>,
 }
@@ -99,8 +134,11 @@ pub struct WordBuilder {
 impl WordBuilder {
     /// Takes the next token; gives out the word that it ends.
     pub fn push(&mut self, vocabulary: &Vocabulary, token: Token) -> Option<FrameWord> {
-        let complete =
-            if begins_word(vocabulary, token.id) { self.take(vocabulary, token.frame) } else { None };
+        let mut complete = None;
+        if begins_word(vocabulary, token.id) {
+            self.give_up_bytes();
+            complete = self.take(vocabulary, self.pending.len(), token.frame);
+        }
         let timed = match self.end {
             Some(end) if token.duration.is_some() && vocabulary.is_punctuation(token.id) => {
                 TimedToken { token, start: end, end }
@@ -108,24 +146,58 @@ impl WordBuilder {
             _ => TimedToken { token, start: token.frame, end: token.end() },
         };
         self.end = Some(timed.end);
+        let said = vocabulary.said(token.id);
+        if !matches!(said, Said::Byte(_)) {
+            self.give_up_bytes();
+        }
         self.pending.push(timed);
+        let (tokens, text) = match said {
+            Said::Nothing => (1, String::new()),
+            Said::Text(piece) => (1, piece.replace(SPACE, " ")),
+            Said::Byte(byte) => {
+                self.bytes.push(byte);
+                match self.character() {
+                    Some(character) => (character.len_utf8(), character.into()),
+                    None => (self.bytes.len(), String::new()),
+                }
+            }
+        };
+        // At most one of the two: what begins a word is alone now.
+        let at = self.pending.len() - tokens;
+        let frame = self.pending.get(at).map_or(token.frame, |next| next.token.frame);
+        if self.parts(at, frame, &text) {
+            complete = self.take(vocabulary, at, frame);
+        }
+        self.append(&text);
         complete
     }
 
     /// Says that `frames` frames of the utterance are decoded; gives out a word that a pause ended.
     pub fn advance(&mut self, vocabulary: &Vocabulary, frames: u64) -> Option<FrameWord> {
-        let last = self.pending.last()?.token;
-        if frames >= last.end() + PAUSE { self.take(vocabulary, frames) } else { None }
+        let end = self.pending.last()?.token.end();
+        if frames >= end + UNFINISHED {
+            self.give_up_bytes();
+        }
+        let whole = self.whole();
+        let next = self.pending.get(whole).map_or(frames, |timed| timed.token.frame);
+        if frames >= end + PAUSE { self.take(vocabulary, whole, next) } else { None }
     }
 
-    /// Ends the utterance; gives out the last word.
+    /// Ends the utterance, or what belongs together in it; gives out the last word.
     pub fn finish(&mut self, vocabulary: &Vocabulary) -> Option<FrameWord> {
-        self.take(vocabulary, u64::MAX)
+        self.give_up_bytes();
+        self.take(vocabulary, self.pending.len(), u64::MAX)
     }
 
-    /// The word not yet given out, as it would be if the utterance ended here.
+    /// Begins another utterance, with frames from 0, after [`WordBuilder::finish`].
+    pub fn restart(&mut self) {
+        let said = if self.context.is_empty() { &mut self.previous } else { &mut self.context };
+        *self = Self { previous: std::mem::take(said), ..Self::default() };
+    }
+
+    /// The word not yet given out, as it would be if the utterance ended here; of whole characters.
     pub fn partial(&self, vocabulary: &Vocabulary) -> Option<FrameWord> {
-        self.clone().finish(vocabulary)
+        self.clone().take(vocabulary, self.whole(), u64::MAX)
     }
 
     /// The first frame that a word not yet given out may start at, when `frames` frames are decoded.
@@ -133,17 +205,81 @@ impl WordBuilder {
         self.pending.first().map_or(frames, |first| first.token.frame)
     }
 
-    /// The pending word; what comes after it starts at frame `next` or later.
-    fn take(&mut self, vocabulary: &Vocabulary, next: u64) -> Option<FrameWord> {
-        let tokens = std::mem::take(&mut self.pending);
+    /// Tokens of `pending` before the bytes of a character that is not complete.
+    fn whole(&self) -> usize {
+        self.pending.len() - self.bytes.len()
+    }
+
+    /// The character that the last byte completes.
+    fn character(&mut self) -> Option<char> {
+        loop {
+            match std::str::from_utf8(&self.bytes) {
+                Ok(text) => {
+                    let character = text.chars().next()?;
+                    self.bytes.clear();
+                    return Some(character);
+                }
+                Err(error) => {
+                    let wrong = error.error_len()?;
+                    self.bytes.drain(..wrong);
+                    self.append(&String::from(char::REPLACEMENT_CHARACTER).repeat(wrong));
+                }
+            }
+        }
+    }
+
+    /// Takes bytes without the rest of their character for what they are.
+    fn give_up_bytes(&mut self) {
+        let wrong = std::mem::take(&mut self.bytes).len();
+        self.append(&String::from(char::REPLACEMENT_CHARACTER).repeat(wrong));
+    }
+
+    /// Whether a word ends before the pending token `at`, which is at `frame` and adds `text`.
+    fn parts(&self, at: usize, frame: u64, text: &str) -> bool {
+        if self.characters == 0 || at >= 2 * MOST_TOKENS {
+            return at >= MOST_TOKENS;
+        }
+        match Place::between(&self.context, text) {
+            Place::Boundary => true,
+            Place::Run => {
+                self.characters + text.graphemes(true).count() > MOST_CHARACTERS
+                    || frame.saturating_sub(self.horizon(frame)) >= MOST_FRAMES
+            }
+            Place::Word => at >= MOST_TOKENS,
+            // Marks without end on one letter.
+            Place::Character => false,
+        }
+    }
+
+    fn append(&mut self, text: &str) {
+        if text.is_empty() {
+            return;
+        }
+        self.characters += text.trim().graphemes(true).count();
+        self.context.push_str(text);
+        let cut = self.context.len() - last_chars(&self.context).len();
+        self.context.drain(..cut);
+    }
+
+    /// The first `count` pending tokens as a word; what comes after it starts at frame `next` or later.
+    fn take(&mut self, vocabulary: &Vocabulary, count: usize, next: u64) -> Option<FrameWord> {
+        let tokens: Vec<TimedToken> = self.pending.drain(..count).collect();
+        self.characters = 0;
         let (first, last) = (tokens.first()?, tokens.last()?);
         // Not the refined time: a mark that a pause parted from its word is a word of its own, after it.
         let start = first.token.frame;
         let end = last.end.max(start + 1).min(next.max(start));
-        let joined = std::mem::replace(&mut self.started, true) && !begins_word(vocabulary, first.token.id);
         let ids: Vec<u32> = tokens.iter().map(|timed| timed.token.id).collect();
         let confidence = tokens.iter().map(|timed| timed.token.confidence).fold(1.0, f32::min);
-        Some(FrameWord { text: vocabulary.decode(&ids), start, end, confidence, joined, tokens })
+        let (before, text, after) = vocabulary.decode_on(&ids, self.spaces);
+        let joined = if self.started { before == 0 } else { runs_on(&self.previous, &text) };
+        if text.is_empty() {
+            self.spaces = before;
+        } else {
+            self.spaces = after;
+            self.started = true;
+        }
+        Some(FrameWord { text, start, end, confidence, joined, tokens })
     }
 }
 
