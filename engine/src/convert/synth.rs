@@ -90,6 +90,7 @@ pub fn synthetic_config(options: &SynthOptions) -> Result<ModelConfig> {
             conv_norm: if causal { ConvNorm::LayerNorm } else { ConvNorm::BatchNorm },
             attention: if causal { AttentionStyle::ChunkedLimited } else { AttentionStyle::Regular },
             contexts: if causal { cached.to_vec() } else { vec![[-1, -1]] },
+            windows: None,
             bias: false,
             xscaling: false,
         },

@@ -169,6 +169,7 @@ fn encoder(mut section: Section, processor: Option<Section>, class: Class) -> Re
         conv_norm: if causal { ConvNorm::LayerNorm } else { ConvNorm::BatchNorm },
         attention: if causal { AttentionStyle::ChunkedLimited } else { AttentionStyle::Regular },
         contexts: if causal { contexts(&mut section, processor)? } else { vec![[-1, -1]] },
+        windows: None,
         bias,
         xscaling: section.take("scale_input", true)?,
     };

@@ -99,6 +99,8 @@ fn encoder(yaml: &Yaml) -> Result<EncoderConfig, String> {
             ));
         }
     };
+    // What training did at the ends of chunks; NeMo computes both alike.
+    yaml.only(&key("conv_context_style"), "regular", &["regular", "dcc"])?;
     let channels = yaml.int(&key("subsampling_conv_channels"))?.unwrap_or(-1);
     Ok(EncoderConfig {
         layers: yaml.size(&key("n_layers"))?,
@@ -122,6 +124,7 @@ fn encoder(yaml: &Yaml) -> Result<EncoderConfig, String> {
             AttentionStyle::ChunkedLimitedWithRc => vec![[-1, -1]],
             _ => contexts(yaml.at(&key("att_context_size")))?,
         },
+        windows: windows(yaml.at(&key("att_chunk_context_size")))?,
         bias: yaml.bool_or(&key("use_bias"), true)?,
         xscaling: yaml.bool_or(&key("xscaling"), true)?,
     })
@@ -165,6 +168,18 @@ fn contexts(value: Option<&Value>) -> Result<Vec<[i32; 2]>, String> {
     let one = serde_json::from_value(value.clone()).map(|pair| vec![pair]);
     one.or_else(|_| serde_json::from_value(value.clone()))
         .map_err(|_| "encoder.att_context_size: expected [left, right] or a list of them".into())
+}
+
+/// Left contexts, chunks and right contexts that the model was trained for, each with each.
+fn windows(value: Option<&Value>) -> Result<Option<WindowsConfig>, String> {
+    let Some(value) = value else { return Ok(None) };
+    let [left, chunk, right] = serde_json::from_value(value.clone()).map_err(|_| {
+        format!(
+            "encoder.att_chunk_context_size: {}, expected lists of left contexts, chunks and right contexts",
+            brief(value)
+        )
+    })?;
+    Ok(Some(WindowsConfig { left, chunk, right }))
 }
 
 fn decoder(yaml: &Yaml) -> Result<DecoderConfig, String> {
@@ -368,6 +383,7 @@ mod tests {
                 conv_norm: ConvNorm::BatchNorm,
                 attention: AttentionStyle::ChunkedLimited,
                 contexts: vec![[4, 1], [4, 0]],
+                windows: None,
                 bias: false,
                 xscaling: false,
             },
@@ -451,8 +467,32 @@ mod tests {
     fn unified_models_hear_everything_or_windows() {
         let config = edited("chunked_limited", "chunked_limited_with_rc").unwrap();
         assert_eq!(config.encoder.attention, AttentionStyle::ChunkedLimitedWithRc);
-        assert_eq!(config.encoder.contexts, [[-1, -1]]);
+        assert_eq!((config.encoder.contexts.as_slice(), &config.encoder.windows), (&[[-1, -1]][..], &None));
         assert!(!config.is_cache_aware(0));
+        // As parakeet-unified-en-0.6b has it.
+        let windows = "att_chunk_context_size: [[70], [1, 2, 7, 13], [0, 1, 2, 3, 4, 7, 13]]";
+        let trained = |windows: &str| {
+            edited(
+                "chunked_limited",
+                &format!("chunked_limited_with_rc\n  {windows}\n  conv_context_style: dcc"),
+            )
+        };
+        let expected =
+            WindowsConfig { left: vec![70], chunk: vec![1, 2, 7, 13], right: vec![0, 1, 2, 3, 4, 7, 13] };
+        assert_eq!(trained(windows).unwrap().encoder.windows, Some(expected));
+        for (windows, expected) in [
+            ("[70, 13, 13]", "encoder.att_chunk_context_size: [70,13,13], expected lists of left contexts"),
+            ("[[70], [13]]", "encoder.att_chunk_context_size: [[70],[13]], expected lists"),
+            ("[[-1], [13], [13]]", "encoder.att_chunk_context_size: [[-1],[13],[13]], expected lists"),
+            ("[[70], [], [13]]", "number of encoder.windows.chunk: expected 1 to 16, found 0"),
+            ("[[70], [0], [13]]", "encoder.windows.chunk: expected 1 to 7500, found 0"),
+            ("[[7000], [13], [500]]", "the longest of encoder.windows: expected 1 to 7500, found 7513"),
+        ] {
+            let error = trained(&format!("att_chunk_context_size: {windows}")).unwrap_err();
+            assert!(error.contains(expected), "{windows}: {error}");
+        }
+        let regular = edited("chunked_limited", &format!("chunked_limited\n  {windows}")).unwrap_err();
+        assert!(regular.contains("encoder.windows: only for attention chunked_limited_with_rc"), "{regular}");
     }
 
     #[test]
