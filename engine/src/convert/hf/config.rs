@@ -95,7 +95,7 @@ pub fn read(
             Class::Nemotron35 => Some(prompt(&mut top, processor.as_mut())?),
             Class::Tdt | Class::Rnnt | Class::Nemotron => None,
         },
-        encoder: self::encoder(encoder, processor, class)?,
+        encoder: self::encoder(encoder, processor.as_mut(), class)?,
     };
     top.finish()?;
     model.validate()?;
@@ -143,7 +143,11 @@ fn extractor(mut section: Section, class: Class, mel_bins: usize) -> Result<(), 
     section.finish()
 }
 
-fn encoder(mut section: Section, processor: Option<Section>, class: Class) -> Result<EncoderConfig, String> {
+fn encoder(
+    mut section: Section,
+    processor: Option<&mut Section>,
+    class: Class,
+) -> Result<EncoderConfig, String> {
     let causal = class.is_causal();
     let kind = if causal { "nemotron_asr_streaming_encoder" } else { "parakeet_encoder" };
     section.only("model_type", kind, kind)?;
@@ -180,13 +184,20 @@ fn encoder(mut section: Section, processor: Option<Section>, class: Class) -> Re
     Ok(config)
 }
 
-/// The contexts of a streaming encoder, the model's default first: one left context, several right ones.
-fn contexts(section: &mut Section, processor: Option<Section>) -> Result<Vec<[i32; 2]>, String> {
+/// The contexts of a streaming encoder, the model's default first: one left context, several right ones. Where the encoder's
+/// own section lists them the first is the default, else the processor's file does, beside the one that is named the default.
+fn contexts(section: &mut Section, processor: Option<&mut Section>) -> Result<Vec<[i32; 2]>, String> {
+    const SUPPORTED: &str = "supported_num_lookahead_tokens";
+    const DEFAULT: &str = "default_num_lookahead_tokens";
     let window: i32 = section.take("sliding_window", 71)?;
-    let default: i32 = section.take("default_num_lookahead_tokens", 13)?;
-    let mut rights = vec![default];
-    if let Some(mut processor) = processor {
-        rights.extend(processor.take("supported_num_lookahead_tokens", RIGHT_CONTEXTS.to_vec())?);
+    let default: i32 = section.take(DEFAULT, RIGHT_CONTEXTS[0])?;
+    let mut rights: Vec<i32> = section.take(SUPPORTED, Vec::new())?;
+    let mut others = vec![default];
+    if let Some(processor) = processor {
+        others.extend(processor.take(SUPPORTED, RIGHT_CONTEXTS.to_vec())?);
+    }
+    if rights.is_empty() {
+        rights = others;
     }
     if window < 1 {
         return Err(format!("encoder_config.sliding_window: {window}, expected at least 1"));
@@ -222,7 +233,10 @@ fn decoder(top: &mut Section, class: Class) -> Result<DecoderConfig, String> {
         joint_width: width,
         kind: match class {
             Class::Tdt => Transducer::Tdt { durations: top.take("durations", vec![0, 1, 2, 3, 4])? },
-            Class::Rnnt | Class::Nemotron | Class::Nemotron35 => Transducer::Rnnt,
+            Class::Rnnt | Class::Nemotron | Class::Nemotron35 => {
+                top.only("durations", Value::Array(Vec::new()), Value::Array(Vec::new()))?;
+                Transducer::Rnnt
+            }
         },
         max_symbols: top.take("max_symbols_per_step", 10)?,
     })
