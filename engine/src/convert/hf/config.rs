@@ -7,39 +7,8 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::convert::neutral::{self, HUGGING_FACE};
 use crate::model::config::*;
-
-/// Settings of any configuration that change nothing in recognition.
-const GENERAL: [&str; 28] = [
-    "_attn_implementation",
-    "_name_or_path",
-    "activation_dropout",
-    "architectures",
-    "attention_dropout",
-    "bos_token_id",
-    "chunk_size_feed_forward",
-    "decoder_start_token_id",
-    "dropout",
-    "dropout_positions",
-    "dtype",
-    "eos_token_id",
-    "id2label",
-    "initializer_range",
-    "is_encoder_decoder",
-    "label2id",
-    "layerdrop",
-    "max_position_embeddings",
-    "output_attentions",
-    "output_hidden_states",
-    "pad_token_id",
-    "problem_type",
-    "return_dict",
-    "tie_word_embeddings",
-    "tokenizer_class",
-    "torch_dtype",
-    "transformers_version",
-    "use_cache",
-];
 
 /// What the library's processor class takes for granted where its file doesn't say: right contexts, default first.
 const RIGHT_CONTEXTS: [i32; 4] = [13, 6, 1, 0];
@@ -98,6 +67,9 @@ pub fn read(
         encoder: self::encoder(encoder, processor.as_mut(), class)?,
     };
     top.finish()?;
+    if let Some(section) = processor {
+        section.finish()?;
+    }
     model.validate()?;
     Ok(model)
 }
@@ -137,9 +109,6 @@ fn extractor(mut section: Section, class: Class, mel_bins: usize) -> Result<(), 
     section.only("preemphasis", 0.97, 0.97)?;
     section.only("padding_value", 0.0, 0.0)?;
     section.only("mel_filters_dtype", "float32", "float32")?;
-    for key in ["padding_side", "processor_class", "return_attention_mask"] {
-        section.map.remove(key);
-    }
     section.finish()
 }
 
@@ -194,6 +163,7 @@ fn contexts(section: &mut Section, processor: Option<&mut Section>) -> Result<Ve
     let mut rights: Vec<i32> = section.take(SUPPORTED, Vec::new())?;
     let mut others = vec![default];
     if let Some(processor) = processor {
+        processor.map.remove(DEFAULT);
         others.extend(processor.take(SUPPORTED, RIGHT_CONTEXTS.to_vec())?);
     }
     if rights.is_empty() {
@@ -302,10 +272,6 @@ impl Section {
 
     /// Refuses what is left and unknown.
     fn finish(self) -> Result<(), String> {
-        let unknown = |(key, value): &(&String, &Value)| !value.is_null() && !GENERAL.contains(&key.as_str());
-        match self.map.iter().find(unknown) {
-            Some((key, _)) => Err(format!("{}{key}: not a setting that this version knows", self.prefix)),
-            None => Ok(()),
-        }
+        neutral::check(&self.prefix, &self.map, HUGGING_FACE, &|_| false)
     }
 }

@@ -223,6 +223,8 @@ fn what_cannot_run_is_refused_by_name() {
             "feature_extractor.feature_extractor_type",
         ),
         (PROCESSOR, "/feature_extractor/dither", json!(1), "feature_extractor.dither: not a setting"),
+        (PROCESSOR, "/new_option", json!(1), "processor_config.json: new_option: not a setting"),
+        (CONFIG, "/quantization_config", json!({"bits": 4}), "quantization_config.bits: not a setting"),
     ];
     for (file, pointer, value, expected) in cases {
         refused(Copy::new("tdt").set(file, pointer, value), expected);
