@@ -173,7 +173,12 @@ fn a_synthetic_model_is_the_same_every_time_and_runs() {
     let error =
         parakeet().args(["synth-model", "--like", "whisper"]).arg(dir.path().join("d")).assert().failure();
     let error = String::from_utf8_lossy(&error.get_output().stderr).into_owned();
-    assert!(error.contains("there are parakeet-tdt-0.6b-v3, nemotron"), "{error}");
+    assert!(error.contains("there are parakeet-tdt-0.6b-v3, parakeet-tdt-1.1b"), "{error}");
+    let help = parakeet().args(["synth-model", "--help"]).assert().success();
+    let help = String::from_utf8_lossy(&help.get_output().stdout).into_owned();
+    for like in parakeet_engine::convert::Like::ALL {
+        assert!(help.contains(&like.to_string()), "{like}: {help}");
+    }
 }
 
 /// A file size limit does what a full disk does: a write fails in the middle.
