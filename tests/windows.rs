@@ -22,6 +22,19 @@ impl Converted {
         Converted(out)
     }
 
+    /// One that was trained for some windows only, as parakeet-unified-en-0.6b is.
+    fn trained(name: &str) -> Self {
+        let model = Converted::new(name);
+        let path = model.0.join("config.json");
+        let text = fs::read_to_string(&path).unwrap();
+        let regular = r#""attention": "regular","#;
+        assert!(text.contains(regular));
+        let windows = r#""attention": "chunked_limited_with_rc",
+            "windows": {"left": [70], "chunk": [1, 2, 7, 13], "right": [0, 1, 2, 3, 4, 7, 13]},"#;
+        fs::write(&path, text.replace(regular, windows)).unwrap();
+        model
+    }
+
     fn element(&self) -> gst::Element {
         init();
         let element = gst::ElementFactory::make("parakeettdt").property("model", self.0.to_str().unwrap());
@@ -90,6 +103,43 @@ fn latency_is_the_chunk_and_its_right_context() {
     // 12 and 6 whole frames of 80 ms.
     let (live, least, _) = query.result();
     assert_eq!((live, least), (true, gst::ClockTime::from_mseconds(18 * 80 + 100)));
+}
+
+#[test]
+fn what_is_unset_is_the_models_own() {
+    let model = Converted::trained("own");
+    for (set, frames) in [(None, 26), (Some(("chunk", 560_u32)), 20), (Some(("right-context", 0)), 13)] {
+        let element = model.element();
+        if let Some((property, ms)) = set {
+            element.set_property(property, ms);
+        }
+        let bench = Bench::with(element, true);
+        bench.wait_for_model();
+        let mut query = gst::query::Latency::new();
+        assert!(bench.element.static_pad("src").unwrap().query(&mut query));
+        let expected = gst::ClockTime::from_mseconds(frames * 80 + 1_000);
+        assert_eq!(query.result(), (true, expected, gst::ClockTime::NONE), "{set:?}");
+    }
+}
+
+#[test]
+fn a_window_that_the_model_was_not_trained_for_is_refused() {
+    let model = Converted::trained("others");
+    for (property, ms, expected) in [
+        ("chunk", 2_000_u32, "chunk: 2 s (25 frames), but the model was trained for windows of left 5.6 s"),
+        ("left-context", 10_000, "left: 10 s (125 frames), but the model was trained for"),
+        ("right-context", 400, "right: 0.4 s (5 frames), but the model was trained for"),
+    ] {
+        let element = model.element();
+        element.set_property(property, ms);
+        let mut bench = Bench::with(element, false);
+        bench.wait_for_model();
+        let flow = bench.harness.push(buffer(&[0; 1_600], Some(gst::ClockTime::ZERO)));
+        assert_eq!(flow, Err(gst::FlowError::Error));
+        let message = bench.message(gst::MessageType::Error);
+        let gst::MessageView::Error(error) = message.view() else { unreachable!() };
+        assert!(error.error().to_string().contains(expected), "{error:?}");
+    }
 }
 
 #[test]

@@ -203,7 +203,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     } else if args.live {
         Measured::Live(live::most(&load, &ways)?)
     } else if let Some(count) = args.files {
-        Measured::Files(files::measure(&engine, &args.streaming.options()?, count, &pcm)?)
+        Measured::Files(files::measure(&engine, &args.streaming.options(engine.config())?, count, &pcm)?)
     } else {
         Measured::Costs(costs::measure(&engine, &ways, &pcm, weights_bytes)?)
     };

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::engine_args::EngineArgs;
 use crate::failure::Failure;
-use crate::streaming::WINDOWS;
+use crate::streaming::{seconds, windows};
 
 /// Say what a model is, how it streams and what it needs
 #[derive(clap::Args)]
@@ -97,7 +97,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         Origin::Model => Some(Engine::open(&args.model, &args.engine.options()?)?),
         Origin::Nemo | Origin::HuggingFace => None,
     };
-    let mut report = report(&description, |options| engine.as_ref()?.stream_bytes(options).ok());
+    let mut report = report(&description, |options| engine.as_ref()?.stream_bytes(options).ok())?;
     if let Some(engine) = engine {
         (report.devices, report.passed_over) = (engine.devices(), engine.passed_over().to_vec());
     }
@@ -110,7 +110,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     Ok(print(&report, &mut out)?)
 }
 
-fn report(description: &Description, stream_bytes: impl Fn(&StreamOptions) -> Option<usize>) -> Report {
+fn report(
+    description: &Description,
+    stream_bytes: impl Fn(&StreamOptions) -> Option<usize>,
+) -> Result<Report, Failure> {
     let Description { origin, config, parameters, weight_bytes } = description;
     let ModelConfig { name, features, encoder, decoder, .. } = config;
     let cached = |index: &usize| config.is_cache_aware(*index);
@@ -125,19 +128,17 @@ fn report(description: &Description, stream_bytes: impl Fn(&StreamOptions) -> Op
             ..StreamOptions::default()
         }),
     };
-    let window = |[left_seconds, chunk_seconds, right_seconds]: [f64; 3]| {
-        let window =
-            parakeet_engine::Window::from_seconds(left_seconds, chunk_seconds, right_seconds).ok()?;
+    let window = |window: parakeet_engine::Window| {
         let options = StreamOptions { window: Some(window), ..StreamOptions::default() };
-        Some(Window {
-            left_seconds,
-            chunk_seconds,
-            right_seconds,
-            latency_ms: options.latency_samples(config).ok()? as usize / 16,
+        Ok(Window {
+            left_seconds: seconds(window.left),
+            chunk_seconds: seconds(window.chunk),
+            right_seconds: seconds(window.right),
+            latency_ms: options.latency_samples(config)? as usize / 16,
             stream_bytes: stream_bytes(&options),
         })
     };
-    Report {
+    Ok(Report {
         name: name.clone(),
         format: match origin {
             Origin::Model => "model",
@@ -160,7 +161,7 @@ fn report(description: &Description, stream_bytes: impl Fn(&StreamOptions) -> Op
         },
         streaming: if contexts.is_empty() { "buffered" } else { "cache-aware" },
         windows: if contexts.is_empty() {
-            WINDOWS.into_iter().filter_map(window).collect()
+            windows(config)?.into_iter().map(window).collect::<Result<_, Failure>>()?
         } else {
             Vec::new()
         },
@@ -169,7 +170,7 @@ fn report(description: &Description, stream_bytes: impl Fn(&StreamOptions) -> Op
         gpu: CachePrecision::ALL.iter().filter_map(|(_, cache)| on_gpu(config, *cache)).collect(),
         devices: Vec::new(),
         passed_over: Vec::new(),
-    }
+    })
 }
 
 /// In the precision that is chosen by itself.

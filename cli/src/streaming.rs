@@ -8,7 +8,40 @@ use parakeet_engine::{StreamOptions, Window};
 use crate::failure::Failure;
 
 /// Usual windows in seconds, left, chunk and right, from the default to the quickest and the most accurate.
-pub const WINDOWS: [[f64; 3]; 4] = [[10.0, 2.0, 2.0], [10.0, 1.0, 1.0], [10.0, 0.5, 0.5], [10.0, 10.0, 5.0]];
+const WINDOWS: [[f64; 3]; 4] = [[10.0, 2.0, 2.0], [10.0, 1.0, 1.0], [10.0, 0.5, 0.5], [10.0, 10.0, 5.0]];
+
+/// The windows to offer for a model, its own first: all that it was trained for, or usual ones where it takes any.
+pub fn windows(config: &ModelConfig) -> Result<Vec<Window>, Failure> {
+    let trained = Window::trained(config);
+    if !trained.is_empty() {
+        return Ok(trained);
+    }
+    let usual = WINDOWS.map(|[left, chunk, right]| Window::from_seconds(left, chunk, right));
+    Ok(usual.into_iter().collect::<Result<_, _>>()?)
+}
+
+/// Some of those windows: of each chunk that with the longest left context and the longest right context that is no longer
+/// than the chunk, or else the shortest.
+fn main_windows(config: &ModelConfig) -> Result<Vec<Window>, Failure> {
+    if config.encoder.windows.is_none() {
+        return windows(config);
+    }
+    let mut some: Vec<Window> = Vec::new();
+    for window in windows(config)? {
+        match some.iter_mut().find(|known| known.chunk == window.chunk) {
+            None => some.push(window),
+            // They come with the longest contexts first.
+            Some(known) if known.left == window.left && known.right > known.chunk => *known = window,
+            Some(_) => {}
+        }
+    }
+    Ok(some)
+}
+
+/// Frames of 80 ms in seconds.
+pub fn seconds(frames: usize) -> f64 {
+    frames as f64 / 12.5
+}
 
 /// How the model is streamed.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -20,13 +53,13 @@ pub struct StreamArgs {
     #[arg(long, value_name = "CODE")]
     language: Option<String>,
     /// Seconds before a chunk that are heard again with it. With --left, --chunk or --right the model hears windows;
-    /// models with full attention always do [default: 10]
+    /// models with full attention always do [default: the model's own, most often 10]
     #[arg(long, value_name = "SECONDS", conflicts_with = "offline")]
     left: Option<f64>,
-    /// Seconds of a chunk, whose words come out together [default: 2]
+    /// Seconds of a chunk, whose words come out together [default: the model's own, most often 2]
     #[arg(long, value_name = "SECONDS", conflicts_with = "offline")]
     chunk: Option<f64>,
-    /// Seconds after a chunk that are heard before its words come out [default: 2]
+    /// Seconds after a chunk that are heard before its words come out [default: the model's own, most often 2]
     #[arg(long, value_name = "SECONDS", conflicts_with = "offline")]
     right: Option<f64>,
     /// Hear everything, then decode it in one pass
@@ -38,22 +71,28 @@ pub struct StreamArgs {
 }
 
 impl StreamArgs {
-    /// The options of a stream.
-    pub fn options(&self) -> Result<StreamOptions, Failure> {
+    /// The options of a stream of the model.
+    pub fn options(&self, config: &ModelConfig) -> Result<StreamOptions, Failure> {
         let Self { look_ahead, left, chunk, right, offline, skip_silence, .. } = *self;
         let language = self.language.clone();
         let window = match (left, chunk, right) {
             (None, None, None) => None,
             _ => {
-                Some(Window::from_seconds(left.unwrap_or(10.0), chunk.unwrap_or(2.0), right.unwrap_or(2.0))?)
+                let own = Window::of(config);
+                Some(Window::from_seconds(
+                    left.unwrap_or(seconds(own.left)),
+                    chunk.unwrap_or(seconds(own.chunk)),
+                    right.unwrap_or(seconds(own.right)),
+                )?)
             }
         };
         Ok(StreamOptions { look_ahead, language, window, offline, skip_silence, ..StreamOptions::default() })
     }
 
-    /// The way that the options name, or all that the model has: its contexts if it streams with caches, else windows.
+    /// The way that the options name, or those that the model has: its contexts if it streams with caches, else its main
+    /// windows.
     pub fn ways(&self, config: &ModelConfig) -> Result<Vec<Way>, Failure> {
-        let named = self.options()?;
+        let named = self.options(config)?;
         let mut all = Vec::new();
         if named != StreamOptions::default() {
             all.push(named);
@@ -62,9 +101,8 @@ impl StreamArgs {
                 all.push(StreamOptions { look_ahead: u32::try_from(*right).ok(), ..named.clone() });
             }
         } else {
-            for [left, chunk, right] in WINDOWS {
-                let window = Some(Window::from_seconds(left, chunk, right)?);
-                all.push(StreamOptions { window, ..named.clone() });
+            for window in main_windows(config)? {
+                all.push(StreamOptions { window: Some(window), ..named.clone() });
             }
         }
         all.into_iter().map(|options| Way::new(options, config)).collect()
@@ -86,7 +124,6 @@ pub struct Way {
 impl Way {
     /// Fails if the options don't suit the model.
     pub fn new(options: StreamOptions, config: &ModelConfig) -> Result<Self, Failure> {
-        let seconds = |frames: usize| frames as f64 * 0.08;
         let mode = options.mode(config)?;
         let (name, chunk, context) = match mode {
             Mode::Cached { context } => {

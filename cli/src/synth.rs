@@ -13,8 +13,8 @@ use crate::failure::Failure;
 /// It costs what the real one costs and emits about as many tokens, but they mean nothing.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Whose shape: parakeet-tdt-0.6b-v3, nemotron-speech-streaming-en-0.6b or parakeet-tdt-mini
-    #[arg(long)]
+    #[arg(long, value_name = "NAME",
+        help = format!("Whose shape: {}", Like::ALL.map(|like| like.to_string()).join(", ")))]
     like: Like,
     /// Directory to write
     out: PathBuf,

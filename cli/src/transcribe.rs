@@ -58,7 +58,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     };
     let model = args.model.clone().map_or_else(default_model, Ok)?;
     let engine = Engine::open(&model, &args.engine.options()?)?;
-    let options = args.streaming.options()?;
+    let options = args.streaming.options(engine.config())?;
     let stream = Arc::new(engine.stream(&options)?);
 
     let seconds = match &source {

@@ -70,7 +70,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let utterances = manifest::read(&args.manifest)?;
     let dir = args.model.clone().map_or_else(default_model, Ok)?;
     let engine = Engine::open(&dir, &EngineOptions { threads: args.threads, ..args.engine.options()? })?;
-    let way = Way::new(args.streaming.options()?, engine.config())?;
+    let way = Way::new(args.streaming.options(engine.config())?, engine.config())?;
     // What the machine lacks for it is wrong for every file.
     drop(engine.stream(&way.options)?);
 

@@ -85,6 +85,75 @@ fn info_tells_checkpoints_without_converting() {
     assert!(error.contains("no such model directory or checkpoint"), "{error}");
 }
 
+/// A model directory as of parakeet-unified-en-0.6b, which was trained for some windows only.
+fn trained(dir: &Path) -> PathBuf {
+    let out = dir.join("trained");
+    parakeet().arg("convert").arg(data("oracle/fullatt/model.nemo")).arg(&out).assert().success();
+    let path = out.join("config.json");
+    let mut json: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    json["encoder"]["attention"] = "chunked_limited_with_rc".into();
+    json["encoder"]["windows"] =
+        serde_json::json!({"left": [70], "chunk": [1, 2, 7, 13], "right": [0, 1, 2, 3, 4, 7, 13]});
+    fs::write(&path, json.to_string()).unwrap();
+    out
+}
+
+#[test]
+fn a_model_is_offered_in_the_windows_of_its_training() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = trained(dir.path());
+    let json = info(&model);
+    let windows = json["windows"].as_array().unwrap();
+    assert_eq!((windows.len(), json["streaming"].as_str()), (28, Some("buffered")));
+    let told = |index: usize, field: &str| windows[index][field].as_f64().unwrap();
+    let window = |index| ["left", "chunk", "right"].map(|part| told(index, &format!("{part}_seconds")));
+    assert_eq!((window(0), told(0, "latency_ms")), ([5.6, 1.04, 1.04], 2_080.0));
+    assert_eq!((window(27), told(27, "latency_ms")), ([5.6, 0.08, 0.0], 80.0));
+    let text = parakeet().arg("info").arg(&model).assert().success();
+    let text = String::from_utf8_lossy(&text.get_output().stdout).into_owned();
+    let own = "5.6 s before, 1.04 s chunk, 1.04 s after: 2080 ms, ";
+    assert!(text.contains(own) && text.contains("0.16 s chunk, 0.32 s after: 480 ms"), "{text}");
+
+    let speech = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/speech.wav");
+    let heard = |arguments: &[&str]| {
+        let mut command = parakeet();
+        command.arg("transcribe").arg(&speech).arg("--model").arg(&model).args(["--backend", "cpu"]);
+        command.args(["--format", "json"]).args(arguments);
+        command
+    };
+    let output = |arguments: &[&str]| heard(arguments).assert().success().get_output().stdout.clone();
+    assert_eq!(output(&[]), output(&["--left", "5.6", "--chunk", "1.04", "--right", "1.04"]));
+    assert_eq!(output(&["--chunk", "0.56"]), output(&["--chunk", "0.56", "--right", "1.04"]));
+    for (arguments, expected) in [
+        (["--chunk", "2"], "chunk: 2 s (25 frames), but the model was trained for windows of left 5.6 s"),
+        (["--left", "10"], "left: 10 s (125 frames), but"),
+        (["--right", "0.4"], "right: 0.4 s (5 frames), but"),
+    ] {
+        let error = heard(&arguments).assert().failure();
+        let error = String::from_utf8_lossy(&error.get_output().stderr).into_owned();
+        assert!(error.contains(expected), "{error}");
+    }
+    let manifest = dir.path().join("manifest.tsv");
+    fs::write(&manifest, format!("{}\tnothing of it\n", speech.display())).unwrap();
+    let wer = |arguments: &[&str]| {
+        let mut command = parakeet();
+        command.arg("wer").arg(&manifest).arg("--model").arg(&model).args(["--backend", "cpu"]);
+        command.args(arguments);
+        command
+    };
+    let report = wer(&[]).assert().success();
+    let report = String::from_utf8_lossy(&report.get_output().stdout).into_owned();
+    assert!(report.contains("5.60-1.04-1.04"), "{report}");
+    wer(&["--chunk", "2"]).assert().failure();
+    let mut bench = parakeet();
+    bench.arg("bench").arg(&speech).arg("--model").arg(&model).args(["--backend", "cpu", "--seconds", "1"]);
+    let bench = bench.arg("--json").assert().success();
+    let bench: Value = serde_json::from_slice(&bench.get_output().stdout).unwrap();
+    let ways: Vec<_> =
+        bench["contexts"].as_array().unwrap().iter().map(|way| way["way"].as_str().unwrap()).collect();
+    assert_eq!(ways, ["5.60-1.04-1.04", "5.60-0.56-0.56", "5.60-0.16-0.16", "5.60-0.08-0.08"]);
+}
+
 #[test]
 fn a_synthetic_model_is_the_same_every_time_and_runs() {
     let dir = tempfile::tempdir().unwrap();
@@ -104,7 +173,12 @@ fn a_synthetic_model_is_the_same_every_time_and_runs() {
     let error =
         parakeet().args(["synth-model", "--like", "whisper"]).arg(dir.path().join("d")).assert().failure();
     let error = String::from_utf8_lossy(&error.get_output().stderr).into_owned();
-    assert!(error.contains("there are parakeet-tdt-0.6b-v3, nemotron"), "{error}");
+    assert!(error.contains("there are parakeet-tdt-0.6b-v3, parakeet-tdt-1.1b"), "{error}");
+    let help = parakeet().args(["synth-model", "--help"]).assert().success();
+    let help = String::from_utf8_lossy(&help.get_output().stdout).into_owned();
+    for like in parakeet_engine::convert::Like::ALL {
+        assert!(help.contains(&like.to_string()), "{like}: {help}");
+    }
 }
 
 /// A file size limit does what a full disk does: a write fails in the middle.

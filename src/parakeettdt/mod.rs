@@ -13,7 +13,8 @@
  * way to READY, once for all elements of a process that name the same one; progress messages tell how it goes.
  *
  * Models with full attention, such as parakeet-tdt-0.6b-v3, hear a window of `left-context`, `chunk` and `right-context`
- * that moves on by a chunk; models that stream with caches choose among their own contexts with `look-ahead`. Silence is
+ * that moves on by a chunk, unless they are set the model's own; a model that was trained for some windows takes no others.
+ * Models that stream with caches choose among their own contexts with `look-ahead`. Silence is
  * not recognised at all unless `skip-silence` is off.
  *
  * The model runs on the NVIDIA GPUs that can run it, else on the CPU; `backend` and `device` choose otherwise, and the

@@ -11,14 +11,14 @@ use std::sync::LazyLock;
 /// Value of `look-ahead` that leaves the choice to the model.
 const LOOK_AHEAD_OF_MODEL: u32 = u32::MAX;
 
+/// Value of `left-context`, `chunk` and `right-context` that leaves the choice to the model.
+const WINDOW_OF_MODEL: u32 = u32::MAX;
+
 /// Value of `device` that leaves the choice to the element.
 const AUTO: &str = "auto";
 
 /// Milliseconds of an encoder frame.
 const FRAME_MS: usize = 80;
-
-/// Most of left context, chunk or right context: together they stay within what the engine takes.
-const LONGEST_MS: u32 = 180_000;
 
 /// The element's properties.
 #[derive(Clone, Debug)]
@@ -49,9 +49,9 @@ impl Default for Settings {
             precision: Precision::Auto,
             cache_precision: CachePrecision::Full,
             look_ahead: LOOK_AHEAD_OF_MODEL,
-            left_context_ms: 10_000,
-            chunk_ms: 2_000,
-            right_context_ms: 2_000,
+            left_context_ms: WINDOW_OF_MODEL,
+            chunk_ms: WINDOW_OF_MODEL,
+            right_context_ms: WINDOW_OF_MODEL,
             skip_silence: true,
             text_unit: TextUnit::Word,
             partials: false,
@@ -66,11 +66,12 @@ impl Settings {
     /// How a stream of the model is run: with its caches if it has any, else in windows.
     pub fn stream(&self, model: &ModelConfig) -> StreamOptions {
         let look_ahead = Some(self.look_ahead).filter(|frames| *frames != LOOK_AHEAD_OF_MODEL);
-        let frames = |ms: u32| ms as usize / FRAME_MS;
+        let frames = |ms: u32, own: usize| if ms == WINDOW_OF_MODEL { own } else { ms as usize / FRAME_MS };
+        let own = Window::of(model);
         let window = Window {
-            left: frames(self.left_context_ms),
-            chunk: frames(self.chunk_ms),
-            right: frames(self.right_context_ms),
+            left: frames(self.left_context_ms, own.left),
+            chunk: frames(self.chunk_ms, own.chunk),
+            right: frames(self.right_context_ms, own.right),
         };
         let window = Some(window).filter(|_| !model.is_cache_aware(0));
         let Self { skip_silence, partials, .. } = *self;
@@ -219,31 +220,29 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
         glib::ParamSpecUInt::builder("left-context")
             .nick("Left context")
             .blurb(
-                "Audio before a chunk that a model with full attention hears again with it, in ms. \
-                 Models that stream with caches have their own",
+                "Audio before a chunk that a model with full attention hears again with it, in ms \
+                 (4294967295 = the model's own, most often 10000). Models that stream with caches have their own",
             )
-            .maximum(LONGEST_MS)
             .default_value(default.left_context_ms)
             .mutable_ready()
             .build(),
         glib::ParamSpecUInt::builder("chunk")
             .nick("Chunk")
             .blurb(
-                "Audio whose words a model with full attention gives together, in ms; rounded down to frames of 80 ms. \
-                 Will count towards total latency with such a model",
+                "Audio whose words a model with full attention gives together, in ms; rounded down to frames of 80 ms \
+                 (4294967295 = the model's own, most often 2000). Will count towards total latency with such a model",
             )
             .minimum(FRAME_MS as u32)
-            .maximum(LONGEST_MS)
             .default_value(default.chunk_ms)
             .mutable_ready()
             .build(),
         glib::ParamSpecUInt::builder("right-context")
             .nick("Right context")
             .blurb(
-                "Audio after a chunk that a model with full attention hears before it gives the chunk's words, in ms. \
+                "Audio after a chunk that a model with full attention hears before it gives the chunk's words, in ms \
+                 (4294967295 = the model's own, most often 2000). \
                  Less is earlier and less accurate. Will count towards total latency with such a model",
             )
-            .maximum(LONGEST_MS)
             .default_value(default.right_context_ms)
             .mutable_ready()
             .build(),

@@ -4,7 +4,7 @@
 use crate::audio::features::{FRAME_SAMPLES, HANN_AHEAD, HOP};
 use crate::error::{Error, Fault, Result};
 use crate::model::ModelConfig;
-use crate::model::config::EncoderConfig;
+use crate::model::config::{EncoderConfig, MOST_WINDOW, WindowsConfig};
 
 /// How a slot is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,8 +89,22 @@ impl Default for Window {
 }
 
 impl Window {
-    /// Most frames of a window: 10 minutes.
-    const MOST: usize = 7_500;
+    /// The model's own window: the longest that it was trained for, or the usual one where it takes any.
+    pub fn of(config: &ModelConfig) -> Self {
+        Self::trained(config).first().copied().unwrap_or_default()
+    }
+
+    /// The windows that the model was trained for, the longest first, which is its own; none where it takes any.
+    pub fn trained(config: &ModelConfig) -> Vec<Self> {
+        let Some(WindowsConfig { left, chunk, right }) = &config.encoder.windows else { return Vec::new() };
+        let mut windows = Vec::new();
+        for left in falling(left) {
+            for chunk in falling(chunk) {
+                windows.extend(falling(right).into_iter().map(|right| Self { left, chunk, right }));
+            }
+        }
+        windows
+    }
 
     /// From seconds, rounded down to frames as NeMo does: 1 s is 12 frames. Fails without a frame to decode, and beyond
     /// 10 minutes.
@@ -98,7 +112,7 @@ impl Window {
         let frames = |option, seconds: f64| {
             // A multiple of 80 ms stays one in spite of rounding.
             let frames = (seconds * 12.5 + 1e-6).floor();
-            if frames >= 0.0 && frames <= Self::MOST as f64 {
+            if frames >= 0.0 && frames <= MOST_WINDOW as f64 {
                 return Ok(frames as usize);
             }
             Err(Error::Option { option, reason: format!("{seconds} s is outside 0 to 600 s") })
@@ -118,11 +132,30 @@ impl Window {
             return Err(Error::Option { option: "chunk", reason });
         }
         let Self { left, chunk, right } = self;
-        if [left, chunk, right].into_iter().any(|part| part > Self::MOST) || self.frames() > Self::MOST {
+        if [left, chunk, right].into_iter().any(|part| part > MOST_WINDOW) || self.frames() > MOST_WINDOW {
             let reason = "left, chunk and right are more than 10 minutes together".into();
             return Err(Error::Option { option: "left", reason });
         }
         Ok(())
+    }
+
+    /// Whether the model can be run in it: a window of its training where it was trained for some only.
+    pub(crate) fn check_for(self, config: &ModelConfig) -> Result<()> {
+        self.check()?;
+        let Some(trained) = &config.encoder.windows else { return Ok(()) };
+        let WindowsConfig { left, chunk, right } = trained;
+        let parts = [("left", self.left, left), ("chunk", self.chunk, chunk), ("right", self.right, right)];
+        match parts.into_iter().find(|(_, frames, known)| !known.contains(frames)) {
+            None => Ok(()),
+            Some((option, frames, _)) => {
+                let reason = format!(
+                    "{} s ({frames} frames), but the model was trained for windows of {}",
+                    seconds(frames),
+                    parts.map(|(name, _, known)| listed(name, known)).join("; ")
+                );
+                Err(Error::Option { option, reason })
+            }
+        }
     }
 
     /// Frames of a whole window.
@@ -134,6 +167,30 @@ impl Window {
     pub fn samples(self) -> usize {
         self.frames() * FRAME_SAMPLES as usize
     }
+}
+
+/// The different values, the greatest first.
+fn falling(frames: &[usize]) -> Vec<usize> {
+    let mut frames = frames.to_vec();
+    frames.sort_unstable_by(|a, b| b.cmp(a));
+    frames.dedup();
+    frames
+}
+
+/// Frames of 80 ms in seconds.
+fn seconds(frames: usize) -> f64 {
+    frames as f64 / 12.5
+}
+
+/// Values of a part of a window for people: `chunk 1.04 or 0.56 s (13 or 7 frames)`.
+fn listed(name: &str, frames: &[usize]) -> String {
+    let frames = falling(frames);
+    let any = |values: Vec<String>| match values.split_last() {
+        Some((last, others)) if !others.is_empty() => format!("{} or {last}", others.join(", ")),
+        _ => values.concat(),
+    };
+    let times = any(frames.iter().map(|&frames| seconds(frames).to_string()).collect());
+    format!("{name} {times} s ({} frames)", any(frames.iter().map(usize::to_string).collect()))
 }
 
 /// Samples that chunk `index` of a cache-aware stream adds when a chunk has `frames` encoder frames.
@@ -159,7 +216,7 @@ pub fn check(config: &ModelConfig, mode: Mode, backend: &'static str) -> Result<
             "{} is not causal, so it cannot be streamed chunk by chunk with caches",
             config.name
         ))),
-        Mode::Buffered { window, .. } => window.check(),
+        Mode::Buffered { window, .. } => window.check_for(config),
         Mode::Cached { .. } | Mode::Offline { .. } => Ok(()),
     }
 }

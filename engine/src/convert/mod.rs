@@ -11,6 +11,7 @@ use crate::{Error, Result};
 mod describe;
 mod hf;
 mod nemo;
+mod neutral;
 mod open;
 mod source;
 mod staging;

@@ -20,22 +20,50 @@ use crate::{Error, Result};
 pub enum Like {
     /// parakeet-tdt-0.6b-v3: 24 layers x 1024, full attention, TDT, 8,192 pieces.
     Tdt06bV3,
+    /// parakeet-tdt-1.1b: 42 layers x 1024, 80 mel bins, full attention, TDT, 1,024 pieces.
+    Tdt11b,
+    /// parakeet-rnnt-1.1b: the same as an RNN-T.
+    Rnnt11b,
+    /// parakeet-tdt_ctc-110m: 17 layers x 512, 80 mel bins, full attention, TDT, 1,024 pieces.
+    TdtCtc110m,
+    /// parakeet-unified-en-0.6b: 24 layers x 1024, windows of its own, RNN-T, 1,024 pieces.
+    Unified06b,
     /// nemotron-speech-streaming-en-0.6b: 24 layers x 1024, cache-aware, RNN-T, 1,024 pieces.
     NemotronStreaming06b,
+    /// nemotron-3.5-asr-streaming-0.6b: 24 layers x 1024, cache-aware, RNN-T, 13,087 pieces, language prompt.
+    Nemotron35Streaming06b,
+    /// parakeet_realtime_eou_120m-v1: 17 layers x 512, cache-aware, RNN-T, 1,026 pieces.
+    RealtimeEou120m,
     /// parakeet-tdt-mini: 12 layers x 256, cache-aware, TDT, 1,024 pieces.
     TdtMini,
 }
 
 impl Like {
     /// Every one.
-    pub const ALL: [Self; 3] = [Self::Tdt06bV3, Self::NemotronStreaming06b, Self::TdtMini];
+    pub const ALL: [Self; 9] = [
+        Self::Tdt06bV3,
+        Self::Tdt11b,
+        Self::Rnnt11b,
+        Self::TdtCtc110m,
+        Self::Unified06b,
+        Self::NemotronStreaming06b,
+        Self::Nemotron35Streaming06b,
+        Self::RealtimeEou120m,
+        Self::TdtMini,
+    ];
 }
 
 impl fmt::Display for Like {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Tdt06bV3 => "parakeet-tdt-0.6b-v3",
+            Self::Tdt11b => "parakeet-tdt-1.1b",
+            Self::Rnnt11b => "parakeet-rnnt-1.1b",
+            Self::TdtCtc110m => "parakeet-tdt_ctc-110m",
+            Self::Unified06b => "parakeet-unified-en-0.6b",
             Self::NemotronStreaming06b => "nemotron-speech-streaming-en-0.6b",
+            Self::Nemotron35Streaming06b => "nemotron-3.5-asr-streaming-0.6b",
+            Self::RealtimeEou120m => "parakeet_realtime_eou_120m-v1",
             Self::TdtMini => "parakeet-tdt-mini",
         })
     }
@@ -67,46 +95,82 @@ pub struct SynthOptions {
 
 /// The configuration of such a model.
 pub fn synthetic_config(options: &SynthOptions) -> Result<ModelConfig> {
-    let large = options.like != Like::TdtMini;
-    let causal = options.like != Like::Tdt06bV3;
-    let cached = [[70, 13], [70, 6], [70, 1], [70, 0]];
+    let like = options.like;
+    let (layers, width) = match like {
+        Like::Tdt11b | Like::Rnnt11b => (42, 1024),
+        Like::TdtCtc110m | Like::RealtimeEou120m => (17, 512),
+        Like::TdtMini => (12, 256),
+        Like::Tdt06bV3 | Like::Unified06b | Like::NemotronStreaming06b | Like::Nemotron35Streaming06b => {
+            (24, 1024)
+        }
+    };
+    let mini = like == Like::TdtMini;
+    let attention = match like {
+        Like::Tdt06bV3 | Like::Tdt11b | Like::Rnnt11b | Like::TdtCtc110m => AttentionStyle::Regular,
+        Like::Unified06b => AttentionStyle::ChunkedLimitedWithRc,
+        _ => AttentionStyle::ChunkedLimited,
+    };
+    let causal = attention == AttentionStyle::ChunkedLimited;
+    let is_rnnt = match like {
+        Like::Tdt06bV3 | Like::Tdt11b | Like::TdtCtc110m | Like::TdtMini => false,
+        Like::Rnnt11b | Like::Unified06b => true,
+        Like::NemotronStreaming06b | Like::Nemotron35Streaming06b | Like::RealtimeEou120m => true,
+    };
     let config = ModelConfig {
         format: FORMAT,
-        name: format!("synthetic-{}", options.like),
+        name: format!("synthetic-{like}"),
         features: FeaturesConfig {
             sample_rate: 16_000,
-            mel_bins: 128,
+            mel_bins: if matches!(like, Like::Tdt11b | Like::Rnnt11b | Like::TdtCtc110m) { 80 } else { 128 },
             normalize: if causal { Normalize::None } else { Normalize::PerFeature },
         },
         encoder: EncoderConfig {
-            layers: options.layers.unwrap_or(if large { 24 } else { 12 }),
-            width: if large { 1024 } else { 256 },
-            heads: if large { 8 } else { 4 },
-            ff_width: if large { 4096 } else { 1024 },
-            subsampling_channels: if large { 256 } else { 128 },
+            layers: options.layers.unwrap_or(layers),
+            width,
+            heads: if mini { 4 } else { 8 },
+            ff_width: 4 * width,
+            subsampling_channels: if mini { 128 } else { 256 },
             causal_subsampling: causal,
             conv_kernel: 9,
             conv_context: if causal { [8, 0] } else { [4, 4] },
             conv_norm: if causal { ConvNorm::LayerNorm } else { ConvNorm::BatchNorm },
-            attention: if causal { AttentionStyle::ChunkedLimited } else { AttentionStyle::Regular },
-            contexts: if causal { cached.to_vec() } else { vec![[-1, -1]] },
-            bias: false,
-            xscaling: false,
+            attention,
+            contexts: match like {
+                Like::Nemotron35Streaming06b => vec![[56, 3], [56, 0], [56, 6], [56, 13]],
+                Like::RealtimeEou120m => vec![[70, 1]],
+                Like::NemotronStreaming06b | Like::TdtMini => vec![[70, 13], [70, 6], [70, 1], [70, 0]],
+                _ => vec![[-1, -1]],
+            },
+            windows: (like == Like::Unified06b).then(|| WindowsConfig {
+                left: vec![70],
+                chunk: vec![1, 2, 7, 13],
+                right: vec![0, 1, 2, 3, 4, 7, 13],
+            }),
+            bias: matches!(like, Like::Tdt11b | Like::Rnnt11b | Like::TdtCtc110m | Like::Unified06b),
+            xscaling: matches!(like, Like::Tdt11b | Like::Rnnt11b | Like::Unified06b),
         },
         decoder: DecoderConfig {
-            vocabulary: options.vocabulary.unwrap_or(if causal { 1_024 } else { 8_192 }),
-            predictor_width: if large { 640 } else { 320 },
-            predictor_layers: if large { 2 } else { 1 },
-            joint_width: if large { 640 } else { 320 },
-            kind: match options.like {
-                Like::NemotronStreaming06b => Transducer::Rnnt,
-                Like::Tdt06bV3 | Like::TdtMini => Transducer::Tdt { durations: vec![0, 1, 2, 3, 4] },
-            },
+            vocabulary: options.vocabulary.unwrap_or(match like {
+                Like::Tdt06bV3 => 8_192,
+                Like::Nemotron35Streaming06b => 13_087,
+                Like::RealtimeEou120m => 1_026,
+                _ => 1_024,
+            }),
+            predictor_width: if mini { 320 } else { 640 },
+            predictor_layers: if width == 1024 { 2 } else { 1 },
+            joint_width: if mini { 320 } else { 640 },
+            kind: if is_rnnt { Transducer::Rnnt } else { Transducer::Tdt { durations: vec![0, 1, 2, 3, 4] } },
             // What a random network says of a frame it goes on saying, so that each frame gets one chance. After a token
             // of a TDT the next frame heard is most often another.
-            max_symbols: if options.like == Like::NemotronStreaming06b { 1 } else { 10 },
+            max_symbols: if is_rnnt { 1 } else { 10 },
         },
-        prompt: None,
+        prompt: (like == Like::Nemotron35Streaming06b).then(|| PromptConfig {
+            places: 128,
+            hidden: 2 * width,
+            languages: [("auto", 101), ("en-US", 0), ("es-ES", 2)]
+                .map(|(code, place)| (code.to_owned(), place))
+                .into(),
+        }),
     };
     config.validate().map_err(Error::Unsupported)?;
     Ok(config)
@@ -126,7 +190,7 @@ pub fn synthesize(
         config.name.clone_from(name);
     }
     write(out, conversion, progress, &|_| {
-        let tensors = Box::new(Weights::new(&config, options.seed));
+        let tensors = Box::new(Weights::new(&config, options.like, options.seed));
         let vocabulary = vocabulary(config.decoder.vocabulary);
         Ok(Source { path: out.to_owned(), config: config.clone(), vocabulary, tensors })
     })
@@ -175,31 +239,35 @@ struct Blank {
 }
 
 impl Weights {
-    fn new(config: &ModelConfig, seed: u64) -> Self {
+    fn new(config: &ModelConfig, like: Like, seed: u64) -> Self {
         let specs = expected(config).into_iter().map(|spec| (spec.name.clone(), spec)).collect();
         let vocabulary = config.decoder.vocabulary;
         let rnnt = config.decoder.kind == Transducer::Rnnt;
         // A token wins where the best of all tokens beats blank. Their logits are about normal with deviation 1, so the
         // best is near the expected maximum, and blank is put so far from it that a token wins often enough. In a model
         // of one symbol a frame the frame decides: blank's logit follows the sound more than the token before.
-        let margin = match (rnnt, large(config)) {
-            (true, _) => 2.25,
-            (false, true) => 0.35,
-            (false, false) => -0.6,
-        };
         let blank = Blank {
             index: vocabulary,
-            lead: expected_maximum(vocabulary) + margin,
+            lead: expected_maximum(vocabulary) + margin(like),
             gain: if rnnt { 2.0 } else { 1.0 },
         };
         Self { specs, seed, blank, predictor_gain: if rnnt { 0.5 } else { 2.0 } }
     }
 }
 
-/// Whether the model is of the 0.6 billion shape. The margins were found for each shape with speech, noise and both much
-/// quieter, such that about 3 tokens a second come of each.
-fn large(config: &ModelConfig) -> bool {
-    config.encoder.width == 1024
+/// How far blank is ahead of the best token. Found for each shape with speech, noise and both much quieter, such that about 3
+/// tokens a second come of them.
+fn margin(like: Like) -> f32 {
+    match like {
+        Like::Tdt06bV3 => 0.35,
+        Like::Tdt11b => 1.95,
+        Like::TdtCtc110m => 1.7,
+        Like::Rnnt11b => 2.75,
+        Like::Unified06b | Like::NemotronStreaming06b => 2.25,
+        Like::Nemotron35Streaming06b => 1.35,
+        Like::RealtimeEou120m => 0.75,
+        Like::TdtMini => -0.6,
+    }
 }
 
 /// About the expected maximum of so many standard normal numbers.
@@ -244,9 +312,11 @@ impl Weights {
                 _ => noise(0.05, 0.0),
             };
         }
-        if name.ends_with("depthwise_conv.weight") || name == "encoder.pre_encode.conv.0.weight" {
-            // Taps without a sum hear changes only, so that the encoder's output moves with the sound.
-            let mut values = noise(preserving(2.0), 0.0);
+        // Taps without a sum hear changes only, so that the encoder's output moves with the sound. Behind the rectifier of
+        // the prompt they take away what all frames have in common; what is left of its variance is 0.3.
+        let prompted = name == "prompt_kernel.2.weight";
+        if prompted || name.ends_with("depthwise_conv.weight") || name == "encoder.pre_encode.conv.0.weight" {
+            let mut values = noise(preserving(if prompted { 1.8 } else { 2.0 }), 0.0);
             for taps in values.chunks_exact_mut(inputs) {
                 let mean = taps.iter().sum::<f32>() / inputs as f32;
                 taps.iter_mut().for_each(|tap| *tap -= mean);
@@ -309,9 +379,28 @@ mod tests {
             ..synthetic_config(&options(Like::TdtMini)).unwrap()
         };
         assert_eq!(like_mini, mini.unwrap());
-        let nemotron = synthetic_config(&options(Like::NemotronStreaming06b)).unwrap();
-        assert_eq!((nemotron.encoder.layers, nemotron.decoder.kind), (24, Transducer::Rnnt));
         assert!(synthetic_config(&SynthOptions { layers: Some(0), ..options(Like::TdtMini) }).is_err());
+    }
+
+    /// What conversion reads of the published settings is what is made here, but for names and the prompt's languages.
+    #[test]
+    fn the_settings_are_the_published_ones() {
+        let published = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/published");
+        let mut compared = 0;
+        for like in Like::ALL {
+            let Ok(yaml) = std::fs::read_to_string(published.join(format!("{like}.yaml"))) else { continue };
+            let read = crate::convert::nemo::read_config(&yaml, "same").unwrap().model;
+            let mut made = synthetic_config(&options(like)).unwrap();
+            made.name = "same".into();
+            // One chance a frame is for random weights.
+            made.decoder.max_symbols = read.decoder.max_symbols;
+            if let (Some(made), Some(read)) = (&mut made.prompt, &read.prompt) {
+                made.languages = read.languages.clone();
+            }
+            assert_eq!(made, read, "{like}");
+            compared += 1;
+        }
+        assert_eq!(compared, 7, "parakeet-tdt-1.1b is like parakeet-rnnt-1.1b, parakeet-tdt-mini is our own");
     }
 
     #[test]
@@ -325,7 +414,7 @@ mod tests {
     fn weights_are_finite_in_half_precision_and_pieces_differ() {
         let small = SynthOptions { layers: Some(1), vocabulary: Some(5_000), ..options(Like::TdtMini) };
         let config = synthetic_config(&small).unwrap();
-        let mut weights = Weights::new(&config, 7);
+        let mut weights = Weights::new(&config, Like::TdtMini, 7);
         for (name, spec) in weights.specs.clone() {
             let values = weights.read(&name).unwrap();
             assert_eq!(values.len(), spec.elements(), "{name}");

@@ -121,6 +121,28 @@ fn a_hybrid_gives_its_transducer() {
 }
 
 #[test]
+fn the_windows_of_training_are_kept() {
+    let place = Place::new();
+    let windows = "chunked_limited_with_rc\n  att_chunk_context_size: [[70], [1, 13], [0, 13]]";
+    TestNemo::new().with_yaml("chunked_limited", windows).write(&place.nemo());
+    place.convert(WeightType::F16).unwrap();
+    let path = place.out().join(CONFIG);
+    let text = fs::read_to_string(&path).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let kept = serde_json::json!({"left": [70], "chunk": [1, 13], "right": [0, 13]});
+    assert_eq!((&json["encoder"]["windows"], json["format"].as_u64()), (&kept, Some(1)));
+    let windows = Model::load(&place.out()).unwrap().config.encoder.windows.unwrap();
+    assert_eq!((windows.left, windows.chunk, windows.right), (vec![70], vec![1, 13], vec![0, 13]));
+    // As earlier versions wrote it.
+    json["encoder"].as_object_mut().unwrap().remove("windows").unwrap();
+    fs::write(&path, json.to_string()).unwrap();
+    assert_eq!(Model::load(&place.out()).unwrap().config.encoder.windows, None);
+    json["encoder"]["windows"] = serde_json::json!({"left": [70], "chunk": [0], "right": [0]});
+    fs::write(&path, json.to_string()).unwrap();
+    assert!(load_error(&place.out()).contains("encoder.windows.chunk: expected 1 to 7500, found 0"));
+}
+
+#[test]
 fn a_gzip_archive_is_read() {
     let place = Place::new();
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());

@@ -8,8 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// Version of the layout of `config.json` that this crate writes and reads.
+/// Version of the layout of `config.json` that this crate writes and reads. It rises when something that was there means
+/// something else. What is added may be absent, and a version that doesn't know it refuses a file that has it, by name.
 pub(crate) const FORMAT: u32 = 1;
+
+/// Most frames of a window: 10 minutes.
+pub(crate) const MOST_WINDOW: usize = 7_500;
 
 /// Everything about a model but its weights and its vocabulary.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -124,10 +128,45 @@ pub struct EncoderConfig {
     pub attention: AttentionStyle,
     /// Contexts `[left, right]` in encoder frames that the model was trained for, default first; -1 is unlimited.
     pub contexts: Vec<[i32; 2]>,
+    /// Windows that the model was trained for, where it was for some only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub windows: Option<WindowsConfig>,
     /// Linear layers and convolutions of the layers have a bias.
     pub bias: bool,
     /// The subsampled input is multiplied by `sqrt(width)`.
     pub xscaling: bool,
+}
+
+/// Windows of buffered streaming that a model was trained for: each left context with each chunk and each right context,
+/// in encoder frames (NeMo `att_chunk_context_size`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WindowsConfig {
+    /// Frames before the chunk.
+    pub left: Vec<usize>,
+    /// Frames of the chunk.
+    pub chunk: Vec<usize>,
+    /// Frames after the chunk.
+    pub right: Vec<usize>,
+}
+
+impl WindowsConfig {
+    fn validate(&self, attention: AttentionStyle) -> Result<(), String> {
+        if attention != AttentionStyle::ChunkedLimitedWithRc {
+            return Err("encoder.windows: only for attention chunked_limited_with_rc".into());
+        }
+        let mut most = 0;
+        for (name, least, frames) in
+            [("left", 0, &self.left), ("chunk", 1, &self.chunk), ("right", 0, &self.right)]
+        {
+            within(&format!("number of encoder.windows.{name}"), frames.len(), 1, 16)?;
+            for &frames in frames {
+                within(&format!("encoder.windows.{name}"), frames, least, MOST_WINDOW)?;
+            }
+            most += frames.iter().max().unwrap_or(&0);
+        }
+        within("frames of the longest of encoder.windows", most, 1, MOST_WINDOW)
+    }
 }
 
 /// Norm inside the convolution module. Both are called `batch_norm` in the state dict.
@@ -269,7 +308,8 @@ impl EncoderConfig {
         if self.contexts.is_empty() || self.contexts.len() > 64 {
             return Err(format!("encoder.contexts: expected 1 to 64, found {}", self.contexts.len()));
         }
-        self.contexts.iter().try_for_each(|&context| self.validate_context(context))
+        self.contexts.iter().try_for_each(|&context| self.validate_context(context))?;
+        self.windows.as_ref().map_or(Ok(()), |windows| windows.validate(self.attention))
     }
 
     fn validate_context(&self, [left, right]: [i32; 2]) -> Result<(), String> {

@@ -159,6 +159,7 @@ mod tests {
                 conv_norm: ConvNorm::BatchNorm,
                 attention: AttentionStyle::Regular,
                 contexts: vec![[-1, -1]],
+                windows: None,
                 bias: false,
                 xscaling: false,
             },

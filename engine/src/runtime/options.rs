@@ -14,8 +14,8 @@ pub struct StreamOptions {
     /// Language that is spoken, as a BCP 47 tag, or `auto`; what a model with a language prompt is told, others don't
     /// mind. `None` is `auto` where the model has it.
     pub language: Option<String>,
-    /// Window of buffered streaming. If `None`, a model that can is streamed with caches, and another in
-    /// [`Window::default`].
+    /// Window of buffered streaming, one that the model was trained for where it was for some only. If `None`, a model that
+    /// can is streamed with caches, and another in [its own window](Window::of).
     pub window: Option<Window>,
     /// One pass over each utterance, at its end; audio of any length is queued until then.
     pub offline: bool,
@@ -47,7 +47,7 @@ impl Default for StreamOptions {
 }
 
 impl StreamOptions {
-    /// How a stream of the model is run. Fails if the model has no such context or the window is none.
+    /// How a stream of the model is run. Fails if the model has no such context or window.
     pub fn mode(&self, config: &ModelConfig) -> Result<Mode> {
         let context = self.context(config)?;
         if self.offline {
@@ -56,8 +56,8 @@ impl StreamOptions {
         match self.window {
             None if config.is_cache_aware(context) => Ok(Mode::Cached { context }),
             window => {
-                let window = window.unwrap_or_default();
-                window.check().map(|()| Mode::Buffered { context, window })
+                let window = window.unwrap_or_else(|| Window::of(config));
+                window.check_for(config).map(|()| Mode::Buffered { context, window })
             }
         }
     }
@@ -100,4 +100,78 @@ pub enum Overflow {
     Block,
     /// The oldest audio is given up and reported as [`Event::Lost`](crate::Event::Lost).
     DropOldest,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::mode;
+    use crate::convert::{Like, SynthOptions, synthetic_config};
+    use crate::model::config::{AttentionStyle, WindowsConfig};
+
+    fn v3() -> ModelConfig {
+        let options = SynthOptions { like: Like::Tdt06bV3, vocabulary: None, layers: None, seed: 0 };
+        synthetic_config(&options).expect("a configuration")
+    }
+
+    /// With the windows of parakeet-unified-en-0.6b.
+    fn unified() -> ModelConfig {
+        let mut config = v3();
+        config.encoder.attention = AttentionStyle::ChunkedLimitedWithRc;
+        config.encoder.windows = Some(WindowsConfig {
+            left: vec![70],
+            chunk: vec![1, 2, 7, 13],
+            right: vec![0, 1, 2, 3, 4, 7, 13],
+        });
+        config.validate().expect("a sound configuration");
+        config
+    }
+
+    fn window(config: &ModelConfig, window: Option<Window>) -> Result<Window> {
+        match (StreamOptions { window, ..Default::default() }).mode(config)? {
+            Mode::Buffered { window, .. } => Ok(window),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_model_has_its_own_window() {
+        assert_eq!(window(&v3(), None).unwrap(), Window { left: 125, chunk: 25, right: 25 });
+        let config = unified();
+        let own = window(&config, None).unwrap();
+        assert_eq!(own, Window { left: 70, chunk: 13, right: 13 });
+        let options = StreamOptions::default();
+        // 26 frames of 80 ms at 16 kHz.
+        assert_eq!(options.latency_samples(&config).unwrap(), 26 * 1_280);
+        let offline = StreamOptions { offline: true, ..options };
+        assert_eq!(offline.mode(&config).unwrap(), Mode::Offline { context: 0 });
+    }
+
+    #[test]
+    fn a_model_runs_in_the_windows_of_its_training_only() {
+        let config = unified();
+        let trained = Window::trained(&config);
+        assert_eq!((trained.len(), trained[0]), (4 * 7, Window::of(&config)));
+        for &known in &trained {
+            assert_eq!(window(&config, Some(known)).unwrap(), known);
+        }
+        assert_eq!(Window::from_seconds(5.6, 1.04, 1.04).unwrap(), trained[0]);
+        assert_eq!(Window::from_seconds(5.65, 0.57, 0.0).unwrap(), Window { left: 70, chunk: 7, right: 0 });
+        let all = "the model was trained for windows of left 5.6 s (70 frames); chunk 1.04, 0.56, 0.16 or 0.08 s \
+                   (13, 7, 2 or 1 frames); right 1.04, 0.56, 0.32, 0.24, 0.16, 0.08 or 0 s \
+                   (13, 7, 4, 3, 2, 1 or 0 frames)";
+        for (sizes, expected) in [
+            ([125, 13, 13], "left: 10 s (125 frames)"),
+            ([70, 25, 25], "chunk: 2 s (25 frames)"),
+            ([70, 13, 5], "right: 0.4 s (5 frames)"),
+        ] {
+            let [left, chunk, right] = sizes;
+            let other = Window { left, chunk, right };
+            let error = window(&config, Some(other)).unwrap_err().to_string();
+            assert_eq!(error, format!("{expected}, but {all}"));
+            let opened = mode::check(&config, Mode::Buffered { context: 0, window: other }, "any");
+            assert_eq!(opened.unwrap_err().to_string(), error, "a backend takes no other either");
+            assert_eq!(window(&v3(), Some(other)).unwrap(), other, "full attention takes any");
+        }
+    }
 }

@@ -2,6 +2,7 @@
 //! The CPU backend against what NeMo computes.
 
 mod hf;
+mod shapes;
 mod words;
 
 use serde::Deserialize;

@@ -7,39 +7,8 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::convert::neutral::{self, HUGGING_FACE};
 use crate::model::config::*;
-
-/// Settings of any configuration that change nothing in recognition.
-const GENERAL: [&str; 28] = [
-    "_attn_implementation",
-    "_name_or_path",
-    "activation_dropout",
-    "architectures",
-    "attention_dropout",
-    "bos_token_id",
-    "chunk_size_feed_forward",
-    "decoder_start_token_id",
-    "dropout",
-    "dropout_positions",
-    "dtype",
-    "eos_token_id",
-    "id2label",
-    "initializer_range",
-    "is_encoder_decoder",
-    "label2id",
-    "layerdrop",
-    "max_position_embeddings",
-    "output_attentions",
-    "output_hidden_states",
-    "pad_token_id",
-    "problem_type",
-    "return_dict",
-    "tie_word_embeddings",
-    "tokenizer_class",
-    "torch_dtype",
-    "transformers_version",
-    "use_cache",
-];
 
 /// What the library's processor class takes for granted where its file doesn't say: right contexts, default first.
 const RIGHT_CONTEXTS: [i32; 4] = [13, 6, 1, 0];
@@ -95,9 +64,12 @@ pub fn read(
             Class::Nemotron35 => Some(prompt(&mut top, processor.as_mut())?),
             Class::Tdt | Class::Rnnt | Class::Nemotron => None,
         },
-        encoder: self::encoder(encoder, processor, class)?,
+        encoder: self::encoder(encoder, processor.as_mut(), class)?,
     };
     top.finish()?;
+    if let Some(section) = processor {
+        section.finish()?;
+    }
     model.validate()?;
     Ok(model)
 }
@@ -137,13 +109,14 @@ fn extractor(mut section: Section, class: Class, mel_bins: usize) -> Result<(), 
     section.only("preemphasis", 0.97, 0.97)?;
     section.only("padding_value", 0.0, 0.0)?;
     section.only("mel_filters_dtype", "float32", "float32")?;
-    for key in ["padding_side", "processor_class", "return_attention_mask"] {
-        section.map.remove(key);
-    }
     section.finish()
 }
 
-fn encoder(mut section: Section, processor: Option<Section>, class: Class) -> Result<EncoderConfig, String> {
+fn encoder(
+    mut section: Section,
+    processor: Option<&mut Section>,
+    class: Class,
+) -> Result<EncoderConfig, String> {
     let causal = class.is_causal();
     let kind = if causal { "nemotron_asr_streaming_encoder" } else { "parakeet_encoder" };
     section.only("model_type", kind, kind)?;
@@ -169,6 +142,7 @@ fn encoder(mut section: Section, processor: Option<Section>, class: Class) -> Re
         conv_norm: if causal { ConvNorm::LayerNorm } else { ConvNorm::BatchNorm },
         attention: if causal { AttentionStyle::ChunkedLimited } else { AttentionStyle::Regular },
         contexts: if causal { contexts(&mut section, processor)? } else { vec![[-1, -1]] },
+        windows: None,
         bias,
         xscaling: section.take("scale_input", true)?,
     };
@@ -179,13 +153,21 @@ fn encoder(mut section: Section, processor: Option<Section>, class: Class) -> Re
     Ok(config)
 }
 
-/// The contexts of a streaming encoder, the model's default first: one left context, several right ones.
-fn contexts(section: &mut Section, processor: Option<Section>) -> Result<Vec<[i32; 2]>, String> {
+/// The contexts of a streaming encoder, the model's default first: one left context, several right ones. Where the encoder's
+/// own section lists them the first is the default, else the processor's file does, beside the one that is named the default.
+fn contexts(section: &mut Section, processor: Option<&mut Section>) -> Result<Vec<[i32; 2]>, String> {
+    const SUPPORTED: &str = "supported_num_lookahead_tokens";
+    const DEFAULT: &str = "default_num_lookahead_tokens";
     let window: i32 = section.take("sliding_window", 71)?;
-    let default: i32 = section.take("default_num_lookahead_tokens", 13)?;
-    let mut rights = vec![default];
-    if let Some(mut processor) = processor {
-        rights.extend(processor.take("supported_num_lookahead_tokens", RIGHT_CONTEXTS.to_vec())?);
+    let default: i32 = section.take(DEFAULT, RIGHT_CONTEXTS[0])?;
+    let mut rights: Vec<i32> = section.take(SUPPORTED, Vec::new())?;
+    let mut others = vec![default];
+    if let Some(processor) = processor {
+        processor.map.remove(DEFAULT);
+        others.extend(processor.take(SUPPORTED, RIGHT_CONTEXTS.to_vec())?);
+    }
+    if rights.is_empty() {
+        rights = others;
     }
     if window < 1 {
         return Err(format!("encoder_config.sliding_window: {window}, expected at least 1"));
@@ -221,7 +203,10 @@ fn decoder(top: &mut Section, class: Class) -> Result<DecoderConfig, String> {
         joint_width: width,
         kind: match class {
             Class::Tdt => Transducer::Tdt { durations: top.take("durations", vec![0, 1, 2, 3, 4])? },
-            Class::Rnnt | Class::Nemotron | Class::Nemotron35 => Transducer::Rnnt,
+            Class::Rnnt | Class::Nemotron | Class::Nemotron35 => {
+                top.only("durations", Value::Array(Vec::new()), Value::Array(Vec::new()))?;
+                Transducer::Rnnt
+            }
         },
         max_symbols: top.take("max_symbols_per_step", 10)?,
     })
@@ -287,10 +272,6 @@ impl Section {
 
     /// Refuses what is left and unknown.
     fn finish(self) -> Result<(), String> {
-        let unknown = |(key, value): &(&String, &Value)| !value.is_null() && !GENERAL.contains(&key.as_str());
-        match self.map.iter().find(unknown) {
-            Some((key, _)) => Err(format!("{}{key}: not a setting that this version knows", self.prefix)),
-            None => Ok(()),
-        }
+        neutral::check(&self.prefix, &self.map, HUGGING_FACE, &|_| false)
     }
 }

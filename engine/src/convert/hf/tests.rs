@@ -126,6 +126,36 @@ fn contexts_come_from_both_files() {
     refused(negative, "supported_num_lookahead_tokens: -1, expected at least 0");
 }
 
+/// The Nemotrons' directories say more than what the library itself writes.
+#[test]
+fn published_nemotrons_are_read() {
+    const SUPPORTED: &str = "/encoder_config/supported_num_lookahead_tokens";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/published");
+    let json = fs::read(path.join("nemotron-3.5-asr-streaming-0.6b.json")).unwrap();
+    let model = super::config::read(serde_json::from_slice(&json).unwrap(), None, None, "nemotron").unwrap();
+    assert_eq!(model.encoder.contexts, [[28, 3], [28, 0], [28, 6], [28, 13]]);
+    assert_eq!((model.decoder.kind, model.prompt.map(|prompt| prompt.places)), (Transducer::Rnnt, Some(6)));
+
+    let published = |name: &str, window: i32, rights: [i32; 4]| {
+        let copy = Copy::new(name).set(CONFIG, "/durations", json!([])).set(CONFIG, SUPPORTED, json!(rights));
+        let copy = copy.set(CONFIG, "/encoder_config/sliding_window", json!(window));
+        let copy = copy.set(CONFIG, "/encoder_config/default_num_lookahead_tokens", json!(rights[0]));
+        let copy = copy.set(PROCESSOR, "/supported_num_lookahead_tokens", json!(rights));
+        copy.set(PROCESSOR, "/default_num_lookahead_tokens", json!(rights[0])).convert().unwrap()
+    };
+    let multilingual = published("nemotron35", 57, [3, 0, 6, 13]);
+    assert_eq!(multilingual.encoder.contexts, [[56, 3], [56, 0], [56, 6], [56, 13]]);
+    let english = published("nemotron", 71, [13, 6, 1, 0]);
+    assert_eq!(english.encoder.contexts, [[70, 13], [70, 6], [70, 1], [70, 0]]);
+    assert!((0..4).all(|context| multilingual.is_cache_aware(context) && english.is_cache_aware(context)));
+
+    let first = Copy::new("nemotron").set(CONFIG, SUPPORTED, json!([3, 0]));
+    assert_eq!(first.convert().unwrap().encoder.contexts, [[28, 3], [28, 0]], "the first is the default");
+    refused(Copy::new("nemotron").set(CONFIG, SUPPORTED, json!([-2])), "tokens: -2, expected at least 0");
+    refused(Copy::new("rnnt").set(CONFIG, "/durations", json!([0, 1])), "durations: [0,1], expected []");
+    refused(Copy::new("tdt").set(CONFIG, "/durations", json!([])), "decoder.kind.durations");
+}
+
 #[test]
 fn what_cannot_run_is_refused_by_name() {
     let cases = [
@@ -193,6 +223,8 @@ fn what_cannot_run_is_refused_by_name() {
             "feature_extractor.feature_extractor_type",
         ),
         (PROCESSOR, "/feature_extractor/dither", json!(1), "feature_extractor.dither: not a setting"),
+        (PROCESSOR, "/new_option", json!(1), "processor_config.json: new_option: not a setting"),
+        (CONFIG, "/quantization_config", json!({"bits": 4}), "quantization_config.bits: not a setting"),
     ];
     for (file, pointer, value, expected) in cases {
         refused(Copy::new("tdt").set(file, pointer, value), expected);

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 //! `model_config.yaml` of a NeMo checkpoint to [`ModelConfig`]; what the engine can't run is refused by name.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
+
 use serde_json::Value;
 
+use crate::convert::neutral::{self, NEMO};
 use crate::model::config::*;
 
 /// What a checkpoint's YAML says.
@@ -18,7 +22,7 @@ pub struct NemoConfig {
 pub fn read(yaml: &str, name: &str) -> Result<NemoConfig, String> {
     let root = serde_saphyr::from_str(yaml)
         .map_err(|e| format!("model_config.yaml: {}", first_line(&e.to_string())))?;
-    let yaml = Yaml(root);
+    let yaml = Yaml { root, read: RefCell::default() };
     let target = yaml.text("target")?.unwrap_or_default();
     let class = target.rsplit('.').next().unwrap_or_default();
     if !class.is_empty() && !class.contains("RNNT") {
@@ -33,18 +37,25 @@ pub fn read(yaml: &str, name: &str) -> Result<NemoConfig, String> {
         prompt: if class.contains("Prompt") { prompt(&yaml)? } else { None },
     };
     model.validate()?;
+    // Another prompt, for any class.
+    yaml.flag("model_defaults.initialize_lang_id_prompt", false, false)?;
     yaml.only("tokenizer.type", "bpe", &["bpe"])?;
     let tokenizer = yaml.text("tokenizer.model_path")?.ok_or("tokenizer.model_path is missing")?;
     let tokenizer = tokenizer.rsplit(['/', ':']).next().unwrap_or_default().to_owned();
+    yaml.finish()?;
     Ok(NemoConfig { model, tokenizer })
 }
 
 fn features(yaml: &Yaml) -> Result<FeaturesConfig, String> {
     let key = |name: &str| format!("preprocessor.{name}");
     yaml.class("preprocessor", "AudioToMelSpectrogramPreprocessor")?;
+    yaml.number("sample_rate", 16_000.0, 16_000.0)?;
     yaml.number(&key("sample_rate"), 16_000.0, 16_000.0)?;
     yaml.number(&key("window_size"), 0.02, 0.025)?;
     yaml.number(&key("window_stride"), 0.01, 0.01)?;
+    // The same in samples.
+    yaml.number(&key("n_window_size"), 400.0, 400.0)?;
+    yaml.number(&key("n_window_stride"), 160.0, 160.0)?;
     yaml.number(&key("n_fft"), 512.0, 512.0)?;
     yaml.number(&key("frame_splicing"), 1.0, 1.0)?;
     yaml.number(&key("preemph"), 0.97, 0.97)?;
@@ -57,13 +68,14 @@ fn features(yaml: &Yaml) -> Result<FeaturesConfig, String> {
     yaml.only(&key("mel_norm"), "slaney", &["slaney"])?;
     yaml.flag(&key("log"), true, true)?;
     yaml.flag(&key("exact_pad"), false, false)?;
+    yaml.flag(&key("stft_exact_pad"), false, false)?;
     let normalize = match yaml.at(&key("normalize")) {
         Some(Value::String(how)) if how == "per_feature" => Normalize::PerFeature,
         Some(Value::String(how)) if how == "all_features" => {
             return Err("preprocessor.normalize: all_features, expected per_feature or none".into());
         }
         Some(Value::Object(_)) => return Err("preprocessor.normalize: fixed statistics".into()),
-        None if yaml.0.pointer("/preprocessor/normalize").is_none() => Normalize::PerFeature,
+        None if yaml.root.pointer("/preprocessor/normalize").is_none() => Normalize::PerFeature,
         _ => Normalize::None,
     };
     Ok(FeaturesConfig { sample_rate: 16_000, mel_bins: yaml.size_or(&key("features"), 64)?, normalize })
@@ -99,6 +111,9 @@ fn encoder(yaml: &Yaml) -> Result<EncoderConfig, String> {
             ));
         }
     };
+    // What training did at the ends of chunks; NeMo computes both alike.
+    yaml.only(&key("conv_context_style"), "regular", &["regular", "dcc"])?;
+    let listed = yaml.at(&key("att_context_size"));
     let channels = yaml.int(&key("subsampling_conv_channels"))?.unwrap_or(-1);
     Ok(EncoderConfig {
         layers: yaml.size(&key("n_layers"))?,
@@ -120,8 +135,9 @@ fn encoder(yaml: &Yaml) -> Result<EncoderConfig, String> {
         // NeMo ignores the setting where the window is the context.
         contexts: match attention {
             AttentionStyle::ChunkedLimitedWithRc => vec![[-1, -1]],
-            _ => contexts(yaml.at(&key("att_context_size")))?,
+            _ => contexts(listed)?,
         },
+        windows: windows(yaml.at(&key("att_chunk_context_size")))?,
         bias: yaml.bool_or(&key("use_bias"), true)?,
         xscaling: yaml.bool_or(&key("xscaling"), true)?,
     })
@@ -165,6 +181,18 @@ fn contexts(value: Option<&Value>) -> Result<Vec<[i32; 2]>, String> {
     let one = serde_json::from_value(value.clone()).map(|pair| vec![pair]);
     one.or_else(|_| serde_json::from_value(value.clone()))
         .map_err(|_| "encoder.att_context_size: expected [left, right] or a list of them".into())
+}
+
+/// Left contexts, chunks and right contexts that the model was trained for, each with each.
+fn windows(value: Option<&Value>) -> Result<Option<WindowsConfig>, String> {
+    let Some(value) = value else { return Ok(None) };
+    let [left, chunk, right] = serde_json::from_value(value.clone()).map_err(|_| {
+        format!(
+            "encoder.att_chunk_context_size: {}, expected lists of left contexts, chunks and right contexts",
+            brief(value)
+        )
+    })?;
+    Ok(Some(WindowsConfig { left, chunk, right }))
 }
 
 fn decoder(yaml: &Yaml) -> Result<DecoderConfig, String> {
@@ -239,15 +267,22 @@ fn transducer(yaml: &Yaml) -> Result<Transducer, String> {
 }
 
 /// The document, read by dotted paths. A null is an absent value.
-struct Yaml(Value);
+struct Yaml {
+    root: Value,
+    /// The paths that were asked for.
+    read: RefCell<HashSet<String>>,
+}
 
 impl Yaml {
     fn at(&self, path: &str) -> Option<&Value> {
         let mut path = path.to_owned();
         // A value may refer to another, `${model_defaults.pred_hidden}`, which may refer to another, but not for ever.
         for _ in 0..8 {
-            let value =
-                self.0.pointer(&format!("/{}", path.replace('.', "/"))).filter(|value| !value.is_null())?;
+            self.read.borrow_mut().insert(path.clone());
+            let value = self
+                .root
+                .pointer(&format!("/{}", path.replace('.', "/")))
+                .filter(|value| !value.is_null())?;
             match value.as_str().and_then(|text| text.strip_prefix("${")?.strip_suffix('}')) {
                 Some(other) => path = other.to_owned(),
                 None => return Some(value),
@@ -315,8 +350,15 @@ impl Yaml {
         self.at(path).map_or(Ok(()), |value| Err(format!("{path}: {}, expected null", brief(value))))
     }
 
+    /// Refuses what was not read and is unknown.
+    fn finish(&self) -> Result<(), String> {
+        let read = self.read.borrow();
+        let root = self.root.as_object().ok_or("model_config.yaml: expected settings and their values")?;
+        neutral::check("", root, NEMO, &|path| read.contains(path))
+    }
+
     fn class(&self, section: &str, expected: &str) -> Result<(), String> {
-        if self.at(section).is_none() {
+        if self.root.get(section).is_none_or(Value::is_null) {
             return Err(format!("{section} is missing"));
         }
         let path = format!("{section}._target_");
@@ -368,6 +410,7 @@ mod tests {
                 conv_norm: ConvNorm::BatchNorm,
                 attention: AttentionStyle::ChunkedLimited,
                 contexts: vec![[4, 1], [4, 0]],
+                windows: None,
                 bias: false,
                 xscaling: false,
             },
@@ -451,8 +494,104 @@ mod tests {
     fn unified_models_hear_everything_or_windows() {
         let config = edited("chunked_limited", "chunked_limited_with_rc").unwrap();
         assert_eq!(config.encoder.attention, AttentionStyle::ChunkedLimitedWithRc);
-        assert_eq!(config.encoder.contexts, [[-1, -1]]);
+        assert_eq!((config.encoder.contexts.as_slice(), &config.encoder.windows), (&[[-1, -1]][..], &None));
         assert!(!config.is_cache_aware(0));
+        // As parakeet-unified-en-0.6b has it.
+        let windows = "att_chunk_context_size: [[70], [1, 2, 7, 13], [0, 1, 2, 3, 4, 7, 13]]";
+        let trained = |windows: &str| {
+            edited(
+                "chunked_limited",
+                &format!("chunked_limited_with_rc\n  {windows}\n  conv_context_style: dcc"),
+            )
+        };
+        let expected =
+            WindowsConfig { left: vec![70], chunk: vec![1, 2, 7, 13], right: vec![0, 1, 2, 3, 4, 7, 13] };
+        assert_eq!(trained(windows).unwrap().encoder.windows, Some(expected));
+        for (windows, expected) in [
+            ("[70, 13, 13]", "encoder.att_chunk_context_size: [70,13,13], expected lists of left contexts"),
+            ("[[70], [13]]", "encoder.att_chunk_context_size: [[70],[13]], expected lists"),
+            ("[[-1], [13], [13]]", "encoder.att_chunk_context_size: [[-1],[13],[13]], expected lists"),
+            ("[[70], [], [13]]", "number of encoder.windows.chunk: expected 1 to 16, found 0"),
+            ("[[70], [0], [13]]", "encoder.windows.chunk: expected 1 to 7500, found 0"),
+            ("[[7000], [13], [500]]", "the longest of encoder.windows: expected 1 to 7500, found 7513"),
+        ] {
+            let error = trained(&format!("att_chunk_context_size: {windows}")).unwrap_err();
+            assert!(error.contains(expected), "{windows}: {error}");
+        }
+        let regular = edited("chunked_limited", &format!("chunked_limited\n  {windows}")).unwrap_err();
+        assert!(regular.contains("encoder.windows: only for attention chunked_limited_with_rc"), "{regular}");
+    }
+
+    /// One that the model table promises, by the name of its repository.
+    fn published(name: &str) -> ModelConfig {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/published");
+        let text = std::fs::read_to_string(path.join(format!("{name}.yaml")));
+        read(&text.expect("the file is in the tree"), name).unwrap_or_else(|e| panic!("{name}: {e}")).model
+    }
+
+    #[test]
+    fn published_checkpoints_are_read() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/published");
+        let files = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+        let files: Vec<_> =
+            files.filter(|path| path.extension().is_some_and(|kind| kind == "yaml")).collect();
+        assert_eq!(files.len(), 8);
+        for file in files {
+            // What goes with training is in all of them.
+            let training =
+                "\ntrain_ds: {use_lhotse: true}\nvalidation_ds: {}\noptim: {name: adamw}\nlabels: [a]\n";
+            let text = std::fs::read_to_string(&file).unwrap();
+            let read = read(&(text.clone() + training), "published");
+            assert!(read.is_ok(), "{}: {}", file.display(), read.unwrap_err());
+            let spoiled = text.replace("  d_model:", "  new_option: 1\n  d_model:");
+            let error = super::read(&spoiled, "published").unwrap_err();
+            assert_eq!(
+                error,
+                "encoder.new_option: not a setting that this version knows",
+                "{}",
+                file.display()
+            );
+        }
+    }
+
+    #[test]
+    fn published_checkpoints_have_their_contexts() {
+        let contexts = |name| published(name).encoder.contexts;
+        assert_eq!(contexts("parakeet_realtime_eou_120m-v1"), [[70, 1]]);
+        assert_eq!(contexts("nemotron-speech-streaming-en-0.6b"), [[70, 13], [70, 6], [70, 1], [70, 0]]);
+        assert_eq!(contexts("nemotron-3.5-asr-streaming-0.6b"), [[56, 3], [56, 0], [56, 6], [56, 13]]);
+        assert_eq!(contexts("fastconformer_hybrid_streaming"), [[70, 13]]);
+        let unified = published("parakeet-unified-en-0.6b");
+        assert_eq!(crate::Window::of(&unified), crate::Window { left: 70, chunk: 13, right: 13 });
+        let prompt = published("nemotron-3.5-asr-streaming-0.6b").prompt.unwrap();
+        assert_eq!((prompt.places, prompt.languages["auto"], prompt.languages["mt-MT"]), (128, 101, 102));
+    }
+
+    #[test]
+    fn what_nobody_reads_is_refused_by_name() {
+        for (from, to, unknown) in [
+            ("sample_rate: 16000\nmodel", "sample_rate: 16000\nnew_option: 1\nmodel", "new_option"),
+            ("  n_fft: 512", "  n_fft: 512\n  new_option: [1]", "preprocessor.new_option"),
+            ("  n_layers: 1", "  n_layers: 1\n  new_option: {deep: 1}", "encoder.new_option.deep"),
+            ("pred_rnn_layers: 1", "pred_rnn_layers: 1, new_option: x", "decoder.prednet.new_option"),
+            ("dropout: 0.1", "dropout: 0.1, new_option: true", "joint.jointnet.new_option"),
+            ("type: bpe", "type: bpe, new_option: 0.5", "tokenizer.new_option"),
+            ("loss: {", "adapters: {a: {dim: 4}}\nloss: {", "adapters.a.dim"),
+        ] {
+            let error = edited(from, to).unwrap_err();
+            assert_eq!(error, format!("{unknown}: not a setting that this version knows"));
+        }
+        for (from, to) in [
+            ("  n_layers: 1", "  n_layers: 1\n  new_option: null\n  empty: {}"),
+            (
+                "  n_layers: 1",
+                "  n_layers: 1\n  dropout_pre_encoder: 0.1\n  use_pytorch_sdpa_backends: [MATH]",
+            ),
+            ("loss: {", "init_from_nemo_model: {model0: {path: x}}\nloss: {new_option: 1, "),
+            ("decoding: {", "decoding: {new_option: 1, "),
+        ] {
+            assert!(edited(from, to).is_ok(), "{to}: {:?}", edited(from, to));
+        }
     }
 
     #[test]
@@ -469,10 +608,22 @@ mod tests {
         let cases = [
             ("EncDecRNNTBPEModel", "EncDecCTCModelBPE", "target EncDecCTCModelBPE"),
             ("type: bpe", "type: agg", "tokenizer.type: agg"),
+            (
+                "pred_hidden: 6, tdt",
+                "pred_hidden: 6, initialize_lang_id_prompt: true, tdt",
+                "model_defaults.initialize_lang_id_prompt: true, expected false",
+            ),
             ("window_size: 0.025", "window_size: 0.02", "preprocessor.window_size: 0.02, expected 0.025"),
             ("  window_size: 0.025\n", "", "preprocessor.window_size"),
             ("window_stride: 0.01", "window_stride: 0.02", "preprocessor.window_stride"),
             ("n_fft: 512", "n_fft: 1024", "preprocessor.n_fft"),
+            (
+                "n_fft: 512",
+                "n_fft: 512\n  n_window_size: 320",
+                "preprocessor.n_window_size: 320, expected 400",
+            ),
+            ("sample_rate: 16000\nmodel", "sample_rate: 8000\nmodel", "sample_rate: 8000, expected 16000"),
+            ("n_layers: 1\n", "n_layers: 1\n  conv_context_style: x\n", "encoder.conv_context_style: x"),
             ("window: hann", "window: hamming", "preprocessor.window: hamming"),
             ("normalize: NA\n", "normalize: NA\n  preemph: 0.9\n", "preprocessor.preemph"),
             ("normalize: NA", "normalize: all_features", "preprocessor.normalize"),

@@ -247,6 +247,28 @@ mod tests {
     }
 
     #[test]
+    fn every_published_shape_has_its_sizes() {
+        for like in Like::ALL {
+            let model = SynthOptions { like, vocabulary: None, layers: None, seed: 0 };
+            let config = synthetic_config(&model).expect("a configuration");
+            for (precision, cache) in [
+                (Precision::F16, CachePrecision::Full),
+                (Precision::Bf16, CachePrecision::Int8),
+                (Precision::F32, CachePrecision::Full),
+                (Precision::F8, CachePrecision::Int8),
+            ] {
+                let options = EngineOptions { precision, cache, ..Default::default() };
+                let shape = Shape::new(&config, &options).unwrap_or_else(|e| panic!("{like}: {e}"));
+                shape.check_rings(usize::MAX).unwrap_or_else(|e| panic!("{like} {precision} {cache}: {e}"));
+                // Streams of windows keep the decoder's state alone.
+                assert_eq!(shape.left > 0, config.is_cache_aware(0), "{like}");
+                assert_eq!(shape.rings_bytes() > 0, config.is_cache_aware(0), "{like}");
+                assert!(shape.slot_bytes() >= shape.memory_bytes(), "{like}");
+            }
+        }
+    }
+
+    #[test]
     fn what_a_card_cannot_run_is_told_without_one() {
         let model = SynthOptions { like: Like::TdtMini, vocabulary: None, layers: None, seed: 0 };
         let config = synthetic_config(&model).expect("a configuration");
