@@ -24,7 +24,7 @@ use crate::backend::{Backend, Decoded, EngineOptions, Limits, Memory, Mode, Peak
 use crate::error::{Error, Result};
 use crate::model::Model;
 
-use card::{Buffer, Device, Graph, Kernels, Products};
+use card::{Buffer, Device, Graph, Kernels, Products, Target};
 use memory::{Params, Pool, Scratch};
 use run::{GRAIN, GraphKey, Job};
 use sizes::{Extent, FIRST_ROWS, Shape};
@@ -73,9 +73,15 @@ impl CudaBackend {
     pub(crate) fn new(model: Arc<Model>, options: &EngineOptions, index: usize) -> Result<Self> {
         let shape = Shape::new(&model.config, options)?;
         let device = Device::open(index)?;
-        shape.check_rings(device.shared_memory)?;
+        let shape = shape.on(device.card)?;
+        let target = Target::of(shape.card.capability)?;
+        Self::with(model, shape, device, target)
+    }
+
+    /// Of this shape, with kernels that are made so.
+    fn with(model: Arc<Model>, shape: Shape, device: Arc<Device>, target: Target) -> Result<Self> {
         let mut products = Products::new(&device, &shape)?;
-        let kernels = Kernels::load(&device, &shape)?;
+        let kernels = Kernels::load(&device, &shape, target)?;
         let mut params = Params::load(&device, &model, &shape, &kernels)?;
         let scratch = Scratch::new(&device, &shape, Extent::rung(FIRST_ROWS), 0)?;
         let start = step::start(&device, &shape, &kernels, &mut params, &mut products, &scratch)?;

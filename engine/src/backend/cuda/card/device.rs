@@ -13,6 +13,7 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use crate::backend::cuda::failed;
+use crate::backend::cuda::sizes::{Block, Card};
 use crate::backend::{Memory, Precision};
 use crate::error::{Error, Result};
 
@@ -34,12 +35,10 @@ pub struct Device {
     stream: Arc<CudaStream>,
     index: usize,
     name: String,
-    /// Compute capability, major and minor.
-    pub capability: (i32, i32),
+    /// What it can do.
+    pub card: Card,
     /// Streaming multiprocessors.
     pub processors: usize,
-    /// Bytes of shared memory that a block may ask for.
-    pub shared_memory: usize,
 }
 
 impl Device {
@@ -87,10 +86,12 @@ impl Device {
             stream: context.new_stream().map_err(&fail)?,
             index,
             name: context.name().map_err(&fail)?,
-            capability: context.compute_capability().map_err(&fail)?,
+            card: Card {
+                capability: context.compute_capability().map_err(&fail)?,
+                shared_memory: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?
+                    as usize,
+            },
             processors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize,
-            shared_memory: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?
-                as usize,
             context,
         }))
     }
@@ -215,10 +216,10 @@ impl Device {
         Ok(Pinned { _device: self.clone(), memory: memory.cast(), bytes })
     }
 
-    /// Loads machine code.
+    /// Loads machine code, or PTX with a zero byte at its end, which the driver compiles.
     pub fn module(self: &Arc<Self>, code: &[u8]) -> Result<Module> {
         self.bind()?;
-        // SAFETY: `code` is what NVRTC made for this card.
+        // SAFETY: `code` is what NVRTC made for this card, whole; of PTX the zero byte is its end.
         let module = unsafe { result::module::load_data(code.as_ptr().cast()) };
         Ok(Module { device: self.clone(), module: module.map_err(driver("the card refuses a kernel"))? })
     }
@@ -256,7 +257,7 @@ impl Device {
             sharedMemBytes: kernel.shared as u32,
             hStream: self.stream.cu_stream(),
             attrs: &raw mut attribute,
-            numAttrs: u32::from(early && self.capability.0 >= 9),
+            numAttrs: u32::from(early && self.card.capability.0 >= 9),
         };
         // SAFETY: callers pass the arguments of the kernel's signature in their order; pointers and attribute live as long
         // as the call.
@@ -389,9 +390,9 @@ unsafe impl Send for Module {}
 unsafe impl Sync for Module {}
 
 impl Module {
-    /// The kernel `name`, whose blocks have so many threads and ask for `shared` bytes of shared memory beyond what is
-    /// declared.
-    pub fn kernel(self: &Arc<Self>, name: &str, threads: usize, shared: usize) -> Result<Kernel> {
+    /// The kernel `name`, which runs in such blocks.
+    pub fn kernel(self: &Arc<Self>, name: &str, block: Block) -> Result<Kernel> {
+        let Block { threads, shared } = block;
         self.device.bind()?;
         let fail = driver(name);
         let title = CString::new(name).map_err(|_| failed(format!("{name:?} is no name")))?;
@@ -404,18 +405,6 @@ impl Module {
                 .map_err(&fail)?;
         }
         Ok(Kernel { _module: self.clone(), function, threads, shared, name: name.to_owned() })
-    }
-
-    /// As [`Module::kernel`], for one of a row of kernels that start early.
-    pub fn early_kernel(self: &Arc<Self>, name: &str, threads: usize, shared: usize) -> Result<Kernel> {
-        let kernel = self.kernel(name, threads, shared)?;
-        // Until the kernel ahead has the same split of its memory, none starts early.
-        let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
-        let most = sys::CUshared_carveout_enum::CU_SHAREDMEM_CARVEOUT_MAX_SHARED as i32;
-        // SAFETY: the function was just found.
-        unsafe { result::function::set_function_attribute(kernel.function, attribute, most) }
-            .map_err(driver(name))?;
-        Ok(kernel)
     }
 }
 
@@ -439,6 +428,19 @@ pub struct Kernel {
 
 // SAFETY: a function's handle belongs to no thread.
 unsafe impl Send for Kernel {}
+
+impl Kernel {
+    /// The same as one of a row of kernels that start early.
+    pub fn early(self) -> Result<Self> {
+        // Until the kernel ahead has the same split of its memory, none starts early.
+        let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+        let most = sys::CUshared_carveout_enum::CU_SHAREDMEM_CARVEOUT_MAX_SHARED as i32;
+        // SAFETY: the module that the function is of is loaded for as long as this lives.
+        unsafe { result::function::set_function_attribute(self.function, attribute, most) }
+            .map_err(driver(&self.name))?;
+        Ok(self)
+    }
+}
 
 /// An argument of a kernel.
 #[derive(Clone, Copy, Debug)]
