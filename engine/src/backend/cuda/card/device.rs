@@ -12,6 +12,7 @@ use cudarc::driver::{CudaContext, CudaEvent, CudaGraph, CudaStream, DriverError,
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
+use super::target::Target;
 use crate::backend::cuda::failed;
 use crate::backend::cuda::sizes::{Block, Card};
 use crate::backend::{Memory, Precision};
@@ -217,11 +218,12 @@ impl Device {
     }
 
     /// Loads machine code, or PTX with a zero byte at its end, which the driver compiles.
-    pub fn module(self: &Arc<Self>, code: &[u8]) -> Result<Module> {
+    pub fn module(self: &Arc<Self>, code: &[u8], target: Target) -> Result<Module> {
         self.bind()?;
         // SAFETY: `code` is what NVRTC made for this card, whole; of PTX the zero byte is its end.
         let module = unsafe { result::module::load_data(code.as_ptr().cast()) };
-        Ok(Module { device: self.clone(), module: module.map_err(driver("the card refuses a kernel"))? })
+        let module = module.map_err(driver("the card refuses a kernel"))?;
+        Ok(Module { device: self.clone(), module, early: target.starts_early() })
     }
 
     /// Enqueues a kernel over `grid` of its blocks.
@@ -230,7 +232,7 @@ impl Device {
     }
 
     /// As [`Device::launch`]; `early` is for a kernel that waits for the one ahead by itself (programmatic dependent
-    /// launch): it may start before that one is through, on cards that can.
+    /// launch): it may start before that one is through, if it was compiled for cards that can.
     pub fn launch_as(
         &self,
         kernel: &Kernel,
@@ -257,7 +259,7 @@ impl Device {
             sharedMemBytes: kernel.shared as u32,
             hStream: self.stream.cu_stream(),
             attrs: &raw mut attribute,
-            numAttrs: u32::from(early && self.card.capability.0 >= 9),
+            numAttrs: u32::from(early && kernel.module.early),
         };
         // SAFETY: callers pass the arguments of the kernel's signature in their order; pointers and attribute live as long
         // as the call.
@@ -382,6 +384,8 @@ impl Drop for Pinned {
 pub struct Module {
     device: Arc<Device>,
     module: sys::CUmodule,
+    /// Its kernels wait for the one ahead by themselves where they are to.
+    early: bool,
 }
 
 // SAFETY: a module's handle belongs to no thread.
@@ -404,7 +408,7 @@ impl Module {
             unsafe { result::function::set_function_attribute(function, attribute, shared as i32) }
                 .map_err(&fail)?;
         }
-        Ok(Kernel { _module: self.clone(), function, threads, shared, name: name.to_owned() })
+        Ok(Kernel { module: self.clone(), function, threads, shared, name: name.to_owned() })
     }
 }
 
@@ -419,7 +423,7 @@ impl Drop for Module {
 
 /// A kernel that can be launched, and the blocks that it runs in.
 pub struct Kernel {
-    _module: Arc<Module>,
+    module: Arc<Module>,
     function: sys::CUfunction,
     threads: usize,
     shared: usize,

@@ -84,8 +84,8 @@ impl Kernels {
         for ((name, source), code) in SOURCES.into_iter().zip(code) {
             // What is on disk may be damaged.
             let module = device
-                .module(&code?)
-                .or_else(|_| device.module(&self::code(name, source, target, &options, true)?))?;
+                .module(&code?, target)
+                .or_else(|_| device.module(&self::code(name, source, target, &options, true)?, target))?;
             modules.push(Arc::new(module));
         }
         let [features, subsampling, layers, attention, decode, skinny] =

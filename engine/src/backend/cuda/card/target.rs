@@ -34,6 +34,13 @@ impl Target {
         })
     }
 
+    /// Whether kernels may start before the one ahead is through: from 9.0 on they wait for it by themselves
+    /// (`wait_for_last` in `common.cuh`).
+    pub fn starts_early(self) -> bool {
+        let (Self::Code(architecture) | Self::Ptx(architecture)) = self;
+        architecture >= 90
+    }
+
     /// The compiler's option.
     pub fn option(self) -> String {
         match self {
@@ -73,8 +80,9 @@ mod tests {
 
     #[test]
     fn the_compiler_is_told_and_files_are_named() {
-        let told = |target: Target| (target.option(), target.ending());
-        assert_eq!(told(Target::Code(90)), ("--gpu-architecture=sm_90".into(), "cubin"));
-        assert_eq!(told(Target::Ptx(120)), ("--gpu-architecture=compute_120".into(), "ptx"));
+        let told = |target: Target| (target.option(), target.ending(), target.starts_early());
+        assert_eq!(told(Target::Code(90)), ("--gpu-architecture=sm_90".into(), "cubin", true));
+        assert_eq!(told(Target::Ptx(120)), ("--gpu-architecture=compute_120".into(), "ptx", true));
+        assert_eq!(told(Target::Ptx(89)), ("--gpu-architecture=compute_89".into(), "ptx", false));
     }
 }
