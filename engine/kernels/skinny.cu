@@ -13,7 +13,7 @@
 // kernels of the chain, or none starts before the one ahead is through. `counts` must have been written before the first
 // kernel launched with this attribute. K is a multiple of 64 (of 32 without norms), N of 8, and addresses of 16 bytes.
 //   NAME_TILES       tiles of 8 outputs that a block of a kernel computes
-//   PIECES           pieces of 16 bytes of w that a thread has in registers at once
+//   NAME_PIECES      pieces of 16 bytes of w that a thread has in registers at once
 #if SKINNY
 
 #define THREADS SKINNY_THREADS
@@ -56,7 +56,7 @@ __device__ __forceinline__ void multiply(float (&sums)[4], u32 a0, u32 a1, u32 a
 }
 
 // A block's rows of w, TILES of them from tile `first`, and the sums of its warps.
-template <int K, int TILES> struct Product {
+template <int K, int TILES, int PIECES> struct Product {
     static constexpr int CHUNKS = K / 32;
     static constexpr int SHARE = (CHUNKS + WARPS - 1) / WARPS;
     // Chunks of a warp that are in registers at once, and how often that is until it has had its share.
@@ -183,11 +183,11 @@ struct Precise {
 };
 
 // y = end(x w^T). Rows of x are `stride` values apart. The host asks for BYTES8 and BYTES16 of shared memory.
-template <int K, int TILES, int BYTES8, int BYTES16, class End>
+template <int K, int TILES, int PIECES, int BYTES8, int BYTES16, class End>
 __device__ __forceinline__ void product(
     const int* count, const real* x, int stride, const real* w, int outputs, End end
 ) {
-    typedef Product<K, TILES> Part;
+    typedef Product<K, TILES, PIECES> Part;
     static_assert(4 * Part::all(8) + 16 * THREADS * Part::AT_ONCE == BYTES8, "sums, then copies of 8 rows");
     static_assert(4 * Part::all(16) + 16 * THREADS * 2 * Part::AT_ONCE == BYTES16, "sums, then copies of 16 rows");
     launch_next();
@@ -332,13 +332,13 @@ template <int K> struct Row {
 
 // y = end(LayerNorm(x) w^T), of the last of NORMS norms. What the first of two makes of x goes to `kept`, row i from
 // block i, and not to x: every block reads that. The host asks for BYTES8 and BYTES16 of shared memory.
-template <int K, int TILES, int BYTES8, int BYTES16, int NORMS, class End>
+template <int K, int TILES, int PIECES, int BYTES8, int BYTES16, int NORMS, class End>
 __device__ __forceinline__ void product_of_norm(
     const Counts* counts, const real* x, const Norm (&norms)[NORMS], real* kept, const real* w, int outputs, End end
 ) {
     // Rows half a line apart, so that reading 8 rows of 4 pieces has no conflicts.
     constexpr int STEP = K + (K % 64 == 32 ? 0 : 32);
-    typedef Product<K, TILES> Part;
+    typedef Product<K, TILES, PIECES> Part;
     constexpr int norm_bytes = 4 * NORMS * 2 * K, sums8 = 4 * Part::all(8), sums16 = 4 * Part::all(16);
     static_assert((sums8 > norm_bytes ? sums8 : norm_bytes) + 8 * (2 * K + 64) == BYTES8, "sums or norms, then 8 rows");
     static_assert((sums16 > norm_bytes ? sums16 : norm_bytes) + 16 * (2 * K + 64) == BYTES16, "or 16 rows");
@@ -417,7 +417,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) skinny_norm_twice_silu(
     const float* bias2, real* kept, const real* w, const real* bias, real* y
 ) {
     const Norm norms[2] = {{weight1, bias1}, {weight2, bias2}};
-    product_of_norm<WIDTH, SKINNY_NORM_TWICE_SILU_TILES, SKINNY_NORM_TWICE_SILU_BYTES_8, SKINNY_NORM_TWICE_SILU_BYTES_16>(counts, x, norms, kept, w, FF, Activated{{bias, y}});
+    product_of_norm<WIDTH, SKINNY_NORM_TWICE_SILU_TILES, SKINNY_NORM_TWICE_SILU_PIECES, SKINNY_NORM_TWICE_SILU_BYTES_8, SKINNY_NORM_TWICE_SILU_BYTES_16>(counts, x, norms, kept, w, FF, Activated{{bias, y}});
 }
 
 // y = SiLU(LayerNorm(x) w^T + bias), N = FF.
@@ -426,7 +426,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) skinny_norm_silu(
     real* y
 ) {
     const Norm norms[1] = {{weight, norm_bias}};
-    product_of_norm<WIDTH, SKINNY_NORM_SILU_TILES, SKINNY_NORM_SILU_BYTES_8, SKINNY_NORM_SILU_BYTES_16>(counts, x, norms, (real*)0, w, FF, Activated{{bias, y}});
+    product_of_norm<WIDTH, SKINNY_NORM_SILU_TILES, SKINNY_NORM_SILU_PIECES, SKINNY_NORM_SILU_BYTES_8, SKINNY_NORM_SILU_BYTES_16>(counts, x, norms, (real*)0, w, FF, Activated{{bias, y}});
 }
 
 // y = LayerNorm(x) w^T + bias, N = 3 WIDTH: query, key and value.
@@ -435,7 +435,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) skinny_norm_3(
     real* y
 ) {
     const Norm norms[1] = {{weight, norm_bias}};
-    product_of_norm<WIDTH, SKINNY_NORM_3_TILES, SKINNY_NORM_3_BYTES_8, SKINNY_NORM_3_BYTES_16>(counts, x, norms, (real*)0, w, 3 * WIDTH, Plain{bias, y});
+    product_of_norm<WIDTH, SKINNY_NORM_3_TILES, SKINNY_NORM_3_PIECES, SKINNY_NORM_3_BYTES_8, SKINNY_NORM_3_BYTES_16>(counts, x, norms, (real*)0, w, 3 * WIDTH, Plain{bias, y});
 }
 
 // y = LayerNorm(x) w^T + bias, N = 2 WIDTH: the convolution module's gated input.
@@ -444,7 +444,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) skinny_norm_2(
     real* y
 ) {
     const Norm norms[1] = {{weight, norm_bias}};
-    product_of_norm<WIDTH, SKINNY_NORM_2_TILES, SKINNY_NORM_2_BYTES_8, SKINNY_NORM_2_BYTES_16>(counts, x, norms, (real*)0, w, 2 * WIDTH, Plain{bias, y});
+    product_of_norm<WIDTH, SKINNY_NORM_2_TILES, SKINNY_NORM_2_PIECES, SKINNY_NORM_2_BYTES_8, SKINNY_NORM_2_BYTES_16>(counts, x, norms, (real*)0, w, 2 * WIDTH, Plain{bias, y});
 }
 
 // y += scale (x w^T) + bias, K = FF, N = WIDTH.
@@ -452,7 +452,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) skinny_add_ff(
     const Counts* counts, const real* x, const real* w, const real* bias, float scale, real* y
 ) {
     __shared__ __align__(16) real old[ROWS * 8 * SKINNY_ADD_FF_TILES];
-    product<FF, SKINNY_ADD_FF_TILES, SKINNY_ADD_FF_BYTES_8, SKINNY_ADD_FF_BYTES_16>(&counts->rows, x, FF, w, WIDTH, Added{{bias, y}, scale, old});
+    product<FF, SKINNY_ADD_FF_TILES, SKINNY_ADD_FF_PIECES, SKINNY_ADD_FF_BYTES_8, SKINNY_ADD_FF_BYTES_16>(&counts->rows, x, FF, w, WIDTH, Added{{bias, y}, scale, old});
 }
 
 // y += scale (x w^T) + bias, K = N = WIDTH.
@@ -460,7 +460,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) skinny_add(
     const Counts* counts, const real* x, const real* w, const real* bias, float scale, real* y
 ) {
     __shared__ __align__(16) real old[ROWS * 8 * SKINNY_ADD_TILES];
-    product<WIDTH, SKINNY_ADD_TILES, SKINNY_ADD_BYTES_8, SKINNY_ADD_BYTES_16>(&counts->rows, x, WIDTH, w, WIDTH, Added{{bias, y}, scale, old});
+    product<WIDTH, SKINNY_ADD_TILES, SKINNY_ADD_PIECES, SKINNY_ADD_BYTES_8, SKINNY_ADD_BYTES_16>(&counts->rows, x, WIDTH, w, WIDTH, Added{{bias, y}, scale, old});
 }
 
 // y = x w^T + bias in single precision for the joint and the predictor, by their K: `rows` counts the rows, `stride` is
@@ -469,7 +469,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) skinny_add(
     extern "C" __global__ void __launch_bounds__(THREADS, 2) name( \
         const int* rows, const real* x, int stride, const real* w, const float* bias, int outputs, float* y \
     ) { \
-        product<inputs, NAME##_TILES, NAME##_BYTES_8, NAME##_BYTES_16>( \
+        product<inputs, NAME##_TILES, NAME##_PIECES, NAME##_BYTES_8, NAME##_BYTES_16>( \
             rows, x, stride, w, outputs, Precise{bias, y} \
         ); \
     }

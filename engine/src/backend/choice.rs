@@ -33,7 +33,8 @@ pub enum Device {
 /// Type of weights and activations on a GPU; sums are in single precision always. The CPU computes in single precision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Precision {
-    /// What the model's numbers fit into: bfloat16 where its encoder scales its input up (`xscaling`), else half precision.
+    /// What the model's numbers fit into: bfloat16 where its encoder scales its input up (`xscaling`; single precision on cards
+    /// without bfloat16), else half precision.
     #[default]
     Auto,
     /// Half precision, exact to three digits. A stream whose numbers grow beyond 65,504 fails, saying so.

@@ -23,7 +23,7 @@ use crate::backend::{Backend, Decoded, EngineOptions, Limits, Memory, Mode, Peak
 use crate::error::{Error, Fault, Result};
 use crate::model::Model;
 
-use card::{Buffer, Device, Graph, Kernels, Products};
+use card::{Buffer, Device, Graph, Kernels, Products, Target};
 use memory::{Params, Pool, Scratch};
 use run::{GRAIN, GraphKey, Job, each};
 use sizes::{Extent, FIRST_ROWS, Shape};
@@ -73,11 +73,20 @@ pub fn count() -> Result<usize> {
 impl CudaBackend {
     /// Brings `model` to card `index`. Fails, saying what is missing, where there is no such card, NVRTC or cuBLASLt.
     pub(crate) fn new(model: Arc<Model>, options: &EngineOptions, index: usize) -> Result<Self> {
-        let shape = Shape::new(&model.config, options)?;
+        // What is wrong with the model or the options is told without a card.
+        Shape::new(&model.config, options)?;
         let device = Device::open(index)?;
-        shape.check_rings(device.shared_memory)?;
+        let precision = device.card.precision(options.precision, &model.config);
+        let shape = Shape::new(&model.config, &EngineOptions { precision, ..options.clone() })?;
+        let shape = shape.on(device.card)?;
+        let target = Target::of(shape.card.capability)?;
+        Self::with(model, shape, device, target)
+    }
+
+    /// Of this shape, with kernels that are made so.
+    fn with(model: Arc<Model>, shape: Shape, device: Arc<Device>, target: Target) -> Result<Self> {
         let mut products = Products::new(&device, &shape)?;
-        let kernels = Kernels::load(&device, &shape)?;
+        let kernels = Kernels::load(&device, &shape, target)?;
         let mut params = Params::load(&device, &model, &shape, &kernels)?;
         let scratch = Scratch::new(&device, &shape, Extent::rung(FIRST_ROWS), 0)?;
         let start = step::start(&device, &shape, &kernels, &mut params, &mut products, &scratch)?;

@@ -9,11 +9,13 @@ use half::{bf16, f16};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
+use super::sizes::{CARDS, Card};
 use super::*;
 use crate::audio::features::HOP;
 use crate::backend::conformance::{Conformance, Fixture, chunks};
 use crate::backend::cpu::CpuBackend;
 use crate::backend::{BackendChoice, CachePrecision, Precision};
+use crate::convert::{ConvertOptions, Like, SynthOptions, synthesize};
 use crate::{Engine, Event, StreamOptions};
 
 /// Largest difference of an encoder output in single precision, whose sums run in another order than NeMo's.
@@ -130,8 +132,12 @@ fn agreement(a: &[(u32, u64, Option<u32>)], b: &[(u32, u64, Option<u32>)]) -> (u
 
 /// Decodes real speech in every context: at least `least` percent of the tokens are the CPU's.
 fn agrees_with_the_cpu(precision: Precision, cache: CachePrecision, least: usize) {
-    let (model, pcm) = (mini(), speech());
-    let mut cuda = backend(&model, &EngineOptions { cache, ..options(precision) });
+    let cuda = backend(&mini(), &EngineOptions { cache, ..options(precision) });
+    hears_as_the_cpu(cuda, &format!("{precision} cache {cache}"), least);
+}
+
+fn hears_as_the_cpu(mut cuda: CudaBackend, what: &str, least: usize) {
+    let (model, pcm, precision) = (mini(), speech(), cuda.shape.precision);
     let (mut same, mut all) = (0, 0);
     for context in 0..model.config.encoder.contexts.len() {
         for mode in [Mode::Cached { context }, Mode::Offline { context }] {
@@ -145,8 +151,8 @@ fn agrees_with_the_cpu(precision: Precision, cache: CachePrecision, least: usize
             (same, all) = (same + equal, all + of);
         }
     }
-    println!("{precision} cache {cache}: {same} of {all} tokens as by the CPU");
-    assert!(same * 100 >= all * least, "{precision} {cache}: {same} of {all}");
+    println!("{what}: {same} of {all} tokens as by the CPU");
+    assert!(same * 100 >= all * least, "{what}: {same} of {all}");
 }
 
 #[test]
@@ -156,6 +162,69 @@ fn real_speech_is_what_the_cpu_hears() {
     agrees_with_the_cpu(Precision::F16, CachePrecision::Full, 90);
     agrees_with_the_cpu(Precision::Bf16, CachePrecision::Full, 90);
     agrees_with_the_cpu(Precision::F16, CachePrecision::Int8, 90);
+}
+
+/// What is compiled for older cards, as PTX, which runs on newer ones too, and with little memory: attention in several
+/// passes, and few rows 8 at a time.
+#[test]
+#[ignore = "needs an NVIDIA GPU"]
+fn what_lesser_cards_run_hears_real_speech() {
+    let model = mini();
+    let device = Device::open(0).expect("there is a card");
+    let own = device.card;
+    let older = CARDS.into_iter().filter(|card| card.capability <= own.capability);
+    let smaller = [45, 32].map(|kilobytes| Card { shared_memory: kilobytes << 10, ..own });
+    for card in older.chain(smaller) {
+        let (major, minor) = card.capability;
+        let card = Card { shared_memory: card.shared_memory.min(own.shared_memory), ..card };
+        for (precision, cache) in [
+            (Precision::F16, CachePrecision::Full),
+            (Precision::F16, CachePrecision::Int8),
+            (Precision::Bf16, CachePrecision::Full),
+        ] {
+            let options = EngineOptions { cache, ..options(precision) };
+            let shape = Shape::new(&model.config, &options).expect("cards run the model");
+            // What a card refuses is checked without one.
+            let Ok(shape) = shape.on(card) else { continue };
+            let (warps, rows) = (shape.ring_warps(), shape.skinny_rows());
+            let what = format!("{card:?} {precision} cache {cache}, warps {warps:?}, few rows {rows:?}");
+            let target = Target::Ptx(10 * major + minor);
+            let cuda = CudaBackend::with(model.clone(), shape, device.clone(), target);
+            hears_as_the_cpu(cuda.unwrap_or_else(|e| panic!("{what}: {e}")), &what, 90);
+        }
+    }
+}
+
+/// How the large models are cut for cards whose blocks have 99 KB gives what a block of all of the card's memory does.
+#[test]
+#[ignore = "needs an NVIDIA GPU of compute capability 9.0"]
+fn large_models_are_the_same_in_99_kilobytes() {
+    let (dir, pcm) = (tempfile::tempdir().expect("a directory"), speech());
+    let (like, layers) = (Like::NemotronStreaming06b, Some(2));
+    let synthetic = SynthOptions { like, vocabulary: None, layers, seed: 1 };
+    let path = dir.path().join("model");
+    synthesize(&synthetic, &path, &ConvertOptions::default(), &mut |_, _| {}).expect("a model");
+    let model = Arc::new(Model::load(&path).expect("it is whole"));
+    for cache in [CachePrecision::Full, CachePrecision::Int8] {
+        let wanted = EngineOptions { cache, ..options(Precision::F16) };
+        let mut large = backend(&model, &wanted);
+        let card = Card { shared_memory: 99 << 10, ..large.device.card };
+        let shape = Shape::new(&model.config, &wanted).and_then(|shape| shape.on(card)).expect("it fits");
+        assert_ne!(shape.macros(), large.shape.macros());
+        let target = Target::of(card.capability).expect("the card is known");
+        let device = large.device.clone();
+        let mut small = CudaBackend::with(model.clone(), shape, device, target).expect("it runs");
+        for context in 0..model.config.encoder.contexts.len() {
+            let mode = Mode::Cached { context };
+            let [expected, got] = [&mut large, &mut small].map(|cuda| run(cuda, 0, mode, &pcm).0);
+            let squares =
+                |values: &mut dyn Iterator<Item = f32>| values.map(|x| f64::from(x * x)).sum::<f64>();
+            let differences = squares(&mut expected.iter().zip(&got).map(|(x, y)| x - y));
+            let error = (differences / squares(&mut expected.iter().copied())).sqrt();
+            println!("{cache} {mode:?}: {error:.5} of {} values", got.len());
+            assert!(expected.len() == got.len() && error < 1e-2, "{cache} {mode:?}: {error}");
+        }
+    }
 }
 
 #[test]
@@ -271,6 +340,34 @@ fn products_in_8_bits_want_even_widths() {
     let error = Shape::new(&config, &options(Precision::F8)).expect_err("1000 is no multiple of 16");
     assert_eq!(error.to_string(), "precision: f8 goes with widths that are multiples of 16: use f16");
     assert!(Shape::new(&config, &options(Precision::F16)).is_ok());
+}
+
+#[test]
+fn a_card_without_the_kernels_refuses_and_says_what_to_use() {
+    let shape = |precision, cache, card: Card| {
+        let options = EngineOptions { cache, ..options(precision) };
+        Shape::new(&mini().config, &options).and_then(|shape| shape.on(card))
+    };
+    let refused =
+        |precision, cache, card| shape(precision, cache, card).expect_err("the card can't").to_string();
+    let [t4, .., h100, _, _] = CARDS;
+    assert_eq!(
+        refused(Precision::Bf16, CachePrecision::Full, t4),
+        "precision: bf16 needs a card of compute capability 8.0 or later, this one has 7.5: use f16"
+    );
+    assert_eq!(
+        refused(Precision::F16, CachePrecision::Int8, t4),
+        "cache: int8 needs a card of compute capability 8.0 or later, this one has 7.5: use full"
+    );
+    assert_eq!(
+        refused(Precision::F16, CachePrecision::Int8, Card { shared_memory: 20 << 10, ..h100 }),
+        "cache: a block of this card has 20 KB of shared memory, too little for int8: use full"
+    );
+    // Half precision runs on all.
+    let f16 = shape(Precision::F16, CachePrecision::Full, t4).expect("it runs");
+    assert_eq!((f16.ring_warps(), f16.skinny_rows(), f16.tensor_cores()), (None, None, false));
+    assert!(CARDS.iter().all(|card| shape(Precision::F32, CachePrecision::Full, *card).is_ok()));
+    assert!(shape(Precision::F8, CachePrecision::Int8, h100).is_ok());
 }
 
 /// Every precision, alone and among others.

@@ -12,6 +12,8 @@ use cudarc::driver::{CudaContext, CudaEvent, CudaGraph, CudaStream, DriverError,
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
+use super::target::Target;
+use crate::backend::cuda::sizes::{Block, Card};
 use crate::backend::cuda::{failed, failed_as};
 use crate::backend::{Memory, Precision};
 use crate::error::{Error, Fault, Result};
@@ -64,12 +66,10 @@ pub struct Device {
     stream: Arc<CudaStream>,
     index: usize,
     name: String,
-    /// Compute capability, major and minor.
-    pub capability: (i32, i32),
+    /// What it can do.
+    pub card: Card,
     /// Streaming multiprocessors.
     pub processors: usize,
-    /// Bytes of shared memory that a block may ask for.
-    pub shared_memory: usize,
 }
 
 impl Device {
@@ -117,10 +117,12 @@ impl Device {
             stream: context.new_stream().map_err(&fail)?,
             index,
             name: context.name().map_err(&fail)?,
-            capability: context.compute_capability().map_err(&fail)?,
+            card: Card {
+                capability: context.compute_capability().map_err(&fail)?,
+                shared_memory: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?
+                    as usize,
+            },
             processors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize,
-            shared_memory: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?
-                as usize,
             context,
         }))
     }
@@ -245,12 +247,13 @@ impl Device {
         Ok(Pinned { _device: self.clone(), memory: memory.cast(), bytes })
     }
 
-    /// Loads machine code.
-    pub fn module(self: &Arc<Self>, code: &[u8]) -> Result<Module> {
+    /// Loads machine code, or PTX with a zero byte at its end, which the driver compiles.
+    pub fn module(self: &Arc<Self>, code: &[u8], target: Target) -> Result<Module> {
         self.bind()?;
-        // SAFETY: `code` is what NVRTC made for this card.
+        // SAFETY: `code` is what NVRTC made for this card, whole; of PTX the zero byte is its end.
         let module = unsafe { result::module::load_data(code.as_ptr().cast()) };
-        Ok(Module { device: self.clone(), module: module.map_err(driver("the card refuses a kernel"))? })
+        let module = module.map_err(driver("the card refuses a kernel"))?;
+        Ok(Module { device: self.clone(), module, early: target.starts_early() })
     }
 
     /// Enqueues a kernel over `grid` of its blocks.
@@ -259,7 +262,7 @@ impl Device {
     }
 
     /// As [`Device::launch`]; `early` is for a kernel that waits for the one ahead by itself (programmatic dependent
-    /// launch): it may start before that one is through, on cards that can.
+    /// launch): it may start before that one is through, if it was compiled for cards that can.
     pub fn launch_as(
         &self,
         kernel: &Kernel,
@@ -286,7 +289,7 @@ impl Device {
             sharedMemBytes: kernel.shared as u32,
             hStream: self.stream.cu_stream(),
             attrs: &raw mut attribute,
-            numAttrs: u32::from(early && self.capability.0 >= 9),
+            numAttrs: u32::from(early && kernel.module.early),
         };
         // SAFETY: callers pass the arguments of the kernel's signature in their order; pointers and attribute live as long
         // as the call.
@@ -411,6 +414,8 @@ impl Drop for Pinned {
 pub struct Module {
     device: Arc<Device>,
     module: sys::CUmodule,
+    /// Its kernels wait for the one ahead by themselves where they are to.
+    early: bool,
 }
 
 // SAFETY: a module's handle belongs to no thread.
@@ -419,9 +424,9 @@ unsafe impl Send for Module {}
 unsafe impl Sync for Module {}
 
 impl Module {
-    /// The kernel `name`, whose blocks have so many threads and ask for `shared` bytes of shared memory beyond what is
-    /// declared.
-    pub fn kernel(self: &Arc<Self>, name: &str, threads: usize, shared: usize) -> Result<Kernel> {
+    /// The kernel `name`, which runs in such blocks.
+    pub fn kernel(self: &Arc<Self>, name: &str, block: Block) -> Result<Kernel> {
+        let Block { threads, shared } = block;
         self.device.bind()?;
         let fail = driver(name);
         let title = CString::new(name).map_err(|_| failed(format!("{name:?} is no name")))?;
@@ -433,19 +438,7 @@ impl Module {
             unsafe { result::function::set_function_attribute(function, attribute, shared as i32) }
                 .map_err(&fail)?;
         }
-        Ok(Kernel { _module: self.clone(), function, threads, shared, name: name.to_owned() })
-    }
-
-    /// As [`Module::kernel`], for one of a row of kernels that start early.
-    pub fn early_kernel(self: &Arc<Self>, name: &str, threads: usize, shared: usize) -> Result<Kernel> {
-        let kernel = self.kernel(name, threads, shared)?;
-        // Until the kernel ahead has the same split of its memory, none starts early.
-        let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
-        let most = sys::CUshared_carveout_enum::CU_SHAREDMEM_CARVEOUT_MAX_SHARED as i32;
-        // SAFETY: the function was just found.
-        unsafe { result::function::set_function_attribute(kernel.function, attribute, most) }
-            .map_err(driver(name))?;
-        Ok(kernel)
+        Ok(Kernel { module: self.clone(), function, threads, shared, name: name.to_owned() })
     }
 }
 
@@ -460,7 +453,7 @@ impl Drop for Module {
 
 /// A kernel that can be launched, and the blocks that it runs in.
 pub struct Kernel {
-    _module: Arc<Module>,
+    module: Arc<Module>,
     function: sys::CUfunction,
     threads: usize,
     shared: usize,
@@ -469,6 +462,19 @@ pub struct Kernel {
 
 // SAFETY: a function's handle belongs to no thread.
 unsafe impl Send for Kernel {}
+
+impl Kernel {
+    /// The same as one of a row of kernels that start early.
+    pub fn early(self) -> Result<Self> {
+        // Until the kernel ahead has the same split of its memory, none starts early.
+        let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+        let most = sys::CUshared_carveout_enum::CU_SHAREDMEM_CARVEOUT_MAX_SHARED as i32;
+        // SAFETY: the module that the function is of is loaded for as long as this lives.
+        unsafe { result::function::set_function_attribute(self.function, attribute, most) }
+            .map_err(driver(&self.name))?;
+        Ok(self)
+    }
+}
 
 /// An argument of a kernel.
 #[derive(Clone, Copy, Debug)]

@@ -7,14 +7,12 @@ use std::thread;
 
 use sha2::{Digest, Sha256};
 
-use super::device::{Device, Kernel};
+use super::device::{Device, Kernel, Module};
 use super::library::Nvrtc;
 use super::skinny::SkinnyKernels;
+use super::target::Target;
 use crate::backend::cuda::failed;
-use crate::backend::cuda::sizes::{
-    DECLARATIONS, DECODE_THREADS, HISTORY_THREADS, MEL_THREADS, NORM_ROWS, NORMALIZE_THREADS,
-    POSITION_THREADS, PROMPT_THREADS, QUANTISE_THREADS, SILU_THREADS, SIMPLE_THREADS, Shape, WINDOW_THREADS,
-};
+use crate::backend::cuda::sizes::{DECLARATIONS, Shape};
 use crate::error::Result;
 
 const COMMON: &str = include_str!("../../../../kernels/common.cuh");
@@ -71,13 +69,11 @@ pub struct Kernels {
 
 impl Kernels {
     /// Compiles what isn't on disk yet. Fails without NVRTC or where the card refuses the code.
-    pub fn load(device: &Arc<Device>, shape: &Shape) -> Result<Self> {
-        let (major, minor) = device.capability;
-        let mut options = vec![format!("--gpu-architecture=sm_{major}{minor}"), "--std=c++17".to_owned()];
-        options.extend(shape.macros());
+    pub fn load(device: &Arc<Device>, shape: &Shape, target: Target) -> Result<Self> {
+        let options = options(shape);
         let code: Vec<Result<Vec<u8>>> = thread::scope(|scope| {
             let options = &options;
-            let compile = |(name, source)| scope.spawn(move || code(name, source, options, false));
+            let compile = |(name, source)| scope.spawn(move || code(name, source, target, options, false));
             let compiling: Vec<_> = SOURCES.into_iter().map(compile).collect();
             let end = |work: thread::ScopedJoinHandle<'_, Result<Vec<u8>>>| {
                 work.join().unwrap_or_else(|_| Err(failed("the compiler's thread panicked".into())))
@@ -88,59 +84,52 @@ impl Kernels {
         for ((name, source), code) in SOURCES.into_iter().zip(code) {
             // What is on disk may be damaged.
             let module = device
-                .module(&code?)
-                .or_else(|_| device.module(&self::code(name, source, &options, true)?))?;
+                .module(&code?, target)
+                .or_else(|_| device.module(&self::code(name, source, target, &options, true)?, target))?;
             modules.push(Arc::new(module));
         }
         let [features, subsampling, layers, attention, decode, skinny] =
             <[_; 6]>::try_from(modules).map_err(|_| failed("a kernel is missing".into()))?;
+        let some = |module: &Arc<Module>, name: &str| {
+            shape.block(name).map(|block| module.kernel(name, block)).transpose()
+        };
+        let kernel = |module: &Arc<Module>, name: &str| {
+            some(module, name)?.ok_or_else(|| failed(format!("{name} has no block to run in")))
+        };
         Ok(Self {
-            mel_frames: features.kernel("mel_frames", MEL_THREADS, 0)?,
-            mel_history: features.kernel("mel_history", HISTORY_THREADS, 0)?,
-            mel_normalize: features.kernel("mel_normalize", NORMALIZE_THREADS, 0)?,
-            subsample_first: subsampling.kernel("subsample_first", shape.subsample_first_threads(), 0)?,
-            subsample_second: subsampling.kernel("subsample_second", shape.subsample_second_threads(), 0)?,
-            layer_norm: layers.kernel("layer_norm", 32 * NORM_ROWS, 0)?,
-            layer_norm_twice: layers.kernel("layer_norm_twice", 32 * NORM_ROWS, 0)?,
-            silu: layers.kernel("silu", SILU_THREADS, 0)?,
-            quantise_rows: shape
-                .product8
-                .then(|| layers.kernel("quantise_rows", QUANTISE_THREADS, 0))
-                .transpose()?,
-            convolution: layers.kernel("convolution", shape.convolution_threads(), 0)?,
-            convolution_early: layers.early_kernel("convolution_early", shape.convolution_threads(), 0)?,
-            prompt: layers.kernel("prompt", PROMPT_THREADS, 0)?,
-            position_table: layers.kernel("position_table", POSITION_THREADS, 0)?,
-            attention_simple: attention.kernel(
-                "attention_simple",
-                SIMPLE_THREADS,
-                shape.simple_attention_memory(),
-            )?,
-            attention_ring: shape
-                .ring_warps(device.shared_memory)
-                .map(|warps| {
-                    attention.kernel("attention_ring", 32 * warps, shape.ring_attention_memory(warps))
-                })
-                .transpose()?,
-            attention_window: shape
-                .tensor_cores()
-                .then(|| {
-                    attention.kernel("attention_window", WINDOW_THREADS, shape.window_attention_memory())
-                })
-                .transpose()?,
-            decode_begin: decode.kernel("decode_begin", DECODE_THREADS, 0)?,
-            rank: decode.kernel("rank", DECODE_THREADS, 0)?,
-            decide: decode.kernel("decide", DECODE_THREADS, 0)?,
-            lstm_cell: decode.kernel("lstm_cell", DECODE_THREADS, 0)?,
-            look: decode.kernel("look", DECODE_THREADS, 0)?,
-            decode_end: decode.kernel("decode_end", DECODE_THREADS, 0)?,
-            keep_start: decode.kernel("keep_start", DECODE_THREADS, 0)?,
-            skinny: shape
-                .skinny_on(device.shared_memory)
-                .then(|| SkinnyKernels::new(&skinny, shape))
-                .transpose()?,
+            mel_frames: kernel(&features, "mel_frames")?,
+            mel_history: kernel(&features, "mel_history")?,
+            mel_normalize: kernel(&features, "mel_normalize")?,
+            subsample_first: kernel(&subsampling, "subsample_first")?,
+            subsample_second: kernel(&subsampling, "subsample_second")?,
+            layer_norm: kernel(&layers, "layer_norm")?,
+            layer_norm_twice: kernel(&layers, "layer_norm_twice")?,
+            silu: kernel(&layers, "silu")?,
+            quantise_rows: some(&layers, "quantise_rows")?,
+            convolution: kernel(&layers, "convolution")?,
+            convolution_early: kernel(&layers, "convolution_early")?.early()?,
+            prompt: kernel(&layers, "prompt")?,
+            position_table: kernel(&layers, "position_table")?,
+            attention_simple: kernel(&attention, "attention_simple")?,
+            attention_ring: some(&attention, "attention_ring")?,
+            attention_window: some(&attention, "attention_window")?,
+            decode_begin: kernel(&decode, "decode_begin")?,
+            rank: kernel(&decode, "rank")?,
+            decide: kernel(&decode, "decide")?,
+            lstm_cell: kernel(&decode, "lstm_cell")?,
+            look: kernel(&decode, "look")?,
+            decode_end: kernel(&decode, "decode_end")?,
+            keep_start: kernel(&decode, "keep_start")?,
+            skinny: shape.skinny_rows().map(|rows| SkinnyKernels::new(&skinny, shape, rows)).transpose()?,
         })
     }
+}
+
+/// What the compiler is told beside the card.
+fn options(shape: &Shape) -> Vec<String> {
+    let mut options = vec!["--std=c++17".to_owned()];
+    options.extend(shape.macros());
+    options
 }
 
 /// A file's source with what stands ahead of it.
@@ -148,17 +137,19 @@ fn whole(name: &str, source: &str) -> String {
     format!("{DECLARATIONS}#line 1 \"common.cuh\"\n{COMMON}\n#line 1 \"{name}\"\n{source}")
 }
 
-/// Machine code of one file, from disk if it was compiled before and isn't wanted `anew`.
-fn code(name: &str, source: &str, options: &[String], anew: bool) -> Result<Vec<u8>> {
+/// What is made of one file, from disk if it was compiled before and isn't wanted `anew`.
+fn code(name: &str, source: &str, target: Target, options: &[String], anew: bool) -> Result<Vec<u8>> {
     let compiler = Nvrtc::get()?;
     let source = whole(name, source);
-    let place = place(name, &source, options, compiler.version());
+    let place = place(name, &source, target, options, compiler.version());
     if let Some(place) = place.as_ref().filter(|_| !anew)
         && let Ok(code) = std::fs::read(place)
+        // The driver reads PTX up to its zero byte.
+        && (matches!(target, Target::Code(_)) || code.ends_with(&[0]))
     {
         return Ok(code);
     }
-    let code = compiler.compile(&source, name, options)?;
+    let code = compiler.compile(&source, name, target, options)?;
     if let Some(place) = place {
         // A cache that can't be written costs a second at the next start, no more.
         let _ = keep(&place, &code);
@@ -167,16 +158,22 @@ fn code(name: &str, source: &str, options: &[String], anew: bool) -> Result<Vec<
 }
 
 /// Where the code is kept, named by all that it depends on.
-fn place(name: &str, source: &str, options: &[String], version: (i32, i32)) -> Option<PathBuf> {
+fn place(
+    name: &str,
+    source: &str,
+    target: Target,
+    options: &[String],
+    version: (i32, i32),
+) -> Option<PathBuf> {
     let mut hash = Sha256::new();
-    for part in [source, &format!("{version:?}")].into_iter().chain(options.iter().map(String::as_str)) {
+    let own = [source, &format!("{version:?}"), &target.option()];
+    for part in own.into_iter().chain(options.iter().map(String::as_str)) {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
     let digest: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    Some(
-        dirs::cache_dir()?.join("gst-plugin-parakeet").join("kernels").join(format!("{name}-{digest}.cubin")),
-    )
+    let file = format!("{name}-{digest}.{}", target.ending());
+    Some(dirs::cache_dir()?.join("gst-plugin-parakeet").join("kernels").join(file))
 }
 
 /// Writes beside the place and renames, so that nobody reads half a file.
@@ -189,44 +186,4 @@ fn keep(place: &std::path::Path, code: &[u8]) -> std::io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::backend::{CachePrecision, EngineOptions, Precision};
-    use crate::convert::{Like, SynthOptions, synthetic_config};
-
-    #[test]
-    #[ignore = "needs NVRTC"]
-    fn every_published_shape_compiles() {
-        let mut compiled = 0;
-        for like in Like::ALL {
-            let model = SynthOptions { like, vocabulary: None, layers: None, seed: 0 };
-            let config = synthetic_config(&model).expect("a configuration");
-            for (precision, cache) in [
-                (Precision::F16, CachePrecision::Full),
-                (Precision::F16, CachePrecision::Int8),
-                (Precision::Bf16, CachePrecision::Full),
-                (Precision::F32, CachePrecision::Full),
-                (Precision::F8, CachePrecision::Full),
-                (Precision::F8, CachePrecision::Int8),
-            ] {
-                let options = EngineOptions { precision, cache, ..Default::default() };
-                let shape = Shape::new(&config, &options).expect("a shape");
-                // 8-bit floating point came with sm_89.
-                let cards: &[&str] = if shape.product8 { &["sm_90"] } else { &["sm_80", "sm_90"] };
-                for card in cards {
-                    let mut options = vec![format!("--gpu-architecture={card}"), "--std=c++17".to_owned()];
-                    options.extend(shape.macros());
-                    for (name, source) in SOURCES {
-                        let source = whole(name, source);
-                        let code = Nvrtc::get().and_then(|nvrtc| nvrtc.compile(&source, name, &options));
-                        if let Err(e) = code {
-                            panic!("{like} {precision} {cache} {card}: {e}");
-                        }
-                        compiled += 1;
-                    }
-                }
-            }
-        }
-        println!("{compiled} compiled");
-    }
-}
+mod tests;

@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 
 use libloading::Library;
 
+use super::target::Target;
 use crate::backend::Precision;
 use crate::backend::cuda::failed;
 use crate::error::Result;
@@ -74,6 +75,10 @@ library! {
     compile("nvrtcCompileProgram"): fn(*mut c_void, c_int, *const *const c_char) -> c_int;
     cubin_size("nvrtcGetCUBINSize"): fn(*mut c_void, *mut usize) -> c_int;
     cubin("nvrtcGetCUBIN"): fn(*mut c_void, *mut c_char) -> c_int;
+    ptx_size("nvrtcGetPTXSize"): fn(*mut c_void, *mut usize) -> c_int;
+    ptx("nvrtcGetPTX"): fn(*mut c_void, *mut c_char) -> c_int;
+    architecture_count("nvrtcGetNumSupportedArchs"): fn(*mut c_int) -> c_int;
+    all_architectures("nvrtcGetSupportedArchs"): fn(*mut c_int) -> c_int;
     log_size("nvrtcGetProgramLogSize"): fn(*mut c_void, *mut usize) -> c_int;
     log("nvrtcGetProgramLog"): fn(*mut c_void, *mut c_char) -> c_int;
     destroy("nvrtcDestroyProgram"): fn(*mut *mut c_void) -> c_int;
@@ -106,11 +111,35 @@ impl Nvrtc {
         (major, minor)
     }
 
-    /// Machine code of `source`, called `name` in messages. Fails with the compiler's log.
-    pub fn compile(&self, source: &str, name: &str, options: &[String]) -> Result<Vec<u8>> {
+    /// Numbers of the architectures that it compiles for: 90 is that of compute capability 9.0.
+    pub fn architectures(&self) -> Vec<i32> {
+        let mut count = 0;
+        // SAFETY: the pointer is to a live integer.
+        unsafe { (self.architecture_count)(&mut count) };
+        let mut known = vec![0; count.max(0) as usize];
+        // SAFETY: there is room for as many as the compiler has just said.
+        unsafe { (self.all_architectures)(known.as_mut_ptr()) };
+        known
+    }
+
+    /// Machine code of `source`, called `name` in messages, or PTX that ends with a zero byte. Fails with the compiler's log.
+    pub fn compile(&self, source: &str, name: &str, target: Target, options: &[String]) -> Result<Vec<u8>> {
+        self.compile_with_log(source, name, target, options).map(|(code, _)| code)
+    }
+
+    /// As [`Nvrtc::compile`], with the compiler's log.
+    pub fn compile_with_log(
+        &self,
+        source: &str,
+        name: &str,
+        target: Target,
+        options: &[String],
+    ) -> Result<(Vec<u8>, String)> {
         let text = |text: &str| CString::new(text).map_err(|_| failed(format!("{name} has a zero byte")));
         let (source, title) = (text(source)?, text(name)?);
-        let options = options.iter().map(|option| text(option)).collect::<Result<Vec<_>>>()?;
+        let own = target.option();
+        let options =
+            [&own].into_iter().chain(options).map(|option| text(option)).collect::<Result<Vec<_>>>()?;
         let options: Vec<_> = options.iter().map(|option| option.as_ptr()).collect();
         let mut program = null_mut();
         let check = |status: c_int, what: &str| {
@@ -129,18 +158,23 @@ impl Nvrtc {
         // SAFETY: `program` lives until it is destroyed below, buffers have the sizes that NVRTC gave.
         let result = unsafe {
             let status = (self.compile)(program, options.len() as c_int, options.as_ptr());
+            let mut size = 0;
+            (self.log_size)(program, &mut size);
+            let mut log = vec![0_u8; size + 1];
+            (self.log)(program, log.as_mut_ptr().cast());
+            let log = String::from_utf8_lossy(&log);
+            let log = log.trim_end_matches('\0').trim();
             if status != 0 {
-                let mut size = 0;
-                (self.log_size)(program, &mut size);
-                let mut log = vec![0_u8; size + 1];
-                (self.log)(program, log.as_mut_ptr().cast());
-                let log = String::from_utf8_lossy(&log);
-                Err(failed(format!("NVRTC cannot compile {name}: {}", log.trim_end_matches('\0').trim())))
+                Err(failed(format!("NVRTC cannot compile {name}: {log}")))
             } else {
+                let (code_size, code) = match target {
+                    Target::Code(_) => (self.cubin_size, self.cubin),
+                    Target::Ptx(_) => (self.ptx_size, self.ptx),
+                };
                 let mut size = 0;
-                check((self.cubin_size)(program, &mut size), "give").and_then(|()| {
-                    let mut cubin = vec![0_u8; size];
-                    check((self.cubin)(program, cubin.as_mut_ptr().cast()), "give").map(|()| cubin)
+                check(code_size(program, &mut size), "give").and_then(|()| {
+                    let mut bytes = vec![0_u8; size];
+                    check(code(program, bytes.as_mut_ptr().cast()), "give").map(|()| (bytes, log.to_owned()))
                 })
             }
         };

@@ -7,6 +7,7 @@ mod library;
 mod peaks;
 mod products;
 mod skinny;
+mod target;
 
 pub use device::{Argument, Buffer, Device, Graph, Mark, Pinned, upload};
 pub use kernels::Kernels;
@@ -14,3 +15,4 @@ pub use library::Type;
 pub use peaks::measure;
 pub use products::{Matrix, Products, Rows8, Way};
 pub use skinny::{SkinnyKernel, SkinnyKernels};
+pub use target::Target;

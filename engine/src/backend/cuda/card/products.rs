@@ -119,10 +119,10 @@ impl Products {
         let operands = Operands { x: any, w: any, scales: [any; 2], bias: any, y: any };
         let planned = self.handle.plan(&product, operands, WORKSPACE, false);
         planned.map(|_| ()).map_err(|e| {
-            let (major, minor) = self.device.capability;
+            let (major, minor) = self.device.card.capability;
             let reason = format!(
-                "f8 needs a card of compute capability 9.0 (this one has {major}.{minor}) and cuBLASLt of CUDA 12.9 or \
-                 later: use f16 ({e})"
+                "cuBLASLt has no products of 8 bits with a scale for each row on this card of compute capability \
+                 {major}.{minor} (it has them for 9.0 since CUDA 12.9): use f16 ({e})"
             );
             Error::Option { option: "precision", reason }
         })

@@ -5,18 +5,20 @@ use std::sync::Arc;
 
 use super::device::{Argument, Device, Kernel, Module};
 use crate::backend::cuda::failed;
-use crate::backend::cuda::sizes::{ROW_LIMITS, SKINNY_THREADS, Shape, SkinnyShape};
+use crate::backend::cuda::sizes::{Block, ROW_LIMITS, SKINNY_THREADS, Shape, SkinnyShape};
 use crate::error::Result;
 
-/// One kernel, for up to as many rows as each of [`ROW_LIMITS`], which differ in shared memory.
+/// One kernel, for up to as many rows as each of [`ROW_LIMITS`] that the card takes, which differ in shared memory.
 pub struct SkinnyKernel {
-    kernels: [Kernel; ROW_LIMITS.len()],
+    kernels: Vec<Kernel>,
     /// Tiles of 8 outputs that a block computes.
     tiles: usize,
 }
 
 /// The kernels of `skinny.cu`.
 pub struct SkinnyKernels {
+    /// Most rows that they take.
+    pub rows: usize,
     pub norm_twice_silu: SkinnyKernel,
     pub norm_silu: SkinnyKernel,
     pub norm_3: SkinnyKernel,
@@ -36,11 +38,14 @@ pub struct DecoderKernels {
 }
 
 impl SkinnyKernel {
-    fn new(module: &Arc<Module>, shape: SkinnyShape) -> Result<Self> {
+    fn new(module: &Arc<Module>, shape: SkinnyShape, most: usize) -> Result<Self> {
         // The larger comes last: it sets what the function may ask for.
-        let [few, more] =
-            ROW_LIMITS.map(|rows| module.early_kernel(shape.name, SKINNY_THREADS, shape.bytes(rows)));
-        Ok(Self { kernels: [few?, more?], tiles: shape.tiles })
+        let kernel = |rows| {
+            let block = Block { threads: SKINNY_THREADS, shared: shape.bytes(rows) };
+            module.kernel(shape.name, block)?.early()
+        };
+        let limits = ROW_LIMITS.into_iter().filter(|&rows| rows <= most);
+        Ok(Self { kernels: limits.map(kernel).collect::<Result<_>>()?, tiles: shape.tiles })
     }
 
     /// Enqueues a product of `rows` rows with so many outputs.
@@ -54,11 +59,11 @@ impl SkinnyKernel {
 }
 
 impl SkinnyKernels {
-    /// The kernels of a compiled `skinny.cu`.
-    pub fn new(module: &Arc<Module>, shape: &Shape) -> Result<Self> {
+    /// The kernels of a compiled `skinny.cu`, for up to `rows` rows.
+    pub fn new(module: &Arc<Module>, shape: &Shape, rows: usize) -> Result<Self> {
         let [norm_twice_silu, norm_silu, norm_3, norm_2, add_ff, add, encoded, joint, predictor, predictor_2] =
             shape.skinny_shapes();
-        let kernel = |shape| SkinnyKernel::new(module, shape);
+        let kernel = |shape| SkinnyKernel::new(module, shape, rows);
         let decoder = match shape.skinny_decoder() {
             true => Some(DecoderKernels {
                 joint: kernel(joint)?,
@@ -68,6 +73,7 @@ impl SkinnyKernels {
             false => None,
         };
         Ok(Self {
+            rows,
             norm_twice_silu: kernel(norm_twice_silu)?,
             norm_silu: kernel(norm_silu)?,
             norm_3: kernel(norm_3)?,

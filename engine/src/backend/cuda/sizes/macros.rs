@@ -5,7 +5,7 @@
 use super::attention::{Ring, WINDOW_COLUMNS};
 use super::blocks::{CONSTANTS, SLOTS};
 use super::shape::Shape;
-use super::skinny::{PIECES, ROW_LIMITS};
+use super::skinny::ROW_LIMITS;
 use crate::audio::features::{DEVIATION_GUARD, FFT, HANN, HOP, LOG_GUARD, PREEMPHASIS};
 use crate::backend::Precision;
 use crate::backend::constants::{ENTROPY_ALPHA, EPSILON};
@@ -23,7 +23,7 @@ impl Shape {
         whole(CONSTANTS);
         for kernel in self.skinny_shapes() {
             let name = kernel.name.to_uppercase();
-            whole(&[(&format!("{name}_TILES"), kernel.tiles)]);
+            whole(&[(&format!("{name}_TILES"), kernel.tiles), (&format!("{name}_PIECES"), kernel.pieces)]);
             for rows in ROW_LIMITS {
                 whole(&[(&format!("{name}_BYTES_{rows}"), kernel.bytes(rows))]);
             }
@@ -37,7 +37,7 @@ impl Shape {
         all
     }
 
-    fn model_macros(&self) -> [(&'static str, usize); 44] {
+    fn model_macros(&self) -> [(&'static str, usize); 43] {
         let Self { encoder, geometry, .. } = self;
         let [bins1, bins2, bins3] = geometry.levels();
         let real = match self.precision {
@@ -86,9 +86,8 @@ impl Shape {
             ("DURATIONS", self.durations.len()),
             ("LOGITS", self.logits()),
             ("MAX_SYMBOLS", self.max_symbols),
-            ("SKINNY", usize::from(self.skinny())),
+            ("SKINNY", usize::from(self.skinny_rows().is_some())),
             ("SKINNY_DECODER", usize::from(self.skinny_decoder())),
-            ("PIECES", PIECES),
             ("RING8_SCALES_AT", 2 * self.left * self.head()),
         ]
     }
@@ -97,7 +96,7 @@ impl Shape {
         let ring = Ring::new(self);
         [
             ("TENSOR_CORES", usize::from(self.tensor_cores())),
-            ("RINGS", usize::from(self.rings_on_tensor_cores())),
+            ("RINGS", usize::from(self.ring_warps().is_some())),
             ("HEAD_PITCH", self.pitch()),
             ("ONE_PASS", usize::from(ring.one_pass)),
             ("KEYS", ring.keys),

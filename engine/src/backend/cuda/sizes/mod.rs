@@ -4,7 +4,9 @@
 
 mod attention;
 mod blocks;
+mod card;
 mod extent;
+mod launch;
 mod macros;
 mod records;
 mod shape;
@@ -12,7 +14,11 @@ mod skinny;
 mod working;
 
 pub use blocks::*;
+#[cfg(test)]
+pub use card::CARDS;
+pub use card::Card;
 pub use extent::{Extent, ladder, span};
+pub use launch::Block;
 pub use records::{Counts, Cursor, DECLARATIONS, Emission, HEADER, Item, Layout, Place, Results};
 pub use shape::{Shape, stream_bytes};
 pub use skinny::{ROW_LIMITS, SkinnyShape};

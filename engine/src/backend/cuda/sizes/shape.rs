@@ -2,6 +2,7 @@
 //! Sizes of a model as the kernels see them, and how a slot's memory lies on the card.
 
 use super::blocks::{SLOTS, SUBSAMPLE_FIRST_THREADS, SUBSAMPLE_SECOND_THREADS};
+use super::card::{Card, TENSOR_CORES};
 use crate::backend::{CachePrecision, EngineOptions, Precision};
 use crate::error::{Error, Result};
 use crate::model::config::EncoderConfig;
@@ -22,6 +23,8 @@ const MOST_THREADS: usize = 1_024;
 /// Everything that the kernels are compiled for.
 #[derive(Clone, Debug)]
 pub struct Shape {
+    /// What the card can do.
+    pub card: Card,
     /// Of values; products may be in fewer bits.
     pub precision: Precision,
     /// The products of the layers are in 8 bits.
@@ -55,12 +58,12 @@ pub struct Shape {
 /// the longest left context that is streamed with caches. Needs no card. Fails where this backend can't run the model so.
 pub fn stream_bytes(config: &ModelConfig, options: &EngineOptions) -> Result<usize> {
     let shape = Shape::new(config, options)?;
-    shape.check_rings(usize::MAX)?;
+    shape.check_rings()?;
     Ok(shape.slot_bytes())
 }
 
 impl Shape {
-    /// Of a model. Fails where the kernels can't compute it.
+    /// Of a model, on a card that can do all; see [`Shape::on`]. Fails where the kernels can't compute it.
     pub fn new(config: &ModelConfig, options: &EngineOptions) -> Result<Self> {
         let ModelConfig { encoder, decoder, .. } = config;
         let unsupported = |reason: String| Err(Error::Unsupported(format!("{reason}; use the backend cpu")));
@@ -94,6 +97,7 @@ impl Shape {
             return unsupported(format!("cuda runs encoders wider than 2048 in steps of 4, not {width}"));
         }
         Ok(Self {
+            card: Card::ANY,
             precision: if product8 { Precision::F16 } else { precision },
             product8,
             cache8,
@@ -204,13 +208,29 @@ impl Shape {
         (self.encoder.width / self.per).next_multiple_of(32)
     }
 
-    /// Whether a card that gives a block `most` bytes of shared memory can keep rings of this type.
-    pub fn check_rings(&self, most: usize) -> Result<()> {
-        if self.cache8 && self.left > 0 && self.ring_warps(most).is_none() {
-            let reason = "the model's heads or chunks don't go with int8: use full".into();
-            return Err(Error::Option { option: "cache", reason });
+    /// The same on this card. Fails where the card can't compute so, saying what it can.
+    pub fn on(self, card: Card) -> Result<Self> {
+        card.check(if self.product8 { Precision::F8 } else { self.precision })?;
+        let shape = Self { card, ..self };
+        shape.check_rings()?;
+        Ok(shape)
+    }
+
+    /// Whether the card can keep rings of this type.
+    fn check_rings(&self) -> Result<()> {
+        if !self.cache8 || self.left == 0 || self.ring_warps().is_some() {
+            return Ok(());
         }
-        Ok(())
+        let anywhere = Self { card: Card::ANY, ..self.clone() };
+        let reason = if anywhere.ring_warps().is_none() {
+            "the model's heads or chunks don't go with int8: use full".into()
+        } else if self.card.tensor_cores() {
+            let kilobytes = self.card.shared_memory >> 10;
+            format!("a block of this card has {kilobytes} KB of shared memory, too little for int8: use full")
+        } else {
+            self.card.lacks("int8", TENSOR_CORES, "full")
+        };
+        Err(Error::Option { option: "cache", reason })
     }
 }
 
@@ -259,7 +279,7 @@ mod tests {
             ] {
                 let options = EngineOptions { precision, cache, ..Default::default() };
                 let shape = Shape::new(&config, &options).unwrap_or_else(|e| panic!("{like}: {e}"));
-                shape.check_rings(usize::MAX).unwrap_or_else(|e| panic!("{like} {precision} {cache}: {e}"));
+                shape.check_rings().unwrap_or_else(|e| panic!("{like} {precision} {cache}: {e}"));
                 // Streams of windows keep the decoder's state alone.
                 assert_eq!(shape.left > 0, config.is_cache_aware(0), "{like}");
                 assert_eq!(shape.rings_bytes() > 0, config.is_cache_aware(0), "{like}");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::backend::cuda::card::{Argument, Device, Kernels, Matrix, SkinnyKernels};
 use crate::backend::cuda::memory::{Params, Scratch};
-use crate::backend::cuda::sizes::{Counts, Extent, Layout, SKINNY_ROWS, Shape};
+use crate::backend::cuda::sizes::{Counts, Extent, Layout, Shape};
 
 /// A step's way over the card: what it is enqueued with.
 pub struct Pass<'a> {
@@ -56,7 +56,7 @@ impl Pass<'_> {
 
     /// The kernels for this many rows, if there are.
     pub fn skinny(&self, rows: usize) -> Option<&SkinnyKernels> {
-        self.kernels.skinny.as_ref().filter(|_| rows <= SKINNY_ROWS)
+        self.kernels.skinny.as_ref().filter(|skinny| rows <= skinny.rows)
     }
 }
 
