@@ -141,7 +141,7 @@ fn the_search_tells_each_trial() {
 
 #[test]
 fn a_step_of_one_pass_is_the_whole_file() {
-    let report = json(&["--steps", "--offline", "--batches", "1,2", "--seconds", "1"]);
+    let report = json(&["--steps", "--offline", "--batches", "1,2", "--seconds", "10"]);
     let steps = report["steps"].as_array().unwrap();
     assert_eq!(steps.iter().map(|step| &step["way"]).collect::<Vec<_>>(), ["offline", "offline"]);
     for step in steps {
