@@ -211,7 +211,7 @@ impl CudaBackend {
         let mark = |device: &card::Device| measuring.then(|| device.mark()).transpose();
         let rounds = self.batch.likely_iterations().div_ceil(ITERATIONS).clamp(1, MOST_ROUNDS);
         let start = mark(&self.device)?;
-        self.device.send(&self.scratch.staged, ready.bytes, self.scratch.input.address)?;
+        self.device.send(&self.scratch.staged, self.scratch.input.part(0, ready.bytes)?)?;
         let copied = mark(&self.device)?;
         self.part(Part::Features, ready)?;
         let subsampled = mark(&self.device)?;
@@ -288,12 +288,12 @@ impl CudaBackend {
             let Scratch { results, fetched, capacity, .. } = &mut self.scratch;
             let likely = (2 * ready.decode.items + 64).min(*capacity);
             let size = size_of::<Emission>();
-            self.device.fetch(results.address, fetched, HEADER + likely * size)?;
+            self.device.fetch(results.part(0, HEADER + likely * size)?, fetched)?;
             let Results { tokens, active } =
                 bytemuck::pod_read_unaligned(&fetched.bytes()[..size_of::<Results>()]);
             let tokens = (tokens.max(0) as usize).min(*capacity);
             if tokens > likely {
-                self.device.fetch(results.address, fetched, HEADER + tokens * size)?;
+                self.device.fetch(results.part(0, HEADER + tokens * size)?, fetched)?;
             }
             for bytes in fetched.bytes()[HEADER..HEADER + tokens * size].chunks_exact(size) {
                 let emission: Emission = bytemuck::pod_read_unaligned(bytes);
@@ -308,7 +308,7 @@ impl CudaBackend {
                 break;
             }
             // Those read make room.
-            self.device.clear(results.address + offset_of!(Results, tokens) as u64, size_of::<i32>())?;
+            self.device.clear(results.part(offset_of!(Results, tokens), size_of::<i32>())?)?;
             for _ in 0..if ready.rings { 1 } else { MORE_ROUNDS } {
                 self.part(Part::Decode, ready)?;
             }

@@ -45,7 +45,7 @@ impl CudaBackend {
     /// The encoder's output of the last step, `[rows][width]`.
     fn encoded(&self) -> Vec<f32> {
         let count = self.batch.extent().rows * self.shape.encoder.width;
-        let at = self.scratch.y.address;
+        let at = &self.scratch.y;
         match self.shape.precision {
             Precision::F32 => self.device.read::<f32>(at, count).expect("a copy"),
             Precision::Auto | Precision::F16 | Precision::F8 => {
@@ -247,8 +247,8 @@ fn products_in_8_bits_are_repeatable() {
             let matrices = [&layer.qkv, &layer.attention_out, &layer.pointwise1, &layer.pointwise2];
             for matrix in matrices.into_iter().chain(&layer.ff1).chain(&layer.ff2) {
                 let scales = matrix.scales.as_ref().expect("the matrix is in 8 bits");
-                weights.extend(cuda.device.read::<u8>(matrix.weight.address, matrix.weight.bytes));
-                weights.extend(cuda.device.read::<u8>(scales.address, scales.bytes));
+                weights.extend(cuda.device.read::<u8>(&matrix.weight, matrix.weight.bytes));
+                weights.extend(cuda.device.read::<u8>(scales, scales.bytes));
             }
         }
         let runs: Vec<_> = (0..3).map(|_| run(&mut cuda, 0, Mode::Cached { context: 0 }, &pcm)).collect();
@@ -308,7 +308,7 @@ fn products_in_8_bits_are_close() {
         let way = card::Way { scale: 0.5, add: true, ..products.plain() };
         let input = rows8(&x, rows);
         products.run8(&matrix8, way, rows, &input, (y.address, OUTPUTS)).expect("a product");
-        let got = device.read::<u16>(y.address, rows * OUTPUTS).expect("a copy");
+        let got = device.read::<u16>(&y, rows * OUTPUTS).expect("a copy");
         let mut of_rows = vec![[0.0_f64; 2]; rows];
         let mut of_outputs = vec![[0.0_f64; 2]; OUTPUTS];
         for (i, got) in got.iter().enumerate() {
@@ -599,4 +599,27 @@ fn a_subsampling_beyond_half_precision_is_told() {
         _ => 1.0,
     });
     overflows(&model);
+}
+
+#[test]
+#[ignore = "needs an NVIDIA GPU"]
+fn a_copy_stays_inside_its_buffer() {
+    let device = Device::open(0).expect("a card");
+    let (small, large) = (device.zeros(64).expect("memory"), device.zeros(100).expect("memory"));
+    device.write(small.part(60, 4).expect("it is inside"), &[7_u32]).expect("a copy");
+    assert_eq!(device.read::<u8>(&small, 64).expect("a copy")[59..62], [0, 7, 0]);
+    let told = |error: Result<()>| error.expect_err("it is outside").to_string();
+    let expected = |bytes: usize, held: usize| {
+        format!("backend cuda: a copy reaches to byte {bytes} of memory that has {held}")
+    };
+    assert_eq!(told(small.part(61, 4).map(drop)), expected(65, 64));
+    assert_eq!(told(small.part(usize::MAX, 4).map(drop)), expected(usize::MAX, 64));
+    assert_eq!(told(device.write(&small, &[0_u64; 9])), expected(72, 64));
+    assert_eq!(told(device.read::<u8>(&small, 65).map(drop)), expected(65, 64));
+    assert_eq!(told(device.copy(&large, &small)), expected(100, 64));
+    device.copy(&small, &large).expect("a copy");
+    assert_eq!(device.read::<u8>(&large, 100).expect("a copy")[59..65], [0, 7, 0, 0, 0, 0]);
+    let mut host = device.pinned(32).expect("memory");
+    assert_eq!(told(device.send(&host, (&large).into())), expected(100, 32));
+    assert_eq!(told(device.fetch((&small).into(), &mut host)), expected(64, 32));
 }

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CString, c_void};
+use std::marker::PhantomData;
 use std::ptr::null_mut;
 use std::sync::Arc;
 
@@ -173,66 +174,74 @@ impl Device {
     /// Memory that holds zeros.
     pub fn zeros(self: &Arc<Self>, bytes: usize) -> Result<Buffer> {
         let buffer = self.buffer(bytes)?;
-        self.clear(buffer.address, bytes)?;
+        self.clear(&buffer)?;
         Ok(buffer)
     }
 
     /// Memory that holds `values`, once this returns.
     pub fn upload<T: bytemuck::NoUninit>(self: &Arc<Self>, values: &[T]) -> Result<Buffer> {
         let buffer = self.buffer(size_of_val(values))?;
-        self.write(buffer.address, values)?;
+        self.write(&buffer, values)?;
         Ok(buffer)
     }
 
-    /// Copies `values` to `address`, after everything enqueued; the copy is over when this returns.
-    pub fn write<T: bytemuck::NoUninit>(&self, address: u64, values: &[T]) -> Result<()> {
+    /// Copies `values` to the beginning of `to`, after everything enqueued; the copy is over when this returns.
+    pub fn write<'a, T: bytemuck::NoUninit>(&self, to: impl Into<Part<'a>>, values: &[T]) -> Result<()> {
+        let to = to.into().first(size_of_val(values))?;
         // A copy outside the stream may still be under way when its call returns, and kernels don't wait for it.
-        // SAFETY: callers pass ranges of their own buffers, and `values` outlives the copy that is waited for.
-        unsafe { result::memcpy_htod_async(address, values, self.stream.cu_stream()) }
+        // SAFETY: the part holds as many bytes, and `values` outlives the copy that is waited for.
+        unsafe { result::memcpy_htod_async(to.address, values, self.stream.cu_stream()) }
             .map_err(driver("cannot copy to the card"))?;
         self.wait()
     }
 
-    /// Copies `count` values from `address`, after everything enqueued.
+    /// Copies the first `count` values of `from`, after everything enqueued.
     #[cfg(test)]
-    pub fn read<T: bytemuck::Pod>(&self, address: u64, count: usize) -> Result<Vec<T>> {
+    pub fn read<'a, T: bytemuck::Pod>(&self, from: impl Into<Part<'a>>, count: usize) -> Result<Vec<T>> {
+        let from = from.into().first(count * size_of::<T>())?;
         self.wait()?;
         let mut values = vec![T::zeroed(); count];
-        // SAFETY: callers pass ranges of their own buffers, and the copy is over when the call returns.
-        unsafe { result::memcpy_dtoh_sync(&mut values, address) }
+        // SAFETY: the part holds as many bytes, and the copy is over when the call returns.
+        unsafe { result::memcpy_dtoh_sync(&mut values, from.address) }
             .map_err(driver("cannot copy from the card"))?;
         Ok(values)
     }
 
-    /// Enqueues zeroing of `bytes` bytes from `address` on.
-    pub fn clear(&self, address: u64, bytes: usize) -> Result<()> {
+    /// Enqueues zeroing of a part.
+    pub fn clear<'a>(&self, part: impl Into<Part<'a>>) -> Result<()> {
+        let Part { address, bytes, .. } = part.into();
         if bytes == 0 {
             return Ok(());
         }
-        // SAFETY: callers pass ranges of their own buffers.
+        // SAFETY: the part holds as many bytes.
         unsafe { result::memset_d8_async(address, 0, bytes, self.stream.cu_stream()) }
             .map_err(driver("cannot clear memory"))
     }
 
-    /// Enqueues a copy of the first `bytes` bytes of `from` to `address`; `from` must stay as it is until [`Device::wait`].
-    pub fn send(&self, from: &Pinned, bytes: usize, address: u64) -> Result<()> {
-        // SAFETY: `Pinned` outlives the step that sends it, and callers pass ranges of their own buffers.
-        unsafe { result::memcpy_htod_async(address, &from.bytes()[..bytes], self.stream.cu_stream()) }
+    /// Enqueues a copy of the first bytes of `from` to all of `to`; `from` must stay as it is until [`Device::wait`].
+    pub fn send(&self, from: &Pinned, to: Part<'_>) -> Result<()> {
+        let values = from.bytes().get(..to.bytes).ok_or_else(|| beyond(to.bytes, from.bytes))?;
+        // SAFETY: `Pinned` outlives the step that sends it, and the part holds as many bytes.
+        unsafe { result::memcpy_htod_async(to.address, values, self.stream.cu_stream()) }
             .map_err(driver("cannot copy to the card"))
     }
 
-    /// Copies `to.len()` bytes from `address`, after everything enqueued.
-    pub fn fetch(&self, address: u64, to: &mut Pinned, bytes: usize) -> Result<()> {
-        // SAFETY: waiting below ends the copy before anybody reads `to`; callers pass ranges of their own buffers.
-        unsafe { result::memcpy_dtoh_async(&mut to.bytes_mut()[..bytes], address, self.stream.cu_stream()) }
+    /// Copies all of `from` to the first bytes of `to`, after everything enqueued.
+    pub fn fetch(&self, from: Part<'_>, to: &mut Pinned) -> Result<()> {
+        let held = to.bytes;
+        let values = to.bytes_mut().get_mut(..from.bytes).ok_or_else(|| beyond(from.bytes, held))?;
+        // SAFETY: waiting below ends the copy before anybody reads `to`; the part holds as many bytes.
+        unsafe { result::memcpy_dtoh_async(values, from.address, self.stream.cu_stream()) }
             .map_err(driver("cannot copy from the card"))?;
         self.wait()
     }
 
-    /// Enqueues a copy inside the card's memory.
-    pub fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()> {
-        // SAFETY: callers pass ranges of their own buffers.
-        unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream.cu_stream()) }
+    /// Enqueues a copy of all of `from` to the beginning of `to`, inside the card's memory.
+    pub fn copy<'a, 'b>(&self, from: impl Into<Part<'a>>, to: impl Into<Part<'b>>) -> Result<()> {
+        let from = from.into();
+        let to = to.into().first(from.bytes)?;
+        // SAFETY: both parts hold as many bytes.
+        unsafe { result::memcpy_dtod_async(to.address, from.address, from.bytes, self.stream.cu_stream()) }
             .map_err(driver("cannot copy on the card"))
     }
 
@@ -367,6 +376,44 @@ pub struct Buffer {
     pub address: u64,
     /// How many there are.
     pub bytes: usize,
+}
+
+/// Some bytes of a buffer that follow each other; what is copied or cleared stays inside it.
+#[derive(Clone, Copy)]
+pub struct Part<'a> {
+    address: u64,
+    bytes: usize,
+    buffer: PhantomData<&'a Buffer>,
+}
+
+impl Buffer {
+    /// `bytes` bytes from `offset` on. Fails if the buffer doesn't hold them.
+    pub fn part(&self, offset: usize, bytes: usize) -> Result<Part<'_>> {
+        match offset.checked_add(bytes) {
+            Some(end) if end <= self.bytes => {
+                Ok(Part { address: self.address + offset as u64, bytes, buffer: PhantomData })
+            }
+            _ => Err(beyond(offset.saturating_add(bytes), self.bytes)),
+        }
+    }
+}
+
+impl<'a> From<&'a Buffer> for Part<'a> {
+    fn from(buffer: &'a Buffer) -> Self {
+        Self { address: buffer.address, bytes: buffer.bytes, buffer: PhantomData }
+    }
+}
+
+impl Part<'_> {
+    /// Its first bytes. Fails if there are fewer.
+    fn first(self, bytes: usize) -> Result<Self> {
+        if bytes > self.bytes { Err(beyond(bytes, self.bytes)) } else { Ok(Self { bytes, ..self }) }
+    }
+}
+
+/// The error of a copy that memory of `held` bytes doesn't hold.
+fn beyond(bytes: usize, held: usize) -> Error {
+    failed(format!("a copy reaches to byte {bytes} of memory that has {held}"))
 }
 
 impl Drop for Buffer {

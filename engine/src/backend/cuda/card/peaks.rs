@@ -33,6 +33,6 @@ pub fn measure(device: &Arc<Device>, products: &mut Products, shape: &Shape) -> 
     let product = time(&mut |products: &mut Products| {
         products.run(&matrix, products.plain(), SIDE, (x.address, SIDE), (y.address, SIDE))
     })?;
-    let copy = time(&mut |_| device.copy(x.address, y.address, y.bytes))?;
+    let copy = time(&mut |_| device.copy(&x, &y))?;
     Ok(Peaks { operations: 2.0 * (SIDE as f64).powi(3) / product, bytes: 2.0 * y.bytes as f64 / copy })
 }

@@ -87,7 +87,8 @@ impl Pool {
         }
         // Zeros, so that a product over rows that hold nothing can't meet what isn't a number.
         let memory = self.device.zeros(self.block_bytes)?;
-        self.device.write(self.table.address + (index * size_of::<u64>()) as u64, &[memory.address])?;
+        let place = self.table.part(index * size_of::<u64>(), size_of::<u64>())?;
+        self.device.write(place, &[memory.address])?;
         let block = Some(Block { _memory: memory, taken: 0 });
         if index == self.blocks.len() {
             self.blocks.push(block);

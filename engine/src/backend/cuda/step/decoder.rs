@@ -105,7 +105,7 @@ impl Pass<'_> {
     /// Brings the items' decoder state in. `start` is what [`start`] made.
     pub fn enqueue_decode_begin(&self, start: &Buffer) -> Result<()> {
         let Self { device, kernels, scratch, extent, .. } = self;
-        device.clear(scratch.results.address, HEADER)?;
+        device.clear(scratch.results.part(0, HEADER)?)?;
         let arguments = [
             self.items(),
             self.counts(),
@@ -203,16 +203,16 @@ pub fn start(
         // A product's rows are rounded up, so it goes through memory that is large enough.
         let padded = ladder(labels);
         let embedded = device.zeros(padded * width * shape.size())?;
-        device.copy(embedding.address, embedded.address, labels * width * shape.size())?;
+        device.copy(embedding.part(0, labels * width * shape.size())?, &embedded)?;
         let table = device.buffer(padded * 4 * width * 4)?;
         products.run(&input, precise, labels, (embedded.address, width), (table.address, 4 * width))?;
-        device.copy(table.address, first.table.address, labels * 4 * width * 4)?;
+        device.copy(table.part(0, labels * 4 * width * 4)?, &first.table)?;
         device.wait()?;
     }
-    device.write(scratch.input.address, &[Counts::ONE])?;
+    device.write(&scratch.input, &[Counts::ONE])?;
     let blank = shape.vocabulary as i32;
     let cursor = Cursor { frame: 0, last: -1, emitted: 0, label: blank, active: 1 };
-    device.write(scratch.cursors.address, &[cursor])?;
+    device.write(&scratch.cursors, &[cursor])?;
     let pass = Pass {
         device,
         shape,
