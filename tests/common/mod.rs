@@ -197,6 +197,15 @@ impl Bench {
         self.bus.timed_pop_filtered(patience, &[kind]).unwrap_or_else(|| panic!("no {kind:?} was posted"))
     }
 
+    /// Audio is pushed and refused: the text of the error that the element posts.
+    pub fn refusal(&mut self) -> String {
+        let flow = self.harness.push(buffer(&[0; 1_600], Some(gst::ClockTime::ZERO)));
+        assert_eq!(flow, Err(gst::FlowError::Error));
+        let message = self.message(gst::MessageType::Error);
+        let gst::MessageView::Error(error) = message.view() else { unreachable!() };
+        error.error().to_string()
+    }
+
     /// Waits until the model is loaded.
     pub fn wait_for_model(&self) {
         loop {
