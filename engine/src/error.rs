@@ -34,10 +34,12 @@ pub enum Error {
         reason: String,
     },
     /// A backend failed, or a device or library that it needs is missing.
-    #[error("backend {backend}: {reason}")]
+    #[error("backend {backend}{}: {reason}", device.as_ref().map(|device| format!(", {device}")).unwrap_or_default())]
     Backend {
         /// Its [name](crate::backend::Backend::name), such as `cuda`.
         backend: &'static str,
+        /// The [device](crate::backend::Backend::device), once an engine runs on it.
+        device: Option<Box<str>>,
         /// What kind of failure, for callers that can do something about it.
         kind: Fault,
         /// What failed.

@@ -410,6 +410,7 @@ mod tests {
             if self.open.len() == 5 {
                 return Err(Error::Backend {
                     backend: "fake",
+                    device: None,
                     kind: Fault::OutOfMemory,
                     reason: "full".into(),
                 });

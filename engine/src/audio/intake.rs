@@ -14,6 +14,7 @@ const MOST_COPIED: usize = 1 << 16;
 #[derive(Default)]
 pub(crate) struct Intake {
     utterances: VecDeque<Utterance>,
+    /// Samples that wait and were never taken.
     queued: usize,
     /// Samples taken in, with those of silence.
     clock: u64,
@@ -25,7 +26,15 @@ pub(crate) struct Intake {
 struct Utterance {
     /// Sample clock of its first sample.
     base: u64,
+    /// Its samples from `first` on, counted from its beginning: those that are kept, then those that wait.
     pcm: VecDeque<f32>,
+    first: u64,
+    /// The next that a step takes, at least `first`.
+    next: u64,
+    /// Those before it were taken at least once.
+    taken: u64,
+    /// Since when those before `taken` are to be heard again.
+    again: Option<Instant>,
     /// Samples dropped before it.
     lost: u64,
     /// Since when no more samples will come.
@@ -48,6 +57,25 @@ pub(crate) struct Next {
     pub(crate) samples: usize,
     /// When it was complete.
     pub(crate) complete: Instant,
+}
+
+impl Utterance {
+    /// Samples that wait and were never taken.
+    fn queued(&self) -> usize {
+        self.pcm.len() - (self.taken - self.first) as usize
+    }
+
+    /// Place in `pcm` of the next that a step takes.
+    fn place(&self) -> usize {
+        (self.next - self.first) as usize
+    }
+
+    /// Lets go of all taken samples but the last `keep`.
+    fn trim(&mut self, keep: usize) {
+        let gone = self.place().saturating_sub(keep);
+        self.pcm.drain(..gone);
+        self.first += gone as u64;
+    }
 }
 
 /// What there is to know of a chunk that was taken.
@@ -125,15 +153,16 @@ impl Intake {
         }
     }
 
-    /// The next chunk if it is complete: `wanted` samples after the first `decoded` of the utterance, or what is left of
-    /// it.
-    pub(crate) fn next(&self, wanted: usize, decoded: u64) -> Option<Next> {
+    /// The next chunk if it is complete: `wanted` samples of the utterance, or what is left of it.
+    pub(crate) fn next(&self, wanted: usize) -> Option<Next> {
         let utterance = self.utterances.front()?;
-        let samples = wanted.min(utterance.pcm.len());
-        let complete = match utterance.ended {
-            Some(ended) if samples < wanted => ended,
-            None if samples < wanted => return None,
-            ended => self.arrival(utterance.base + decoded + samples as u64).or(ended)?,
+        let samples = wanted.min(utterance.pcm.len() - utterance.place());
+        let end = utterance.next + samples as u64;
+        let complete = match (utterance.ended, utterance.again) {
+            (Some(ended), _) if samples < wanted => ended,
+            (None, _) if samples < wanted => return None,
+            (_, Some(again)) if end <= utterance.taken => again,
+            (ended, _) => self.arrival(utterance.base + end).or(ended)?,
         };
         Some(Next { samples, complete })
     }
@@ -144,25 +173,58 @@ impl Intake {
         self.arrivals.get(index).map(|arrival| arrival.at)
     }
 
-    /// Takes out the next `samples` samples, which follow the first `decoded` of the utterance, into `pcm`, which is empty.
-    pub(crate) fn take(&mut self, samples: usize, decoded: u64, pcm: &mut Vec<f32>) -> Option<Taken> {
+    /// Takes the next `samples` samples of the utterance into `pcm`, which is empty, and keeps the last `keep` of all that
+    /// were taken; of a long signal that is all there is the memory is handed over, with [`Intake::give_back`] to return it.
+    pub(crate) fn take(&mut self, samples: usize, keep: usize, pcm: &mut Vec<f32>) -> Option<Taken> {
         let utterance = self.utterances.front_mut()?;
-        if samples > MOST_COPIED && samples == utterance.pcm.len() {
+        let place = utterance.place();
+        let end = utterance.next + samples as u64;
+        self.queued -= end.saturating_sub(utterance.taken) as usize;
+        utterance.next = end;
+        utterance.taken = utterance.taken.max(end);
+        if place == 0 && samples > MOST_COPIED && samples == utterance.pcm.len() {
             *pcm = std::mem::take(&mut utterance.pcm).into();
+            utterance.first = end;
         } else {
             let (front, back) = utterance.pcm.as_slices();
-            let from_front = samples.min(front.len());
-            pcm.extend_from_slice(&front[..from_front]);
-            pcm.extend_from_slice(&back[..samples - from_front]);
-            utterance.pcm.drain(..samples);
+            let (from, to) = (place.min(front.len()), (place + samples).min(front.len()));
+            pcm.extend_from_slice(&front[from..to]);
+            let (from, to) = (place.max(front.len()), (place + samples).max(front.len()));
+            pcm.extend_from_slice(&back[from - front.len()..to - front.len()]);
+            utterance.trim(keep);
         }
-        self.queued -= samples;
-        let end = utterance.ended.is_some() && utterance.pcm.is_empty();
+        let end = utterance.ended.is_some() && utterance.next == utterance.first + utterance.pcm.len() as u64;
         let lost = std::mem::take(&mut utterance.lost);
         let lost = (lost > 0).then_some((utterance.base - lost, lost));
-        let taken = utterance.base + decoded + samples as u64;
+        let taken = utterance.base + utterance.taken;
         self.forget(taken);
         Some(Taken { end, lost })
+    }
+
+    /// Returns what [`Intake::take`] handed over of the utterance.
+    pub(crate) fn give_back(&mut self, pcm: Vec<f32>) {
+        if let Some(utterance) = self.utterances.front_mut().filter(|utterance| utterance.pcm.is_empty()) {
+            utterance.first = utterance.next - pcm.len() as u64;
+            utterance.pcm = pcm.into();
+        }
+    }
+
+    /// The sample of the utterance that the next step begins with.
+    pub(crate) fn position(&self) -> u64 {
+        self.utterances.front().map_or(0, |utterance| utterance.next)
+    }
+
+    /// The first sample of the utterance that is kept.
+    pub(crate) fn kept(&self) -> u64 {
+        self.utterances.front().map_or(0, |utterance| utterance.first)
+    }
+
+    /// Has the utterance heard again from its sample `from` on, which is kept.
+    pub(crate) fn rewind(&mut self, from: u64) {
+        if let Some(utterance) = self.utterances.front_mut() {
+            utterance.next = from.clamp(utterance.first, utterance.next);
+            utterance.again = Some(Instant::now());
+        }
     }
 
     /// Forgets when samples before this one came.
@@ -189,40 +251,39 @@ impl Intake {
         *self = Self { clock: self.clock, ..Self::default() };
     }
 
-    /// Gives up the oldest `samples` samples that are queued; returns how many that were. The utterance whose first
-    /// `decoded` samples were taken, if any were, ends where the loss begins, and another begins after it.
-    pub(crate) fn drop_oldest(&mut self, samples: usize, decoded: Option<u64>) -> usize {
+    /// Gives up the oldest `samples` samples that were never taken; returns how many that were. An utterance of which some
+    /// were taken ends where the loss begins, and another begins after it.
+    pub(crate) fn drop_oldest(&mut self, samples: usize) -> usize {
         let wanted = samples.clamp(1, self.queued.max(1));
         let mut left = wanted;
         let mut index = 0;
         while left > 0 && index < self.utterances.len() {
             let utterance = &mut self.utterances[index];
-            let count = left.min(utterance.pcm.len());
+            let count = left.min(utterance.queued());
             left -= count;
             self.queued -= count;
-            utterance.pcm.drain(..count);
-            match decoded {
-                Some(decoded) if index == 0 && count > 0 => {
-                    let after = Utterance {
-                        base: utterance.base + decoded + count as u64,
-                        pcm: std::mem::take(&mut utterance.pcm),
-                        lost: count as u64,
-                        ended: utterance.ended,
-                        finished: utterance.finished,
-                        silent: false,
-                    };
-                    (utterance.ended, utterance.finished) = (Some(Instant::now()), false);
-                    let kept = after.base;
-                    self.utterances.insert(1, after);
+            if count > 0 && utterance.taken > 0 {
+                let mut pcm = utterance.pcm.split_off((utterance.taken - utterance.first) as usize);
+                pcm.drain(..count);
+                let after = Utterance {
+                    base: utterance.base + utterance.taken + count as u64,
+                    pcm,
+                    lost: count as u64,
+                    ended: utterance.ended,
+                    finished: utterance.finished,
+                    ..Utterance::default()
+                };
+                (utterance.ended, utterance.finished) = (Some(Instant::now()), false);
+                let kept = after.base;
+                self.utterances.insert(1, after);
+                self.forget(kept);
+            } else {
+                utterance.pcm.drain(..count);
+                utterance.base += count as u64;
+                utterance.lost += count as u64;
+                let kept = utterance.base;
+                if count > 0 {
                     self.forget(kept);
-                }
-                _ => {
-                    utterance.base += count as u64;
-                    utterance.lost += count as u64;
-                    let kept = utterance.base;
-                    if count > 0 {
-                        self.forget(kept);
-                    }
                 }
             }
             index += 1;
@@ -244,10 +305,10 @@ mod tests {
         let mut all = Vec::new();
         for (samples, end) in [(first, first == queued), (queued - first, true)] {
             let mut pcm = Vec::new();
-            if let Some(next) = intake.next(samples, all.len() as u64)
+            if let Some(next) = intake.next(samples)
                 && next.samples > 0
             {
-                let taken = intake.take(next.samples, all.len() as u64, &mut pcm).expect("an utterance");
+                let taken = intake.take(next.samples, 0, &mut pcm).expect("an utterance");
                 assert_eq!((pcm.len(), taken.end), (samples, end), "{first} of {queued}");
             }
             all.append(&mut pcm);
@@ -269,11 +330,11 @@ mod tests {
         let mut intake = Intake::default();
         intake.append(&vec![0.5; 3 * MOST_COPIED]);
         let place = intake.utterances[0].pcm.as_slices().0.as_ptr();
-        assert_eq!(intake.drop_oldest(10, None), 10);
+        assert_eq!(intake.drop_oldest(10), 10);
         intake.finish();
         let mut pcm = Vec::new();
         let samples = 3 * MOST_COPIED - 10;
-        let next = intake.next(usize::MAX, 0).expect("it has ended");
+        let next = intake.next(usize::MAX).expect("it has ended");
         let taken = intake.take(next.samples, 0, &mut pcm).expect("an utterance");
         assert_eq!((pcm.len(), taken.end, taken.lost), (samples, true, Some((0, 10))));
         assert!(pcm.as_ptr() == place && pcm.iter().all(|&x| x == 0.5));

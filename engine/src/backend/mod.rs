@@ -64,7 +64,7 @@ pub mod cuda;
 mod fold;
 pub(crate) mod mode;
 mod open;
-mod timeline;
+pub(crate) mod timeline;
 mod visibility;
 
 use crate::error::Result;
@@ -72,7 +72,7 @@ use crate::error::Result;
 pub(crate) use choice::{BackendChoice, CachePrecision, Device, EngineOptions, Precision};
 pub(crate) use mode::Window;
 pub use mode::{Mode, StepSizes};
-pub use open::{Opened, open};
+pub use open::{Opened, Spare, open};
 
 /// Handle of one stream's state inside a backend (features, K and V rings, convolution tails, predictor state); the number is
 /// the backend's own, of one slot at a time.

@@ -207,6 +207,7 @@ pub fn check(config: &ModelConfig, mode: Mode, backend: &'static str) -> Result<
     if context >= config.encoder.contexts.len() {
         return Err(Error::Backend {
             backend,
+            device: None,
             kind: Fault::Internal,
             reason: format!("the model has no context {context}"),
         });

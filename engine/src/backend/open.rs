@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Backend, BackendChoice, Device, EngineOptions, cpu, cuda};
 use crate::error::{Error, Result};
-use crate::model::Model;
+use crate::model::{Model, ModelConfig};
 
 /// A model on its devices.
 pub struct Opened {
@@ -13,7 +13,12 @@ pub struct Opened {
     pub backends: Vec<Box<dyn Backend>>,
     /// Why devices that `auto` would rather have taken don't run the model, one reason each.
     pub passed_over: Vec<Error>,
+    /// What streams go to if all of these are lost.
+    pub spare: Option<Spare>,
 }
+
+/// Opens a device when it is needed.
+pub type Spare = Box<dyn FnOnce() -> Result<(Box<dyn Backend>, ModelConfig)> + Send>;
 
 /// The model on every device that `options` name. Fails if there is none, saying what is missing.
 ///
@@ -22,7 +27,7 @@ pub struct Opened {
 pub fn open(model: &Arc<Model>, options: &EngineOptions) -> Result<Opened> {
     let cpu = || cpu::CpuBackend::new(model.clone(), options.threads).map(boxed);
     let card = |index| cuda::CudaBackend::new(model.clone(), options, index).map(boxed);
-    let alone = |backend| Opened { backends: vec![backend], passed_over: Vec::new() };
+    let alone = |backend| Opened { backends: vec![backend], passed_over: Vec::new(), spare: None };
     match (options.backend, options.device) {
         (BackendChoice::Cpu, Device::Index(index @ 1..)) => {
             let reason = format!("the backend cpu has device 0 only, not {index}");
@@ -41,6 +46,12 @@ pub fn open(model: &Arc<Model>, options: &EngineOptions) -> Result<Opened> {
             let mut opened = every_card(cuda::count(), card);
             if opened.backends.is_empty() {
                 opened.backends.push(cpu()?);
+            } else {
+                let (model, threads) = (model.clone(), options.threads);
+                opened.spare = Some(Box::new(move || {
+                    let config = model.config.clone();
+                    cpu::CpuBackend::new(model, threads).map(|cpu| (boxed(cpu), config))
+                }));
             }
             Ok(opened)
         }
@@ -53,7 +64,7 @@ fn boxed<'a>(backend: impl Backend + 'a) -> Box<dyn Backend + 'a> {
 
 /// The cards that run the model; if there is none, a reason at least.
 fn every_card(count: Result<usize>, open: impl Fn(usize) -> Result<Box<dyn Backend>>) -> Opened {
-    let mut opened = Opened { backends: Vec::new(), passed_over: Vec::new() };
+    let mut opened = Opened { backends: Vec::new(), passed_over: Vec::new(), spare: None };
     let count = match count {
         Ok(count) => count,
         Err(e) => {
@@ -64,9 +75,9 @@ fn every_card(count: Result<usize>, open: impl Fn(usize) -> Result<Box<dyn Backe
     for index in 0..count {
         match open(index) {
             Ok(backend) => opened.backends.push(backend),
-            Err(Error::Backend { backend, kind, reason }) => {
+            Err(Error::Backend { backend, device, kind, reason }) => {
                 let reason = format!("card {index}: {reason}");
-                opened.passed_over.push(Error::Backend { backend, kind, reason });
+                opened.passed_over.push(Error::Backend { backend, device, kind, reason });
             }
             // It lies with the model or the options, so no other card will do.
             Err(e) => {
@@ -99,7 +110,7 @@ mod tests {
     }
 
     fn failed(reason: &str) -> Error {
-        Error::Backend { backend: "cuda", kind: Fault::Refused, reason: reason.into() }
+        Error::Backend { backend: "cuda", device: None, kind: Fault::Refused, reason: reason.into() }
     }
 
     #[test]

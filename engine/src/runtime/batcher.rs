@@ -3,6 +3,7 @@
 //! complete, the earliest deadline first, many at a time. It never waits for a stream: one that is slow, paused or gone
 //! just isn't in its queue.
 
+use std::cmp::Reverse;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{JoinHandle, available_parallelism};
@@ -15,7 +16,7 @@ use super::lane::Lane;
 use super::queue::Backlog;
 use super::stream::{Chunk, Shared, StreamLane, Wait};
 use crate::backend::{Backend, Decoded, Slot, Step};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// With more streams in a step than this several threads visit them; fewer are done before those are awake.
 const SERIAL: usize = 64;
@@ -77,13 +78,25 @@ struct Job {
     chunk: Option<Chunk>,
 }
 
+impl Job {
+    /// Most streams in a step with it.
+    fn party(&self) -> usize {
+        self.chunk.as_ref().map_or(usize::MAX, |chunk| chunk.party)
+    }
+
+    /// Has its stream go on elsewhere, with the chunk that was not stepped.
+    fn interrupt(&mut self, error: Error) {
+        if let Some(chunk) = &self.chunk {
+            self.stream.interrupt(chunk, &mut self.pcm, error);
+        }
+    }
+}
+
 impl Drop for Runner {
     /// Should the thread break down, nobody is to wait for an answer or an event.
     fn drop(&mut self) {
         self.lane.queue.stop();
-        for stream in self.lane.leave() {
-            stream.fail(self.lane.broken(), None);
-        }
+        self.evacuate(self.lane.broken());
     }
 }
 
@@ -108,6 +121,16 @@ impl Runner {
                     self.buffers.push(pcm);
                 }
             }
+            if let Err(lost) = self.lane.works() {
+                self.evacuate(lost);
+            }
+        }
+    }
+
+    /// Has every stream go on elsewhere.
+    fn evacuate(&self, reason: Error) {
+        for stream in self.lane.leave() {
+            stream.rescue(same(&reason));
         }
     }
 
@@ -138,59 +161,91 @@ impl Runner {
 
     /// [`Runner::step`] on one thread, or on those of the pool that this runs in, each with at least a `share` of streams.
     fn step_on(&mut self, jobs: &mut [Job], share: Option<usize>) {
-        let visit = |job: &mut Job| job.chunk = job.stream.visit(&mut job.pcm);
+        let lane = &self.lane;
+        let visit = |job: &mut Job| job.chunk = job.stream.visit(lane, &mut job.pcm);
         match share {
             Some(share) => jobs.par_iter_mut().with_min_len(share).for_each(visit),
             None => jobs.iter_mut().for_each(visit),
         }
-        let busy = jobs.iter().filter_map(|job| Some((job, job.chunk.as_ref()?)));
-        let busy: Vec<(&Job, &Chunk)> = busy.collect();
-        if busy.is_empty() {
-            return;
+        let mut busy: Vec<&mut Job> = jobs.iter_mut().filter(|job| job.chunk.is_some()).collect();
+        busy.sort_by_key(|job| Reverse(job.party()));
+        let mut rest = &mut busy[..];
+        while !rest.is_empty() {
+            let fitting = rest.iter().enumerate().take_while(|(index, job)| *index < job.party());
+            let (group, others) = rest.split_at_mut(fitting.count().max(1));
+            self.step_group(group, share);
+            rest = others;
+            if let Err(lost) = self.lane.works() {
+                for job in rest.iter_mut() {
+                    job.interrupt(same(&lost));
+                }
+                return;
+            }
         }
-        let steps: Vec<_> = busy
-            .iter()
-            .map(|(job, chunk)| Step { slot: job.stream.slot, pcm: &job.pcm, end: chunk.end })
-            .collect();
-        let stale = busy.iter().filter(|(_, chunk)| chunk.reset_first).map(|(job, _)| job.stream.slot);
+    }
+
+    /// One step of these, whose chunks are taken.
+    fn step_group(&mut self, group: &mut [&mut Job], share: Option<usize>) {
+        let chunks = || group.iter().filter_map(|job| Some((job, job.chunk.as_ref()?)));
+        let steps: Vec<_> =
+            chunks().map(|(job, chunk)| Step { slot: chunk.slot, pcm: &job.pcm, end: chunk.end }).collect();
+        let stale: Vec<_> =
+            chunks().filter(|(_, chunk)| chunk.reset_first).map(|(_, chunk)| chunk.slot).collect();
         let began = Instant::now();
-        let results = self.run_backend(stale, &steps);
+        let results = run_backend(self.backend.as_mut(), &self.lane, stale, &steps);
         let seconds = began.elapsed().as_secs_f64();
         results.iter().filter_map(|result| result.as_ref().err()).for_each(|error| self.lane.note(error));
         let frames: usize = results.iter().flatten().map(|decoded| decoded.frames).sum();
-        let lane = &self.lane;
-        let hand_out =
-            |(&(job, chunk), result): (&(&Job, &Chunk), _)| job.stream.complete(chunk, result, lane);
-        let waits: Vec<Option<Wait>> = match share {
-            Some(share) => busy.par_iter().zip(results).with_min_len(share).map(hand_out).collect(),
-            None => busy.iter().zip(results).map(hand_out).collect(),
+        let party = group.len();
+        let hand_out = |(job, result): (&mut &mut Job, _)| {
+            let Job { stream, pcm, chunk } = &mut **job;
+            stream.complete(chunk.as_ref()?, pcm, result, party)
         };
-        let mut statistics = lane.statistics();
+        let waits: Vec<Option<Wait>> = match share {
+            Some(share) => group.par_iter_mut().zip(results).with_min_len(share).map(hand_out).collect(),
+            None => group.iter_mut().zip(results).map(hand_out).collect(),
+        };
+        let mut statistics = self.lane.statistics();
         statistics.steps += 1;
         statistics.frames += frames as u64;
         statistics.step_seconds.record(seconds);
-        statistics.batch.record(busy.len() as f64);
+        statistics.batch.record(party as f64);
         for wait in waits.into_iter().flatten() {
             statistics.chunks += 1;
             statistics.late_chunks += u64::from(wait.late);
             statistics.wait_seconds.record(wait.time.as_secs_f64());
         }
     }
+}
 
-    /// A result for each step. A panic in the backend ends the streams of its step, not the process.
-    fn run_backend(&mut self, stale: impl Iterator<Item = Slot>, steps: &[Step<'_>]) -> Vec<Result<Decoded>> {
-        let backend = self.backend.as_mut();
-        let ran = catch_unwind(AssertUnwindSafe(|| {
-            stale.for_each(|slot| backend.reset(slot));
-            backend.step(steps)
-        }));
-        let (mut results, reason) = match ran {
-            Ok(results) => (results, "gave no result for a stream"),
-            Err(_) => (Vec::new(), "panicked in a step"),
-        };
-        results.resize_with(steps.len(), || Err(self.lane.failed(reason.into())));
-        results
+/// The error once more.
+fn same(error: &Error) -> Error {
+    match error {
+        Error::Backend { backend, device, kind, reason } => {
+            let (device, reason) = (device.clone(), reason.clone());
+            Error::Backend { backend, device, kind: *kind, reason }
+        }
+        other => Error::Unsupported(other.to_string()),
     }
+}
+
+/// A result for each step. A panic in the backend ends the step, not the process.
+fn run_backend(
+    backend: &mut dyn Backend,
+    lane: &StreamLane,
+    stale: Vec<Slot>,
+    steps: &[Step<'_>],
+) -> Vec<Result<Decoded>> {
+    let ran = catch_unwind(AssertUnwindSafe(|| {
+        stale.into_iter().for_each(|slot| backend.reset(slot));
+        backend.step(steps)
+    }));
+    let (mut results, reason) = match ran {
+        Ok(results) => (results, "gave no result for a stream"),
+        Err(_) => (Vec::new(), "panicked in a step"),
+    };
+    results.resize_with(steps.len(), || Err(lane.failed(reason.into())));
+    results.into_iter().map(|result| result.map_err(|error| lane.name(error))).collect()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
 use super::batcher::Batcher;
+use super::fleet::{Batchers, Fleet, take_least};
 use super::options::StreamOptions;
 use super::statistics::Statistics;
 use super::stream::{self, Shared, Stream, StreamLane};
@@ -17,8 +18,9 @@ use crate::model::{Model, ModelConfig, Vocabulary};
 pub struct Engine {
     model: Arc<Model>,
     vocabulary: Arc<Vocabulary>,
-    /// One for each device.
-    lanes: Vec<Batcher>,
+    /// One for each device; they end with the engine.
+    _batchers: Batchers,
+    fleet: Arc<Fleet>,
     passed_over: Vec<String>,
 }
 
@@ -54,9 +56,7 @@ impl Engine {
 
     fn load(dir: &Path, options: &EngineOptions) -> Result<Self> {
         let model = Arc::new(Model::load(dir)?);
-        let Opened { backends, passed_over } = backend::open(&model, options)?;
-        let passed_over = passed_over.iter().map(Error::to_string).collect();
-        Self::start(model, backends, passed_over)
+        Self::start(model.clone(), backend::open(&model, options)?)
     }
 
     /// The model on these backends, one for each device: what [`Engine::open`] makes of those that it finds, without sharing
@@ -67,12 +67,20 @@ impl Engine {
         if backends.is_empty() {
             return Err(no_device());
         }
-        Self::start(model, backends, Vec::new()).map(Arc::new)
+        Self::start(model, Opened { backends, passed_over: Vec::new(), spare: None }).map(Arc::new)
     }
 
-    fn start(model: Arc<Model>, backends: Vec<Box<dyn Backend>>, passed_over: Vec<String>) -> Result<Self> {
-        let lanes = backends.into_iter().map(Batcher::start).collect::<Result<_>>()?;
-        Ok(Self { vocabulary: Arc::new(model.vocabulary.clone()), model, lanes, passed_over })
+    pub(crate) fn start(model: Arc<Model>, opened: Opened) -> Result<Self> {
+        let Opened { backends, passed_over, spare } = opened;
+        let batchers: Vec<_> = backends.into_iter().map(Batcher::start).collect::<Result<_>>()?;
+        let batchers: Batchers = Arc::new(Mutex::new(batchers));
+        Ok(Self {
+            vocabulary: Arc::new(model.vocabulary.clone()),
+            model,
+            fleet: Fleet::new(&batchers, spare),
+            _batchers: batchers,
+            passed_over: passed_over.iter().map(Error::to_string).collect(),
+        })
     }
 
     /// What the model is.
@@ -87,7 +95,7 @@ impl Engine {
 
     /// What the model runs on: the backend and name of each device, such as `cuda, NVIDIA H100 80GB HBM3 (0)`.
     pub fn devices(&self) -> Vec<String> {
-        self.lanes().map(|lane| lane.describe()).collect()
+        self.lanes().iter().map(|lane| lane.describe()).collect()
     }
 
     /// Why GPUs that `auto` would rather have taken don't run the model, one reason each.
@@ -98,7 +106,7 @@ impl Engine {
     /// Bytes of state that such a stream holds in the backend between two steps. Waits for the step under way.
     pub fn stream_bytes(&self, options: &StreamOptions) -> Result<usize> {
         let mode = options.mode(self.config())?;
-        let lane = self.lanes().next().ok_or_else(no_device)?;
+        let lane = self.lanes().into_iter().next().ok_or_else(no_device)?;
         lane.ask(move |backend| backend.slot_bytes(mode))
     }
 
@@ -110,45 +118,40 @@ impl Engine {
         let mode = options.mode(self.config())?;
         let language = options.language_place(self.config())?;
         let load = stream::load(mode);
-        let mut refused = None;
-        let mut lanes: Vec<_> = self.lanes().collect();
-        lanes.retain(|lane| lane.works().map_err(|error| refused.get_or_insert(error)).is_ok());
-        // What a device that works says counts more.
-        if !lanes.is_empty() {
-            refused = None;
-        }
-        while let Some(index) = (0..lanes.len()).min_by_key(|&index| lanes[index].load()) {
-            let lane = lanes.remove(index);
+        let (mut lanes, mut lost, mut refused) = (self.fleet.lanes(), None, None);
+        while let Some(lane) = take_least(&mut lanes, load, &mut lost) {
             match lane.open(mode, language, load) {
                 Ok(slot) => {
-                    let how = (mode, &self.config().encoder);
-                    let shared = Shared::new(slot, self.vocabulary.clone(), how, options);
-                    return Ok(Stream::new(self.clone(), lane.clone(), shared));
+                    let how = (mode, language, &self.config().encoder);
+                    let shared = Shared::new(self.fleet.clone(), self.vocabulary.clone(), how, options);
+                    return Ok(Stream::new(self.clone(), (lane, slot), shared));
                 }
                 Err(error) => drop(refused.get_or_insert(error)),
             }
         }
+        // What a device that works says counts more.
+        let refused = refused.or(lost);
         Err(refused.unwrap_or_else(no_device))
     }
 
     /// What the engine has done since it was opened, or since [`Engine::reset_statistics`]. Waits for the step under way.
     pub fn statistics(&self) -> Statistics {
-        Statistics { lanes: self.lanes().map(|lane| lane.snapshot()).collect() }
+        Statistics { lanes: self.lanes().iter().map(|lane| lane.snapshot()).collect() }
     }
 
     /// Begins the counts and distributions of [`Engine::statistics`] anew.
     pub fn reset_statistics(&self) {
-        self.lanes().for_each(|lane| lane.reset_statistics());
+        self.lanes().iter().for_each(|lane| lane.reset_statistics());
     }
 
     /// Whether there is a device that isn't lost: after that only another engine helps, in this process if it has another
     /// device, else in another one.
     pub fn works(&self) -> bool {
-        self.lanes().any(|lane| lane.works().is_ok())
+        self.lanes().iter().any(|lane| lane.works().is_ok())
     }
 
-    pub(crate) fn lanes(&self) -> impl Iterator<Item = &Arc<StreamLane>> {
-        self.lanes.iter().map(Batcher::lane)
+    pub(crate) fn lanes(&self) -> Vec<Arc<StreamLane>> {
+        self.fleet.lanes()
     }
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What comes out of a stream: words and what else there is to say, on the stream's sample clock.
 
+use std::time::Duration;
+
 use crate::error::Error;
 use crate::text::Word;
 
@@ -38,6 +40,16 @@ pub enum Event {
         start: u64,
         /// How many.
         samples: u64,
+    },
+    /// A step failed, or the device did, and the stream went on in another place. No audio is lost by that alone. From here on
+    /// words are those of a stream that began to listen its left context earlier: a few may be others than undisturbed.
+    Recovered {
+        /// Where, on the stream's sample clock.
+        sample: u64,
+        /// From the failure until the stream was where it had been.
+        gap: Duration,
+        /// What failed.
+        error: Error,
     },
     /// An utterance that [`Stream::finish`](crate::Stream::finish) ended is complete; one for each call.
     Finished {

@@ -18,10 +18,12 @@ pub(crate) type Request = Box<dyn FnOnce(&mut dyn Backend) + Send>;
 /// What streams of type `S`, the engine and the lane's thread share.
 pub(crate) struct Lane<S> {
     name: &'static str,
+    device: Box<str>,
     pub(crate) limits: Limits,
     pub(crate) queue: Queue<S, Request>,
     /// Sum of the loads over its streams.
     load: AtomicU64,
+    most_load: AtomicU64,
     dropped_samples: AtomicU64,
     statistics: Mutex<LaneStatistics>,
     /// Its streams by their slots.
@@ -35,9 +37,11 @@ impl<S> Lane<S> {
     pub(crate) fn new(backend: &dyn Backend) -> Self {
         Self {
             name: backend.name(),
+            device: backend.device().into(),
             limits: backend.limits(),
             queue: Queue::default(),
             load: AtomicU64::new(0),
+            most_load: AtomicU64::new(u64::MAX),
             dropped_samples: AtomicU64::new(0),
             statistics: Mutex::new(LaneStatistics::new(backend.device())),
             streams: Mutex::default(),
@@ -66,22 +70,47 @@ impl<S> Lane<S> {
         self.load.load(Ordering::Relaxed)
     }
 
+    /// Lets no more than this load in.
+    pub(crate) fn bound_load(&self, most: u64) {
+        self.most_load.store(most, Ordering::Relaxed);
+    }
+
+    /// Whether it works and bears so much load more.
+    pub(crate) fn bears(&self, load: u64) -> Result<()> {
+        self.works()?;
+        if self.load().saturating_add(load) <= self.most_load.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let reason = "it stands in for devices that were lost, and can't keep up with more streams".into();
+        Err(self.error(Fault::Refused, reason))
+    }
+
+    /// Counts the load of a stream that is to come.
+    pub(crate) fn reserve(&self, load: u64) {
+        self.load.fetch_add(load, Ordering::Relaxed);
+    }
+
+    /// Forgets the load of a stream that didn't come.
+    pub(crate) fn release(&self, load: u64) {
+        self.load.fetch_sub(load, Ordering::Relaxed);
+    }
+
     /// Takes a slot for a stream of this load. Waits for the step under way, no longer.
     pub(crate) fn open(&self, mode: Mode, language: usize, load: u64) -> Result<Slot> {
         // Counted first, so that streams which are opened meanwhile go elsewhere.
-        self.load.fetch_add(load, Ordering::Relaxed);
+        self.reserve(load);
         let opened = self.ask(move |backend| backend.open(mode, language)).and_then(|slot| slot);
+        let opened = opened.map_err(|error| self.name(error));
         match &opened {
             Ok(_) => self.statistics().open_streams += 1,
-            Err(_) => drop(self.load.fetch_sub(load, Ordering::Relaxed)),
+            Err(_) => self.release(load),
         }
         opened
     }
 
-    /// Takes a stream in that has a slot here, until that is closed. Fails if the lane broke down before.
-    pub(crate) fn join(&self, slot: Slot, stream: S) -> Result<()> {
-        self.streams().insert(slot.0, stream);
-        self.works()
+    /// Takes a stream in that has a slot here, until that is closed.
+    pub(crate) fn join(&self, slot: Slot, stream: S) {
+        let _before = self.streams().insert(slot.0, stream);
     }
 
     /// The error of a lane whose thread is gone.
@@ -99,8 +128,7 @@ impl<S> Lane<S> {
     /// Whether streams can be stepped here. Fails with what makes it impossible for good.
     pub(crate) fn works(&self) -> Result<()> {
         if let Some(reason) = self.lost.get() {
-            let reason = reason.clone();
-            return Err(Error::Backend { backend: self.name, kind: Fault::DeviceLost, reason });
+            return Err(self.error(Fault::DeviceLost, reason.clone()));
         }
         if self.queue.is_stopped() { Err(self.broken()) } else { Ok(()) }
     }
@@ -118,7 +146,7 @@ impl<S> Lane<S> {
     pub(crate) fn close(&self, slot: Slot, load: u64) {
         // Dropped when the lock isn't held any more.
         let _stream = self.streams().remove(&slot.0);
-        self.load.fetch_sub(load, Ordering::Relaxed);
+        self.release(load);
         self.statistics().open_streams -= 1;
         self.queue.request(Box::new(move |backend| backend.close(slot)));
     }
@@ -158,6 +186,18 @@ impl<S> Lane<S> {
     }
 
     pub(crate) fn failed(&self, reason: String) -> Error {
-        Error::Backend { backend: self.name, kind: Fault::Internal, reason }
+        self.error(Fault::Internal, reason)
+    }
+
+    /// An error of the backend with the device's name in it.
+    pub(crate) fn name(&self, error: Error) -> Error {
+        match error {
+            Error::Backend { kind, reason, .. } => self.error(kind, reason),
+            other => other,
+        }
+    }
+
+    fn error(&self, kind: Fault, reason: String) -> Error {
+        Error::Backend { backend: self.name, device: Some(self.device.clone()), kind, reason }
     }
 }

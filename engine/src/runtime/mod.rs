@@ -4,9 +4,11 @@
 mod batcher;
 mod engine;
 mod event;
+mod fleet;
 mod lane;
 mod options;
 mod queue;
+mod recovery;
 mod statistics;
 mod stream;
 

@@ -8,10 +8,12 @@ use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use super::event::{Event, PushError};
+use super::fleet::Fleet;
 use super::lane::Lane;
 use super::options::{Overflow, StreamOptions};
+use super::recovery::{History, Recovery, Seam, Suspicion, Trouble};
 use crate::audio::{FRAME_SAMPLES, Gate, Intake, Next, Part, SAMPLE_RATE};
-use crate::backend::{Decoded, Mode, Slot, StepSizes};
+use crate::backend::{Decoded, Mode, Slot, StepSizes, Token};
 use crate::error::Error;
 use crate::model::Vocabulary;
 use crate::model::config::EncoderConfig;
@@ -24,8 +26,7 @@ const MOST_EVENTS: usize = 256;
 /// A live stream; dropping it frees its place in the backend.
 pub struct Stream {
     shared: Arc<Shared>,
-    lane: Arc<StreamLane>,
-    /// Keeps the engine and with it the lane's thread alive.
+    /// Keeps the engine and with it the threads of its lanes alive.
     _engine: Arc<dyn Any + Send + Sync>,
 }
 
@@ -34,15 +35,21 @@ pub(crate) type StreamLane = Lane<Arc<Shared>>;
 
 /// What a stream and the thread of its lane share.
 pub(crate) struct Shared {
-    pub(crate) slot: Slot,
+    /// All lanes that it may be on.
+    pub(super) fleet: Arc<Fleet>,
     vocabulary: Arc<Vocabulary>,
+    pub(super) mode: Mode,
+    /// Place of its language in the model's prompt.
+    pub(super) language: usize,
     sizes: StepSizes,
+    /// What it keeps of the audio that was stepped.
+    history: History,
     /// Frames that the encoder hears again in each step.
     again: usize,
     /// Its steps are signals by themselves.
     whole: bool,
     /// What the stream adds to the load of its lane.
-    load: u64,
+    pub(super) load: u64,
     capacity: usize,
     overflow: Overflow,
     partials: bool,
@@ -53,8 +60,20 @@ pub(crate) struct Shared {
     news: Condvar,
 }
 
+/// A stream's place: while it has none it is on its way to one.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub(super) lane: Arc<StreamLane>,
+    pub(super) slot: Slot,
+}
+
 #[derive(Default)]
-struct Inner {
+pub(super) struct Inner {
+    place: Option<Place>,
+    /// After a step that failed, until it has succeeded.
+    suspicion: Option<Suspicion>,
+    /// How often it was tried again since it came further than it was.
+    tries: u32,
     /// Where silence is skipped.
     gate: Option<Gate>,
     intake: Intake,
@@ -84,10 +103,18 @@ struct Inner {
 /// Where the first utterance stands.
 #[derive(Default)]
 struct Decoding {
+    /// Chunks that the slot has taken.
     chunks: u64,
+    /// The slot's first frame, and how many it has decoded.
+    origin: u64,
+    slot_frames: u64,
+    /// Frames that are decoded, and samples that are or are being.
     frames: u64,
     samples: u64,
     words: WordBuilder,
+    /// While what was heard is heard again.
+    recovery: Option<Recovery>,
+    seam: Seam,
 }
 
 impl Decoding {
@@ -101,10 +128,16 @@ impl Decoding {
 
 /// A chunk that was taken out of its stream, but for its samples.
 pub(crate) struct Chunk {
+    pub(crate) slot: Slot,
     pub(crate) end: bool,
     pub(crate) reset_first: bool,
+    /// Most streams in a step with it.
+    pub(crate) party: usize,
     generation: u64,
-    samples: usize,
+    /// The sample of its utterance that follows it.
+    next: u64,
+    /// Samples of the utterance that were stepped before it came.
+    before: u64,
     /// When the chunk was complete.
     complete: Instant,
     /// How long the chunk lasts.
@@ -121,12 +154,14 @@ pub(crate) struct Wait {
 }
 
 impl Stream {
-    pub(crate) fn new(engine: Arc<dyn Any + Send + Sync>, lane: Arc<StreamLane>, shared: Shared) -> Self {
+    pub(crate) fn new(
+        engine: Arc<dyn Any + Send + Sync>,
+        (lane, slot): (Arc<StreamLane>, Slot),
+        shared: Shared,
+    ) -> Self {
         let shared = Arc::new(shared);
-        if let Err(error) = lane.join(shared.slot, shared.clone()) {
-            shared.fail(error, None);
-        }
-        Self { shared, lane, _engine: engine }
+        shared.settle(lane, slot, None);
+        Self { shared, _engine: engine }
     }
 
     /// Queues `pcm`, 16 kHz mono in [-1, 1]; samples that aren't finite count as 0. With [`Overflow::Block`] this waits
@@ -155,15 +190,15 @@ impl Stream {
                         continue;
                     }
                     Overflow::DropOldest => {
-                        room = inner.drop_oldest(self.shared.capacity / 4);
-                        self.lane.count_dropped(room);
+                        room = inner.intake.drop_oldest(self.shared.capacity / 4);
+                        self.shared.fleet.count_dropped(room);
                     }
                 }
             }
             let (now, later) = rest.split_at(room.min(rest.len()));
             self.shared.take(&mut inner, now);
             rest = later;
-            self.shared.schedule(&mut inner, &self.lane);
+            self.shared.schedule(&mut inner);
         }
         Ok(())
     }
@@ -177,13 +212,14 @@ impl Stream {
             inner.gate = Some(gate);
         }
         inner.intake.finish();
-        self.shared.schedule(&mut inner, &self.lane);
+        self.shared.schedule(&mut inner);
     }
 
     /// Forgets everything queued, and everything recognised but not taken; the sample clock starts at 0 again.
     pub fn reset(&self) {
         let mut inner = self.shared.used();
         *inner = Inner {
+            place: inner.place.take(),
             gate: inner.gate.as_ref().map(|_| Gate::default()),
             generation: inner.generation + 1,
             slot_is_stale: true,
@@ -206,7 +242,7 @@ impl Stream {
                 return None;
             }
             if let Some(event) = inner.events.pop_front() {
-                self.shared.schedule(&mut inner, &self.lane);
+                self.shared.schedule(&mut inner);
                 return Some(event);
             }
             if inner.failed {
@@ -223,7 +259,7 @@ impl Stream {
     pub fn try_next(&self) -> Option<Event> {
         let mut inner = self.shared.used();
         let event = inner.events.pop_front()?;
-        self.shared.schedule(&mut inner, &self.lane);
+        self.shared.schedule(&mut inner);
         Some(event)
     }
 
@@ -246,24 +282,30 @@ impl Drop for Stream {
         // A visit that is still to come holds the rest for a while.
         inner.intake.clear();
         let events = std::mem::take(&mut inner.events);
+        let place = inner.place.take();
         drop(inner);
         drop(events);
-        self.lane.close(self.shared.slot, self.shared.load);
+        if let Some(Place { lane, slot }) = place {
+            lane.close(slot, self.shared.load);
+        }
     }
 }
 
 impl Shared {
     pub(crate) fn new(
-        slot: Slot,
+        fleet: Arc<Fleet>,
         vocabulary: Arc<Vocabulary>,
-        (mode, encoder): (Mode, &EncoderConfig),
+        (mode, language, encoder): (Mode, usize, &EncoderConfig),
         options: &StreamOptions,
     ) -> Self {
         let sizes = mode.step_sizes(encoder);
         Self {
-            slot,
+            fleet,
             vocabulary,
+            mode,
+            language,
             sizes,
+            history: History::new(mode, encoder),
             again: match mode {
                 Mode::Buffered { window, .. } => window.left + window.right,
                 Mode::Cached { .. } | Mode::Offline { .. } => 0,
@@ -324,19 +366,20 @@ impl Shared {
     /// The deadline of a chunk is when it was due and as long again as it lasts. It was due when it was complete; where
     /// audio comes faster than it is spoken, as from a file, not before the chunk ahead of it was and had lasted, or now
     /// if that is sooner: such a stream takes its turns and what time is left, and a live one is none the worse for it.
-    fn schedule(self: &Arc<Self>, inner: &mut Inner, lane: &StreamLane) {
+    fn schedule(self: &Arc<Self>, inner: &mut Inner) {
         if inner.scheduled || inner.dropped {
             return;
         }
+        let Some(Place { lane, .. }) = &inner.place else { return };
         let Some(next) = inner.next(self.sizes) else { return };
         let due = match inner.pace {
             Some(pace) if pace > next.complete => pace.min(Instant::now()).max(next.complete),
             _ => next.complete,
         };
-        inner.due = Some(due);
-        inner.scheduled = true;
         let frames = next.samples.div_ceil(FRAME_SAMPLES as usize) + self.again;
         lane.add(due + self.lasts(next.samples), frames, self.whole, self.clone());
+        inner.due = Some(due);
+        inner.scheduled = true;
     }
 
     /// How long a chunk lasts: the same for all of a stream but in one pass.
@@ -345,13 +388,13 @@ impl Shared {
         Duration::from_secs_f64(samples as f64 / f64::from(SAMPLE_RATE))
     }
 
-    /// Takes the next chunk out of the queue into `pcm`, which is empty; none if there is nothing to do.
-    pub(crate) fn visit(&self, pcm: &mut Vec<f32>) -> Option<Chunk> {
+    /// Takes the next chunk out of the queue into `pcm`, which is empty; none if there is nothing to do on this lane.
+    pub(crate) fn visit(&self, lane: &Arc<StreamLane>, pcm: &mut Vec<f32>) -> Option<Chunk> {
         let mut inner = self.lock();
+        let slot = inner.place.as_ref().filter(|place| Arc::ptr_eq(&place.lane, lane))?.slot;
         inner.scheduled = false;
         let next = inner.next(self.sizes).filter(|_| !inner.dropped)?;
-        let decoded = inner.decoding.samples;
-        let taken = inner.intake.take(next.samples, decoded, pcm)?;
+        let taken = inner.intake.take(next.samples, self.history.samples, pcm)?;
         inner.scheduled = true;
         let lasts = self.lasts(next.samples);
         inner.pace = inner.due.take().map(|due| due + lasts);
@@ -359,22 +402,26 @@ impl Shared {
         if let Some((start, samples)) = taken.lost {
             self.report(&mut inner, Event::Lost { start, samples });
         }
+        let (before, end) = (inner.decoding.samples, inner.intake.position());
         inner.decoding.chunks += 1;
-        inner.decoding.samples += next.samples as u64;
+        inner.decoding.samples = before.max(end);
+        let party = inner.suspicion.as_ref().filter(|s| end >= s.from).map_or(usize::MAX, |s| s.party);
         if inner.writers > 0 {
             self.room.notify_all();
         }
         let generation = inner.generation;
-        let Next { samples, complete, .. } = next;
-        Some(Chunk { end: taken.end, reset_first, generation, samples, complete, lasts })
+        let (complete, next, end) = (next.complete, end, taken.end);
+        Some(Chunk { slot, end, reset_first, party, generation, next, before, complete, lasts })
     }
 
-    /// Turns the result of a step into events and queues the stream again if another chunk is complete.
+    /// Turns the result of a step of `party` streams into events and queues the stream again if another chunk is complete.
+    /// `pcm` is the chunk's audio.
     pub(crate) fn complete(
         self: &Arc<Self>,
         chunk: &Chunk,
+        pcm: &mut Vec<f32>,
         result: Result<Decoded, Error>,
-        lane: &StreamLane,
+        party: usize,
     ) -> Option<Wait> {
         let mut inner = self.lock();
         inner.scheduled = false;
@@ -385,14 +432,26 @@ impl Shared {
         if inner.generation == chunk.generation {
             match result {
                 Ok(decoded) => {
+                    let again = inner.decoding.recovery.is_some();
+                    if inner.suspicion.as_ref().is_some_and(|s| chunk.next >= s.from) {
+                        inner.suspicion = None;
+                    }
                     self.hand_out(&mut inner, chunk.end, decoded);
                     let time = chunk.complete.elapsed();
-                    wait = Some(Wait { time, late: time > chunk.lasts });
+                    wait = (!again).then_some(Wait { time, late: time > chunk.lasts });
                 }
-                Err(error) => self.end(&mut inner, error, chunk.samples),
+                Err(error) => match inner.suspect(&error, party, chunk.next) {
+                    Some(suspicion) => {
+                        inner.tries += 1;
+                        inner.suspicion = Some(suspicion);
+                        self.return_to(inner, chunk, pcm, error);
+                        return None;
+                    }
+                    None => self.end(&mut inner, error, Some(chunk)),
+                },
             }
         }
-        self.schedule(&mut inner, lane);
+        self.schedule(&mut inner);
         wait
     }
 
@@ -401,15 +460,77 @@ impl Shared {
         let mut inner = self.lock();
         inner.scheduled = false;
         if !inner.dropped && !inner.failed && chunk.is_none_or(|chunk| chunk.generation == inner.generation) {
-            self.end(&mut inner, error, chunk.map_or(0, |chunk| chunk.samples));
+            self.end(&mut inner, error, chunk);
         }
     }
 
-    /// Gives out what is decoded and ends the stream; of the samples taken the last `lost` were not decoded.
-    fn end(&self, inner: &mut Inner, error: Error, lost: usize) {
+    /// Has the stream go on elsewhere with the chunk, which was not stepped.
+    pub(crate) fn interrupt(self: &Arc<Self>, chunk: &Chunk, pcm: &mut Vec<f32>, error: Error) {
+        let inner = self.lock();
+        if !inner.dropped && !inner.failed {
+            self.return_to(inner, chunk, pcm, error);
+        }
+    }
+
+    /// Has the stream go on elsewhere from `chunk`, whose samples are `pcm`.
+    fn return_to(
+        self: &Arc<Self>,
+        mut inner: MutexGuard<'_, Inner>,
+        chunk: &Chunk,
+        pcm: &mut Vec<f32>,
+        error: Error,
+    ) {
+        if inner.generation == chunk.generation {
+            if self.history.samples == 0 {
+                inner.intake.give_back(std::mem::take(pcm));
+            }
+            inner.decoding.samples = chunk.before;
+        }
+        self.leave(inner, error);
+    }
+
+    /// Has the stream go on elsewhere, unless it is on its way already. It must not be in a step.
+    pub(crate) fn rescue(self: &Arc<Self>, error: Error) {
+        let inner = self.lock();
+        if !inner.dropped && !inner.failed {
+            self.leave(inner, error);
+        }
+    }
+
+    /// Gives the stream's place up, and gets it another where it hears again what it needs to go on from where it was.
+    fn leave(self: &Arc<Self>, mut inner: MutexGuard<'_, Inner>, error: Error) {
+        let Some(Place { lane, slot }) = inner.place.take() else { return };
+        inner.scheduled = false;
+        drop(inner);
+        lane.close(slot, self.load);
+        self.fleet.place(self.clone(), Trouble::new(error));
+    }
+
+    /// Takes a place; after `trouble` it goes on from where it was.
+    pub(crate) fn settle(self: &Arc<Self>, lane: Arc<StreamLane>, slot: Slot, trouble: Option<Trouble>) {
+        lane.join(slot, self.clone());
+        let mut inner = self.lock();
+        if inner.dropped || inner.failed {
+            drop(inner);
+            lane.close(slot, self.load);
+            return;
+        }
+        inner.place = Some(Place { lane: lane.clone(), slot });
+        if let Some(trouble) = trouble {
+            inner.go_back(&self.history, trouble);
+        }
+        self.schedule(&mut inner);
+        drop(inner);
+        if let Err(error) = lane.works() {
+            self.rescue(error);
+        }
+    }
+
+    /// Gives out what is decoded and ends the stream; `chunk` was not decoded.
+    fn end(&self, inner: &mut Inner, error: Error, chunk: Option<&Chunk>) {
         let Inner { decoding, intake, .. } = &mut *inner;
         let base = intake.base();
-        let sample = base + decoding.samples.saturating_sub(lost as u64);
+        let sample = base + chunk.map_or(decoding.samples, |chunk| chunk.before);
         if let Some(word) = decoding.words.finish(&self.vocabulary) {
             self.report(inner, Event::Word(word.at(base, sample)));
         }
@@ -426,7 +547,14 @@ impl Shared {
         let done = base + decoding.samples;
         let word = |word: FrameWord| Event::Word(word.at(base, done));
         let mut said = Vec::new();
+        let origin = decoding.origin;
+        decoding.slot_frames += decoded.frames as u64;
+        let frames = origin + decoding.slot_frames;
+        let recovered = decoding.recovery.take_if(|recovery| frames > recovery.until || end);
+        said.extend(recovered.map(|recovery| recovery.over(base)));
         for token in decoded.tokens {
+            let token = Token { frame: origin + token.frame, ..token };
+            let Some(token) = decoding.seam.admit(token) else { continue };
             match self.vocabulary.signal(token.id) {
                 None => said.extend(decoding.words.push(&self.vocabulary, token).map(word)),
                 Some(signal) => {
@@ -440,7 +568,12 @@ impl Shared {
                 }
             }
         }
-        decoding.frames += decoded.frames as u64;
+        if decoding.recovery.is_some() {
+            return;
+        }
+        inner.tries = 0;
+        let Inner { decoding, .. } = &mut *inner;
+        decoding.frames = decoding.frames.max(frames);
         said.extend(decoding.words.advance(&self.vocabulary, decoding.frames).map(word));
         if end {
             said.extend(decoding.words.finish(&self.vocabulary).map(word));
@@ -500,17 +633,31 @@ impl Inner {
         if self.failed || self.events.len() >= MOST_EVENTS {
             return None;
         }
-        self.intake.next(sizes.of(self.decoding.chunks), self.decoding.samples)
+        self.intake.next(sizes.of(self.decoding.chunks))
+    }
+
+    /// What is held against the stream after a step of `party` streams that failed.
+    fn suspect(&self, error: &Error, party: usize, end: u64) -> Option<Suspicion> {
+        Suspicion::of(error, party, end, (self.suspicion.as_ref(), self.tries))
+    }
+
+    /// Has a fresh slot hear again what lies before the first frame that isn't decoded.
+    fn go_back(&mut self, history: &History, mut trouble: Trouble) {
+        let Self { intake, decoding, .. } = self;
+        if let Some(before) = decoding.recovery.take() {
+            trouble.since = before.since();
+        }
+        let (position, until) = (intake.position(), decoding.frames);
+        let origin = history.origin(until, intake.kept());
+        intake.rewind(origin * FRAME_SAMPLES);
+        (decoding.chunks, decoding.origin, decoding.slot_frames) = (0, origin, 0);
+        decoding.seam.reopen(until);
+        decoding.recovery = Some(Recovery::new(trouble, until, intake.position() < position));
+        self.slot_is_stale = false;
     }
 
     /// Whether events keep the stream from being stepped, and there is no other thread to take them.
     fn is_unread(&self) -> bool {
         self.events.len() >= MOST_EVENTS && !self.shared
-    }
-
-    /// Gives up the oldest `samples` samples that are queued; returns how many that were.
-    fn drop_oldest(&mut self, samples: usize) -> usize {
-        let decoded = (self.decoding.chunks > 0).then_some(self.decoding.samples);
-        self.intake.drop_oldest(samples, decoded)
     }
 }

@@ -320,5 +320,5 @@ impl Shared {
 }
 
 fn failed(reason: String) -> Error {
-    Error::Backend { backend: NAME, kind: Fault::Internal, reason }
+    Error::Backend { backend: NAME, device: None, kind: Fault::Internal, reason }
 }

@@ -258,5 +258,5 @@ fn failed(reason: String) -> Error {
 }
 
 fn failed_as(kind: Fault, reason: String) -> Error {
-    Error::Backend { backend: NAME, kind, reason }
+    Error::Backend { backend: NAME, device: None, kind, reason }
 }

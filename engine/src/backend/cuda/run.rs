@@ -126,12 +126,14 @@ impl CudaBackend {
         }
         for job in jobs {
             if job.overflowed && outcome.is_ok() {
-                results[job.index] = Some(Err(failed(self.shape.overflow())));
+                results[job.index] = Some(Err(failed_as(Fault::Refused, self.shape.overflow())));
                 continue;
             }
             let result = outcome.as_ref().map(|()| std::mem::take(&mut job.decoded));
             results[job.index] = Some(result.map_err(|e| match e {
                 Error::Backend { reason, .. } if lost => failed_as(Fault::DeviceLost, reason.clone()),
+                // What the card can't do was found out before: it isn't the stream that is refused.
+                Error::Backend { kind: Fault::Refused, reason, .. } => failed(reason.clone()),
                 Error::Backend { kind, reason, .. } => failed_as(*kind, reason.clone()),
                 other => failed(other.to_string()),
             }));
