@@ -45,13 +45,23 @@
  */
 use gst::{glib, prelude::*};
 
+mod bus;
+mod deadline;
+mod events;
 mod imp;
 mod input;
+mod latency;
+mod load;
+mod meta;
 mod model;
+mod open;
 mod output;
+mod places;
 mod settings;
 mod sink;
+mod stamps;
 mod state;
+mod statistics;
 mod timeline;
 mod worker;
 
@@ -136,6 +146,26 @@ pub enum TextUnit {
     Sentence,
 }
 
+/// What happens when recognition is slower than the audio comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
+#[enum_type(name = "GstParakeetOverload")]
+pub enum Overload {
+    /// By the source.
+    #[default]
+    #[enum_value(name = "Auto: drop with a live source, else block", nick = "auto")]
+    Auto,
+    /// The oldest audio goes.
+    #[enum_value(
+        name = "Drop: the oldest audio is dropped, so that text is never later than latency",
+        nick = "drop"
+    )]
+    Drop,
+    /// The source waits.
+    #[enum_value(name = "Block: the source waits", nick = "block")]
+    Block,
+}
+
 pub(crate) fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    meta::register();
     gst::Element::register(Some(plugin), "parakeettdt", gst::Rank::NONE, ParakeetTdt::static_type())
 }
