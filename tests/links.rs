@@ -133,3 +133,33 @@ fn a_source_that_brings_too_little_is_told() {
     assert!(bench.bus.pop_filtered(&[gst::MessageType::Warning]).is_none(), "one warning");
     bench.assert_no_errors();
 }
+
+#[test]
+fn a_pipeline_whose_branches_wait_for_each_other_is_told_why() {
+    init();
+    let line = format!(
+        "filesrc location={0}/tests/data/speech.wav ! wavparse ! tee name=t t. ! queue name=other ! \
+         audioconvert ! vorbisenc ! matroskamux name=m ! fakesink \
+         t. ! queue ! audioconvert ! audioresample ! parakeettdt model={0}/models/parakeet-tdt-mini backend=cpu ! m.",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    for (ns, hangs) in [(1_000_000_000_u64, true), (10_000_000_000, false)] {
+        let pipeline = gst::parse::launch(&line).unwrap().downcast::<gst::Pipeline>().unwrap();
+        let queue = pipeline.by_name("other").unwrap();
+        queue.set_property("max-size-time", ns);
+        queue.set_property("max-size-bytes", 0_u32);
+        queue.set_property("max-size-buffers", 0_u32);
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let kinds = [gst::MessageType::Warning, gst::MessageType::Eos, gst::MessageType::Error];
+        let bus = pipeline.bus().unwrap();
+        let message = bus.timed_pop_filtered(60 * SECOND, &kinds).expect("one of them comes");
+        match message.view() {
+            gst::MessageView::Warning(warning) if hangs => {
+                assert_eq!(warning.details().unwrap().name(), "parakeettdt/upstream-stalled");
+            }
+            gst::MessageView::Eos(_) => assert!(!hangs, "it has room enough as it is"),
+            other => panic!("{other:?}"),
+        }
+        pipeline.set_state(gst::State::Null).unwrap();
+    }
+}

@@ -66,7 +66,7 @@ fn a_discontinuity_of_contiguous_audio_means_nothing() {
     let clean = heard(&pcm, std::iter::repeat(CLEAN));
     assert!(words(&clean).len() > 50);
     for every in [1, 7, 50] {
-        let flagged = (0..).map(|n: usize| Packet { discont: n % every == 0, ..CLEAN });
+        let flagged = (0..).map(|n: usize| Packet { discont: n.is_multiple_of(every), ..CLEAN });
         let outs = heard(&pcm, flagged);
         assert_eq!(words(&outs), words(&clean), "DISCONT on every buffer of {every}");
         assert_eq!(starts(&outs), starts(&clean));

@@ -122,8 +122,9 @@ impl ParakeetTdt {
                 true
             }
             Overdue::Stalled => {
+                // Whoever hands audio over shows that some comes, and may wait for this task.
+                let Some(_feeding) = self.try_feeding() else { return false };
                 gst::debug!(CAT, imp = self, "no audio comes any more: what came is over");
-                let _feeding = self.feeding();
                 let mut state = self.state();
                 if state.run.stopping || state.run.is_finishing() {
                     return true;
@@ -178,8 +179,9 @@ impl ParakeetTdt {
     /// may wait for each other.
     fn watch_upstream(&self) {
         let mut state = self.state();
-        let (is_playing, run) = (state.playing, &mut state.run);
-        let is_waited_for = is_playing || run.is_silent();
+        // What was paused on purpose has played before.
+        let is_waited_for = state.playing || !state.played;
+        let run = &mut state.run;
         let idle = run.watch.last_activity.map_or(Duration::ZERO, |last| last.elapsed());
         if run.watch.stall_told || run.watch.is_feeding || run.has_pending() || !is_waited_for {
             return;
@@ -239,15 +241,18 @@ impl ParakeetTdt {
         });
         if let Err(error) = waiting {
             gst::warning!(CAT, imp = self, "cannot wait for the clock: {error:?}");
+            self.stop_timer();
         }
     }
 
-    /// Lets the clock go.
+    /// Lets the clock go, which stops.
     pub(super) fn stop_clock(&self) {
-        let mut state = self.state();
-        state.playing = false;
-        let timer = state.run.watch.timer.take();
-        drop(state);
+        self.state().playing = false;
+        self.stop_timer();
+    }
+
+    pub(super) fn stop_timer(&self) {
+        let timer = self.state().run.watch.timer.take();
         if let Some((timer, _)) = timer {
             timer.unschedule();
         }

@@ -9,7 +9,7 @@ use super::{
 };
 use gst::{glib, prelude::*, subclass::prelude::*};
 use gst_audio::AudioFormat;
-use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError, TryLockError};
 
 pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("parakeettdt", gst::DebugColorFlags::empty(), Some("Parakeet speech to text"))
@@ -35,6 +35,15 @@ impl ParakeetTdt {
 
     pub(super) fn feeding(&self) -> MutexGuard<'_, ()> {
         self.feeding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// [`feeding`](Self::feeding), unless somebody else hands audio over.
+    pub(super) fn try_feeding(&self) -> Option<MutexGuard<'_, ()>> {
+        match self.feeding.try_lock() {
+            Ok(feeding) => Some(feeding),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     pub(super) fn settings(&self) -> MutexGuard<'_, Settings> {
@@ -257,14 +266,19 @@ impl ElementImpl for ParakeetTdt {
                 self.load();
                 self.tell_latency();
             }
-            gst::StateChange::ReadyToPaused => self.reload(),
+            gst::StateChange::ReadyToPaused => {
+                self.state().played = false;
+                self.reload();
+            }
             gst::StateChange::PlayingToPaused => self.stop_clock(),
             _ => {}
         }
         let changed = self.parent_change_state(transition);
         match transition {
             gst::StateChange::PausedToPlaying if changed.is_ok() => {
-                self.state().playing = true;
+                let mut state = self.state();
+                (state.playing, state.played) = (true, true);
+                drop(state);
                 self.wake();
             }
             gst::StateChange::PausedToReady => {

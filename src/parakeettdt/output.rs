@@ -57,11 +57,6 @@ impl Output {
         self.anew = true;
     }
 
-    /// Whether nothing was pushed.
-    pub fn is_at_start(&self) -> bool {
-        self.position.is_none()
-    }
-
     /// Starts anew if time has fallen back to `to`.
     fn look_back(&mut self, to: u64) {
         let Some(position) = self.position else {

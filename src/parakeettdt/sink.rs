@@ -270,6 +270,8 @@ impl ParakeetTdt {
         let was_live = state.run.was_live.replace(live);
         drop(state);
         if was_live.is_some_and(|was| was != live) {
+            // It was set on another clock.
+            self.stop_timer();
             self.fit_queue();
             self.post_latency();
         }

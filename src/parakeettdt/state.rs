@@ -126,6 +126,8 @@ pub struct State {
     pub config: Option<ModelConfig>,
     /// The clock runs.
     pub playing: bool,
+    /// It ran since READY.
+    pub played: bool,
     pub statistics: Statistics,
     /// The part that lasts while the pads are active.
     pub run: Run,
@@ -140,6 +142,7 @@ impl Default for State {
             loaded_as: None,
             config: None,
             playing: false,
+            played: false,
             statistics: Statistics::default(),
             run: Run::stopped(),
         }
@@ -294,11 +297,6 @@ impl Run {
     /// Whether anything waits behind recognised words.
     pub fn has_pending(&self) -> bool {
         !self.pending.is_empty()
-    }
-
-    /// Whether nothing has left since the start.
-    pub fn is_silent(&self) -> bool {
-        self.output.is_at_start()
     }
 
     /// Gives out what can't wait any longer of the unit that is being put together; none if there is none.
