@@ -64,18 +64,142 @@ fn a_look_ahead_that_the_model_lacks_is_an_error() {
     assert!(text.contains("look-ahead"), "{text}");
 }
 
+/// A bin that holds a lock while it changes its child's state and takes it for each error, as transcriberbin does.
+mod locking {
+    use gst::{glib, prelude::*, subclass::prelude::*};
+    use std::sync::{Mutex, mpsc};
+
+    #[derive(Default)]
+    pub struct Imp {
+        pub lock: Mutex<()>,
+        pub errors: Mutex<Option<mpsc::Sender<String>>>,
+    }
+
+    #[glib::object_subclass]
+    impl ObjectSubclass for Imp {
+        const NAME: &'static str = "LockingBin";
+        type Type = LockingBin;
+        type ParentType = gst::Bin;
+    }
+
+    impl ObjectImpl for Imp {}
+    impl GstObjectImpl for Imp {}
+    impl ElementImpl for Imp {}
+
+    impl BinImpl for Imp {
+        fn handle_message(&self, message: gst::Message) {
+            let gst::MessageView::Error(error) = message.view() else {
+                return self.parent_handle_message(message);
+            };
+            let _lock = self.lock.lock().unwrap();
+            let errors = self.errors.lock().unwrap().clone();
+            errors.unwrap().send(error.error().to_string()).unwrap();
+        }
+    }
+
+    glib::wrapper! {
+        pub struct LockingBin(ObjectSubclass<Imp>) @extends gst::Bin, gst::Element, gst::Object;
+    }
+
+    impl LockingBin {
+        /// With one child; the errors that come from it.
+        pub fn around(child: &gst::Element) -> (Self, mpsc::Receiver<String>) {
+            let bin: Self = glib::Object::new();
+            let (sender, errors) = mpsc::channel();
+            *bin.imp().errors.lock().unwrap() = Some(sender);
+            bin.add(child).unwrap();
+            (bin, errors)
+        }
+
+        /// Changes the child's state with the lock held.
+        pub fn change(&self, child: &gst::Element, state: gst::State) -> bool {
+            let _lock = self.imp().lock.lock().unwrap();
+            child.set_state(state).is_ok()
+        }
+    }
+}
+
+/// Goes through these states in a bin that holds a lock all the while; the first error that comes. In PAUSED what `push`
+/// does is done, and waited for only after the last change.
+fn error_in_a_locking_bin(
+    element: gst::Element,
+    push: impl FnOnce(&gst::Pad) -> Result<gst::FlowSuccess, gst::FlowError> + Send + 'static,
+) -> String {
+    let (bin, errors) = locking::LockingBin::around(&element);
+    let (sender, done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let states = [gst::State::Ready, gst::State::Paused];
+        assert!(states.into_iter().all(|state| bin.change(&element, state)), "the state changes succeed");
+        let pad = element.static_pad("sink").unwrap();
+        let pusher = std::thread::spawn(move || {
+            pad.send_event(gst::event::StreamStart::new("test"));
+            pad.send_event(gst::event::Caps::new(&S16.parse().unwrap()));
+            push(&pad)
+        });
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(bin.change(&element, gst::State::Null));
+        sender.send(pusher.join().unwrap()).unwrap();
+    });
+    let patience = Duration::from_secs(60);
+    let error = errors.recv_timeout(patience).expect("an error comes, and nobody waits for ever");
+    assert!(done.recv_timeout(patience).expect("nobody waits for ever").is_err());
+    error
+}
+
+fn push_silence(pad: &gst::Pad) -> Result<gst::FlowSuccess, gst::FlowError> {
+    pad.send_event(gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new()));
+    pad.chain(buffer(&[0; 1_600], Some(gst::ClockTime::ZERO)))
+}
+
 #[test]
-fn a_device_that_is_none_is_an_error_before_anything_is_loaded() {
+fn errors_wait_for_no_lock_that_a_state_change_holds() {
+    for (property, value, expected) in [
+        ("model", "/no/such", "cannot load the model: there is no directory /no/such"),
+        ("device", "gpu", "property device: \"gpu\" is neither"),
+    ] {
+        let element = element();
+        element.set_property(property, value);
+        let error = error_in_a_locking_bin(element, push_silence);
+        assert!(error.contains(expected), "{error}");
+    }
+    let half_a_sample = |pad: &gst::Pad| {
+        push_silence(pad)?;
+        pad.chain(gst::Buffer::from_slice([0_u8; 3]))
+    };
+    let error = error_in_a_locking_bin(element(), half_a_sample);
+    assert!(error.contains("whole samples"), "{error}");
+    let element = element();
+    element.set_property("look-ahead", 5_u32);
+    // It is opened for the first audio, so the bin must leave it some time.
+    let error = error_in_a_locking_bin(element, |pad| {
+        let pushed = push_silence(pad);
+        std::thread::sleep(Duration::from_millis(100));
+        pushed
+    });
+    assert!(error.contains("look-ahead"), "{error}");
+}
+
+#[test]
+fn a_device_that_is_none_is_an_error_and_can_be_set_otherwise_in_ready() {
     let element = element();
     let bus = gst::Bus::new();
     element.set_bus(Some(&bus));
     element.set_property("device", "gpu");
-    assert!(element.set_state(gst::State::Ready).is_err());
-    let message = bus.pop_filtered(&[gst::MessageType::Error]).expect("an error was posted");
+    assert_eq!(element.set_state(gst::State::Ready), Ok(gst::StateChangeSuccess::Success));
+    let patience = gst::ClockTime::from_seconds(60);
+    let message = bus.timed_pop_filtered(patience, &[gst::MessageType::Error]).expect("an error is posted");
     let gst::MessageView::Error(error) = message.view() else { unreachable!() };
     assert!(error.error().to_string().contains("property device: \"gpu\" is neither"), "{error:?}");
     element.set_property("device", "auto");
-    assert!(element.set_state(gst::State::Ready).is_ok());
+    element.set_state(gst::State::Paused).unwrap();
+    loop {
+        let message = bus.timed_pop_filtered(patience, &[gst::MessageType::Progress]).expect("it is loaded");
+        let gst::MessageView::Progress(progress) = message.view() else { unreachable!() };
+        if progress.get().0 == gst::ProgressType::Complete {
+            break;
+        }
+    }
+    assert!(bus.pop_filtered(&[gst::MessageType::Error]).is_none());
     element.set_state(gst::State::Null).unwrap();
 }
 

@@ -95,14 +95,13 @@ fn latency_is_the_chunk_and_its_right_context() {
     let element = model.element();
     element.set_property("chunk", 1_000_u32);
     element.set_property("right-context", 500_u32);
-    element.set_property("latency", 100_u32);
     let bench = Bench::with(element, true);
     bench.wait_for_model();
     let mut query = gst::query::Latency::new();
     assert!(bench.element.static_pad("src").unwrap().query(&mut query));
-    // 12 and 6 whole frames of 80 ms.
+    // 12 and 6 whole frames of 80 ms, and a second for a word.
     let (live, least, _) = query.result();
-    assert_eq!((live, least), (true, gst::ClockTime::from_mseconds(18 * 80 + 100)));
+    assert_eq!((live, least), (true, gst::ClockTime::from_mseconds(18 * 80 + 1_000)));
 }
 
 #[test]

@@ -2,29 +2,18 @@
 //! The element itself: pads, events, queries, properties and state changes.
 
 use super::{
-    model,
-    settings::{PROPERTIES, Settings},
-    state::{Model, Run, State},
-    timeline::SAMPLE_RATE,
+    settings::{PROPERTIES, Settable, Settings, settable},
+    state::{Run, State},
+    statistics::Statistics,
+    timeline::{SAMPLE_RATE, nanoseconds},
 };
 use gst::{glib, prelude::*, subclass::prelude::*};
 use gst_audio::AudioFormat;
-use parakeet_engine::{Engine, Error};
-use std::{
-    env,
-    sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError},
-    thread,
-};
+use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError, TryLockError};
 
 pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("parakeettdt", gst::DebugColorFlags::empty(), Some("Parakeet speech to text"))
 });
-
-/// What to do about a model that can't be loaded.
-const OTHER_MODEL: &str = "set property model to a directory made by parakeet convert";
-
-/// What to do about a device that can't run it.
-const OTHER_DEVICE: &str = "set properties backend and device to what this machine has";
 
 /// Locking order: feeding -> settings -> state. The latter two are not held across a push, a post, a query, a load, or a
 /// call of the engine.
@@ -46,6 +35,15 @@ impl ParakeetTdt {
 
     pub(super) fn feeding(&self) -> MutexGuard<'_, ()> {
         self.feeding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// [`feeding`](Self::feeding), unless somebody else hands audio over.
+    pub(super) fn try_feeding(&self) -> Option<MutexGuard<'_, ()>> {
+        match self.feeding.try_lock() {
+            Ok(feeding) => Some(feeding),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     pub(super) fn settings(&self) -> MutexGuard<'_, Settings> {
@@ -98,7 +96,8 @@ impl ParakeetTdt {
         }
         let (live, min, max) = upstream.result();
         if live {
-            let own = self.model_latency() + self.settings().latency();
+            let own = self.latency();
+            self.state().run.upstream = min.nseconds();
             gst::debug!(CAT, obj = pad, "latency of upstream {min}, own {own}");
             // The element never holds a live source back.
             latency.set(true, min.saturating_add(own), gst::ClockTime::NONE);
@@ -106,133 +105,6 @@ impl ParakeetTdt {
             latency.set(false, min, max);
         }
         true
-    }
-
-    /// Audio that is needed beyond a moment before it is decoded: the look-ahead and the chunk it makes.
-    pub(super) fn model_latency(&self) -> gst::ClockTime {
-        let settings = self.settings().clone();
-        let state = self.state();
-        let samples = match (&state.run.stream, &state.config) {
-            (Some(stream), _) => stream.latency_samples(),
-            // What doesn't suit the model is an error once it is loaded.
-            (None, Some(config)) => settings.stream(config).latency_samples(config).unwrap_or_default(),
-            (None, None) => 0,
-        };
-        drop(state);
-        gst::ClockTime::SECOND.mul_div_floor(samples, u64::from(SAMPLE_RATE)).unwrap_or(gst::ClockTime::MAX)
-    }
-
-    pub(super) fn post(&self, message: gst::Message) {
-        // It is refused without a bus: then nobody wants to know.
-        let _ = self.obj().post_message(message);
-    }
-
-    fn progress(&self, kind: gst::ProgressType, text: &str) {
-        self.post(gst::message::Progress::builder(kind, "model", text).src(&*self.obj()).build());
-    }
-
-    /// Starts to load the model, on a thread of its own.
-    fn load(&self) -> Result<(), gst::StateChangeError> {
-        let settings = self.settings().clone();
-        let options = settings.engine().map_err(|error| {
-            gst::element_imp_error!(self, gst::LibraryError::Settings, ("property {error}"));
-            gst::StateChangeError
-        })?;
-        let plugin =
-            self.obj().factory().and_then(|factory| factory.plugin()).and_then(|plugin| plugin.filename());
-        let plugin = plugin.or_else(|| env::current_exe().ok()).unwrap_or_default();
-        let found = model::find(settings.model.as_deref(), &plugin);
-        let config = found.as_deref().ok().and_then(model::config);
-        let mut state = self.state();
-        state.load += 1;
-        state.model = Model::Loading;
-        state.config = config;
-        state.max_delay_ms = 0;
-        let load = state.load;
-        drop(state);
-        let directory = match found {
-            Ok(directory) => directory,
-            Err(reason) => {
-                self.loaded(load, Err(format!("{reason}; {OTHER_MODEL}")));
-                return Ok(());
-            }
-        };
-        self.progress(gst::ProgressType::Start, &format!("loading model {}", directory.display()));
-        let element = self.obj().downgrade();
-        let spawned = thread::Builder::new().name("parakeet-load".into()).spawn(move || {
-            let opened = Engine::open(&directory, &options).map_err(|error| match error {
-                Error::Backend { .. } | Error::Option { .. } => format!("{error}; {OTHER_DEVICE}"),
-                _ => format!("{error}; {OTHER_MODEL}"),
-            });
-            if let Some(element) = element.upgrade() {
-                let imp = element.imp();
-                if let Ok(engine) = &opened {
-                    imp.tell_devices(engine);
-                }
-                imp.loaded(load, opened);
-            }
-        });
-        spawned.map(drop).map_err(|error| {
-            gst::element_imp_error!(
-                self,
-                gst::CoreError::Thread,
-                ("cannot start a thread to load the model: {error}")
-            );
-            gst::StateChangeError
-        })
-    }
-
-    /// Logs what the model runs on, and why it doesn't run on what `auto` would rather have taken.
-    fn tell_devices(&self, engine: &Engine) {
-        for device in engine.devices() {
-            gst::info!(CAT, imp = self, "the model runs on backend {device}");
-        }
-        for reason in engine.passed_over() {
-            gst::info!(CAT, imp = self, "passed over: {reason}");
-        }
-    }
-
-    /// Takes the result of attempt `load`, unless the element has gone back to NULL meanwhile.
-    fn loaded(&self, load: u64, opened: Result<Arc<Engine>, String>) {
-        let mut state = self.state();
-        if state.load != load {
-            drop(state);
-            return;
-        }
-        let failure = match opened {
-            Ok(engine) => {
-                state.model = Model::Ready(engine);
-                None
-            }
-            Err(reason) => {
-                state.model = Model::Failed;
-                Some(reason)
-            }
-        };
-        drop(state);
-        self.changed.notify_all();
-        match failure {
-            None => self.progress(gst::ProgressType::Complete, "model loaded"),
-            Some(reason) => {
-                self.progress(gst::ProgressType::Error, "model not loaded");
-                gst::element_imp_error!(
-                    self,
-                    gst::ResourceError::OpenRead,
-                    ("cannot load the model: {reason}")
-                );
-            }
-        }
-    }
-
-    /// Lets the model go.
-    fn unload(&self) {
-        let mut state = self.state();
-        state.load += 1;
-        let model = std::mem::take(&mut state.model);
-        drop(state);
-        if matches!(model, Model::Loading) {
-            self.progress(gst::ProgressType::Canceled, "loading stopped");
-        }
     }
 }
 
@@ -260,6 +132,9 @@ impl ObjectSubclass for ParakeetTdt {
         let src_pad = gst::Pad::builder_from_template(&template)
             .query_function(|pad, parent, query| {
                 Self::catch_panic_pad_function(parent, || false, |imp| imp.src_query(pad, query))
+            })
+            .event_function(|pad, parent, event| {
+                Self::catch_panic_pad_function(parent, || false, |imp| imp.src_event(pad, event))
             })
             .activatemode_function(|pad, parent, mode, active| {
                 Self::catch_panic_pad_function(
@@ -297,15 +172,43 @@ impl ObjectImpl for ParakeetTdt {
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
-        let changes_latency = self.settings().set(pspec.name(), value);
-        if changes_latency && self.obj().current_state() > gst::State::Ready {
-            self.post(gst::message::Latency::builder().src(&*self.obj()).build());
+        let name = pspec.name();
+        let is_running = self.obj().current_state() > gst::State::Ready;
+        match settable(name) {
+            Settable::Never if is_running => {
+                gst::warning!(CAT, imp = self, "property {name} is not set: the state must be NULL or READY");
+                gst::element_imp_warning!(
+                    self,
+                    gst::LibraryError::Settings,
+                    ("property {name} can be set in NULL and READY only, and keeps its value")
+                );
+                return;
+            }
+            Settable::Later if is_running => {
+                gst::warning!(CAT, imp = self, "property {name} acts when the element leaves READY next");
+            }
+            _ => {}
+        }
+        let changes_latency = self.settings().set(name, value);
+        if name == "latency" {
+            self.obj().notify("transcribe-latency");
+        } else if name == "transcribe-latency" {
+            self.obj().notify("latency");
+        }
+        if is_running {
+            self.fit_queue();
+            if changes_latency {
+                self.post_latency();
+                self.wake();
+            }
         }
     }
 
     fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
         match pspec.name() {
-            "max-observed-delay" => self.state().max_delay_ms.to_value(),
+            "max-observed-delay" => self.state().statistics.max_delay_ms.to_value(),
+            "dropped-audio" => nanoseconds(self.state().statistics.dropped).to_value(),
+            "stats" => self.state().statistics.structure().to_value(),
             name => self.settings().get(name),
         }
     }
@@ -357,11 +260,27 @@ impl ElementImpl for ParakeetTdt {
         &self,
         transition: gst::StateChange,
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
-        if transition == gst::StateChange::NullToReady {
-            self.load()?;
+        match transition {
+            gst::StateChange::NullToReady => {
+                self.state().statistics = Statistics::default();
+                self.load();
+                self.tell_latency();
+            }
+            gst::StateChange::ReadyToPaused => {
+                self.state().played = false;
+                self.reload();
+            }
+            gst::StateChange::PlayingToPaused => self.stop_clock(),
+            _ => {}
         }
         let changed = self.parent_change_state(transition);
         match transition {
+            gst::StateChange::PausedToPlaying if changed.is_ok() => {
+                let mut state = self.state();
+                (state.playing, state.played) = (true, true);
+                drop(state);
+                self.wake();
+            }
             gst::StateChange::PausedToReady => {
                 // Who opened the stream may still be feeding it.
                 let _feeding = self.feeding();

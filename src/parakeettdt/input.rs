@@ -51,12 +51,19 @@ impl Backlog {
             self.samples += pcm.len();
         }
         self.inputs.push_back(input);
-        while self.samples > limit {
-            let oldest = self.inputs.iter().position(|input| matches!(input, Input::Audio(_)));
-            if let Some(Input::Audio(pcm)) = oldest.and_then(|index| self.inputs.remove(index)) {
-                self.samples -= pcm.len();
-                self.dropped += pcm.len() as u64;
-            }
+        self.drop_oldest(self.samples.saturating_sub(limit));
+    }
+
+    /// Gives up the oldest samples, so many at least if there are, in whole inputs.
+    pub fn drop_oldest(&mut self, samples: usize) {
+        let mut left = samples;
+        while left > 0
+            && let Some(oldest) = self.inputs.iter().position(|input| matches!(input, Input::Audio(_)))
+            && let Some(Input::Audio(pcm)) = self.inputs.remove(oldest)
+        {
+            left = left.saturating_sub(pcm.len());
+            self.samples -= pcm.len();
+            self.dropped += pcm.len() as u64;
         }
     }
 

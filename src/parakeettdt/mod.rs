@@ -21,9 +21,13 @@
  * debug category parakeettdt tells at INFO what was taken and why. A GPU takes its driver, NVRTC and cuBLASLt of CUDA 12 or
  * 13; it computes all elements of a process that name the same model together.
  *
- * With a live source the latency is the audio that the model needs beyond a word (`look-ahead` frames of 80 ms and the
- * chunk they make, or `chunk` and `right-context`) and the `latency` property. If recognition can't keep up, the oldest waiting audio is dropped with
- * a warning. Without a live source nothing is ever dropped: the source waits.
+ * With a live source text is pushed at most `latency` after it was begun, which is what the element answers to a latency
+ * query beside upstream's: by default what the model hears ahead, a second for a word, and what `text-unit` takes. Less makes the
+ * element choose a shorter look-ahead or window where those are not set, and cut units of text short. Audio that can't be recognised
+ * in time is dropped with a message, unless `overload` says otherwise. Without a live source nothing is ever dropped: the source
+ * waits, and so must other branches of the pipeline, with queues as long as that takes.
+ *
+ * Time stamps of the text are running times, in a segment of its own; ParakeetTextMeta has the stream time.
  *
  * The audio is 16 kHz mono; put audioconvert and audioresample before the element.
  *
@@ -35,8 +39,8 @@
  * gst-launch-1.0 -q filesrc location=speech.ogg ! decodebin ! audioconvert ! audioresample ! parakeettdt ! fakesink silent=false dump=true
  * ]| Shows each word's buffer.
  * |[
- * gst-launch-1.0 -q autoaudiosrc ! audioconvert ! audioresample ! parakeettdt look-ahead=1 text-unit=phrase ! srtenc ! fdsink sync=false
- * ]| Captions what is said into the microphone, with a short look-ahead: earlier, less accurate.
+ * gst-launch-1.0 -q autoaudiosrc ! audioconvert ! audioresample ! parakeettdt latency=3000 text-unit=phrase ! srtenc ! fdsink sync=false
+ * ]| Captions what is said into the microphone, each phrase at most 3 s after it was begun.
  * |[
  * gst-launch-1.0 -q filesrc location=speech.ogg ! decodebin ! audioconvert ! audioresample ! parakeettdt text-unit=phrase backend=cuda cache-precision=int8 ! srtenc ! fdsink
  * ]| Runs on the NVIDIA GPUs or fails, and keeps the keys and values of streams in 8 bits.
@@ -45,13 +49,23 @@
  */
 use gst::{glib, prelude::*};
 
+mod bus;
+mod deadline;
+mod events;
 mod imp;
 mod input;
+mod latency;
+mod load;
+mod meta;
 mod model;
+mod open;
 mod output;
+mod places;
 mod settings;
 mod sink;
+mod stamps;
 mod state;
+mod statistics;
 mod timeline;
 mod worker;
 
@@ -136,6 +150,26 @@ pub enum TextUnit {
     Sentence,
 }
 
+/// What happens when recognition is slower than the audio comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
+#[enum_type(name = "GstParakeetOverload")]
+pub enum Overload {
+    /// By the source.
+    #[default]
+    #[enum_value(name = "Auto: drop with a live source, else block", nick = "auto")]
+    Auto,
+    /// The oldest audio goes.
+    #[enum_value(
+        name = "Drop: the oldest audio is dropped, so that text is never later than latency",
+        nick = "drop"
+    )]
+    Drop,
+    /// The source waits.
+    #[enum_value(name = "Block: the source waits", nick = "block")]
+    Block,
+}
+
 pub(crate) fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    meta::register();
     gst::Element::register(Some(plugin), "parakeettdt", gst::Rank::NONE, ParakeetTdt::static_type())
 }

@@ -4,6 +4,12 @@
 /// Shortest stretch without words, in nanoseconds, that is announced before the next word or the end.
 const GAP_STEP: u64 = 100_000_000;
 
+/// Words that fall back behind what was pushed by more than this, in nanoseconds, start the timeline anew.
+const BACK: u64 = 500_000_000;
+
+/// Least length, in nanoseconds, of a word that begins in what was pushed already.
+const SHORTEST: u64 = 80_000_000;
+
 /// One thing to push. Time stamps are in nanoseconds; `start < end`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
@@ -32,18 +38,42 @@ pub enum Item {
 pub struct Output {
     /// Everything before is pushed; none at the start of a segment.
     position: Option<u64>,
+    /// No time before this belongs to the same timeline: where the last word started, or the last gap ended.
+    floor: u64,
     discont: bool,
+    /// Time may fall back by less than [`BACK`], since a new stream has begun.
+    anew: bool,
 }
 
 impl Default for Output {
     fn default() -> Self {
-        Output { position: None, discont: true }
+        Output { position: None, floor: 0, discont: true, anew: false }
     }
 }
 
 impl Output {
-    /// Sets where a segment's output starts, unless it has started.
+    /// A new stream has begun: if its time is not after what was pushed, it has a timeline of its own.
+    pub fn may_start_anew(&mut self) {
+        self.anew = true;
+    }
+
+    /// Starts anew if time has fallen back to `to`.
+    fn look_back(&mut self, to: u64) {
+        let Some(position) = self.position else {
+            self.anew = false;
+            return;
+        };
+        let tolerance = if self.anew { 0 } else { BACK };
+        if to < self.floor && to.saturating_add(tolerance) < position {
+            (self.position, self.discont, self.anew) = (None, true, false);
+        } else if to > position {
+            self.anew = false;
+        }
+    }
+
+    /// Sets where the output starts, unless it has started.
     pub fn begin(&mut self, start: u64) {
+        self.look_back(start);
         self.position.get_or_insert(start);
     }
 
@@ -59,21 +89,25 @@ impl Output {
             return [None, None].into_iter().flatten();
         }
         let gap = self.advance(start, true);
-        let start = self.position.map_or(start, |position| position.max(start));
-        let end = end.max(start + 1);
-        self.position = Some(end);
+        let position = self.position.unwrap_or(start);
+        // Words that fell back a little keep a length that can be shown.
+        let least = if position > start { SHORTEST.min(end.saturating_sub(start)).max(1) } else { 1 };
+        let start = position.max(start);
+        let end = end.max(start + least);
+        (self.position, self.floor) = (Some(end), start);
         let discont = std::mem::take(&mut self.discont);
         [gap, Some(Item::Word { text: text.to_owned(), start, end, discont })].into_iter().flatten()
     }
 
     /// Moves on to `to`, before which no further word starts. Short steps wait for more unless this is the `last` one.
     pub fn advance(&mut self, to: u64, last: bool) -> Option<Item> {
+        self.look_back(to);
         let start = *self.position.get_or_insert(to);
         let step = to.checked_sub(start)?;
         if step == 0 || (step < GAP_STEP && !last) {
             return None;
         }
-        self.position = Some(to);
+        (self.position, self.floor) = (Some(to), to);
         Some(Item::Gap { start, end: to })
     }
 }
@@ -99,6 +133,30 @@ mod tests {
     }
 
     #[test]
+    fn time_that_falls_back_starts_anew_beyond_a_tolerance() {
+        let mut output = Output::default();
+        let place =
+            |output: &mut Output, start: u64| match output.word("w", start * MS, (start + 300) * MS).last() {
+                Some(Item::Word { start, end, discont, .. }) => (start / MS, end / MS, discont),
+                other => panic!("{other:?}"),
+            };
+        assert_eq!(place(&mut output, 3_600_000), (3_600_000, 3_600_300, true));
+        assert_eq!(place(&mut output, 0), (0, 300, true));
+        assert_eq!(place(&mut output, 250), (300, 550, false), "a little only moves a word");
+        assert_eq!(place(&mut output, 260), (550, 630, false), "and leaves it a length");
+        assert_eq!(output.advance(0, true), None, "silence may fall back as well");
+        assert_eq!(place(&mut output, 100), (100, 400, true));
+        assert_eq!(output.word("long", 400 * MS, 2_400 * MS).count(), 1);
+        output.begin(400 * MS);
+        assert_eq!(output.advance(400 * MS, true), None, "what is known at the start of a word is not back");
+        assert_eq!(place(&mut output, 2_400), (2_400, 2_700, false));
+        output.may_start_anew();
+        assert_eq!(place(&mut output, 99), (99, 399, true), "a new stream needs no tolerance");
+        output.may_start_anew();
+        assert_eq!(place(&mut output, 399), (399, 699, false), "and may go on");
+    }
+
+    #[test]
     fn blank_text_is_dropped() {
         let mut output = Output::default();
         assert_eq!(output.word(" \n", 0, MS).count(), 0);
@@ -106,13 +164,15 @@ mod tests {
     }
 
     proptest! {
-        /// Items follow each other without hole or overlap, have a length, and every word comes out.
+        /// Items follow each other without hole or overlap, have a length, and every word comes out; time may fall back a
+        /// little.
         #[test]
-        fn items_are_contiguous(steps in prop::collection::vec((any::<bool>(), 0..10_000u64, 0..3_000u64), 1..60)) {
+        fn items_are_contiguous(steps in prop::collection::vec((any::<bool>(), 0..800u64, 0..400u64), 1..60)) {
             let mut output = Output::default();
             output.begin(0);
             let (mut position, mut words) = (0, 0);
-            for (is_word, at, length) in &steps {
+            for (is_word, ahead, length) in &steps {
+                let at = (position / MS + ahead).saturating_sub(400);
                 let (start, end) = (at * MS, (at + length) * MS);
                 let items: Vec<_> =
                     if *is_word { output.word("w", start, end).collect() } else { output.advance(end, false).into_iter().collect() };

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What the user sets on the element: properties, their defaults and their meaning.
 
-use super::{Backend, CachePrecision, Precision, TextUnit};
-use gst::{glib, prelude::*};
-use parakeet_engine::{
-    BackendChoice, EngineOptions, Error, StreamOptions, Units, Window, model::ModelConfig,
+use super::{
+    Backend, CachePrecision, Overload, Precision, TextUnit,
+    latency::{self, LATENCY_OF_MODEL, Wanted},
 };
+use gst::{glib, prelude::*};
+use parakeet_engine::{BackendChoice, EngineOptions, Error, StreamOptions, Units, model::ModelConfig};
 use std::sync::LazyLock;
 
 /// Value of `look-ahead` that leaves the choice to the model.
@@ -38,6 +39,17 @@ pub struct Settings {
     language_code: String,
     latency_ms: u32,
     lateness_ms: u32,
+    overload: Overload,
+}
+
+/// What decides which model is loaded and where.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ToLoad {
+    model: Option<String>,
+    backend: Backend,
+    device: String,
+    precision: Precision,
+    cache_precision: CachePrecision,
 }
 
 impl Default for Settings {
@@ -56,27 +68,39 @@ impl Default for Settings {
             text_unit: TextUnit::Word,
             partials: false,
             language_code: "en-US".into(),
-            latency_ms: 1_000,
+            latency_ms: LATENCY_OF_MODEL,
             lateness_ms: 0,
+            overload: Overload::Auto,
         }
     }
 }
 
 impl Settings {
-    /// How a stream of the model is run: with its caches if it has any, else in windows.
+    /// How a stream of the model is run: with its caches if it has any, else in windows. What is left to the element is
+    /// chosen to fit the latency.
     pub fn stream(&self, model: &ModelConfig) -> StreamOptions {
-        let look_ahead = Some(self.look_ahead).filter(|frames| *frames != LOOK_AHEAD_OF_MODEL);
-        let frames = |ms: u32, own: usize| if ms == WINDOW_OF_MODEL { own } else { ms as usize / FRAME_MS };
-        let own = Window::of(model);
-        let window = Window {
-            left: frames(self.left_context_ms, own.left),
-            chunk: frames(self.chunk_ms, own.chunk),
-            right: frames(self.right_context_ms, own.right),
+        let frames = |ms: u32| (ms != WINDOW_OF_MODEL).then_some(ms as usize / FRAME_MS);
+        let wanted = Wanted {
+            look_ahead: Some(self.look_ahead).filter(|frames| *frames != LOOK_AHEAD_OF_MODEL),
+            left: frames(self.left_context_ms),
+            chunk: frames(self.chunk_ms),
+            right: frames(self.right_context_ms),
         };
-        let window = Some(window).filter(|_| !model.is_cache_aware(0));
         let Self { skip_silence, partials, .. } = *self;
         let language = Some(self.language_code.clone()).filter(|code| !code.is_empty());
-        StreamOptions { look_ahead, language, window, skip_silence, partials, ..StreamOptions::default() }
+        let options = StreamOptions { language, skip_silence, partials, ..StreamOptions::default() };
+        wanted.fit(self.latency_ms, options, model)
+    }
+
+    /// What decides what is loaded.
+    pub fn to_load(&self) -> ToLoad {
+        ToLoad {
+            model: self.model.clone(),
+            backend: self.backend,
+            device: self.device.clone(),
+            precision: self.precision,
+            cache_precision: self.cache_precision,
+        }
     }
 
     /// An empty collection of the units that text is pushed in.
@@ -88,9 +112,24 @@ impl Settings {
         })
     }
 
-    /// Budget for processing.
-    pub fn latency(&self) -> gst::ClockTime {
-        gst::ClockTime::from_mseconds(self.latency_ms.into())
+    /// The answer to a latency query, for a model that hears so many ms beyond a moment.
+    pub fn latency(&self, heard_ms: u64) -> gst::ClockTime {
+        gst::ClockTime::from_mseconds(latency::answer_ms(self.latency_ms, heard_ms, self.text_unit))
+    }
+
+    /// The latency that was asked for, where it is less than what is answered.
+    pub fn raised(&self, heard_ms: u64) -> Option<gst::ClockTime> {
+        let asked = gst::ClockTime::from_mseconds(self.latency_ms.into());
+        (self.latency_ms != LATENCY_OF_MODEL && asked < self.latency(heard_ms)).then_some(asked)
+    }
+
+    /// Whether audio waits rather than being dropped when recognition is slower than it comes.
+    pub fn blocks(&self, live: bool) -> bool {
+        match self.overload {
+            Overload::Auto => !live,
+            Overload::Drop => false,
+            Overload::Block => true,
+        }
     }
 
     /// How much later than the audio the text is meant to be shown.
@@ -136,11 +175,15 @@ impl Settings {
             "text-unit" => self.text_unit = get(value),
             "partials" => self.partials = get(value),
             "language-code" => self.language_code = get::<Option<String>>(value).unwrap_or_default(),
-            "latency" => self.latency_ms = get(value),
+            "latency" | "transcribe-latency" => self.latency_ms = get(value),
             "lateness" => self.lateness_ms = get(value),
+            "overload" => self.overload = get(value),
             _ => unreachable!("GObject passes only installed, writable properties"),
         }
-        matches!(name, "look-ahead" | "chunk" | "right-context" | "latency")
+        matches!(
+            name,
+            "look-ahead" | "chunk" | "right-context" | "latency" | "transcribe-latency" | "text-unit"
+        )
     }
 
     /// A writable property's value.
@@ -159,10 +202,32 @@ impl Settings {
             "text-unit" => self.text_unit.to_value(),
             "partials" => self.partials.to_value(),
             "language-code" => self.language_code.to_value(),
-            "latency" => self.latency_ms.to_value(),
+            "latency" | "transcribe-latency" => self.latency_ms.to_value(),
             "lateness" => self.lateness_ms.to_value(),
+            "overload" => self.overload.to_value(),
             _ => unreachable!("GObject passes only installed properties"),
         }
+    }
+}
+
+/// What setting a property means to an element beyond READY.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settable {
+    /// It acts.
+    Now,
+    /// It is kept for the next time.
+    Later,
+    /// It is refused.
+    Never,
+}
+
+/// What setting this property means to an element beyond READY.
+pub fn settable(name: &str) -> Settable {
+    match name {
+        "latency" | "transcribe-latency" | "overload" => Settable::Now,
+        // transcriberbin sets it whenever the language of a pad changes, and starts the element anew for it.
+        "language-code" => Settable::Later,
+        _ => Settable::Never,
     }
 }
 
@@ -170,7 +235,7 @@ fn get<'v, T: glib::value::FromValue<'v>>(value: &'v glib::Value) -> T {
     value.get().expect("GObject checks the type of a property")
 }
 
-/// All properties; `max-observed-delay` is the only one that is not in [`Settings`].
+/// All properties; those that can only be read are not in [`Settings`].
 pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
     let default = Settings::default();
     vec![
@@ -178,41 +243,42 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             .nick("Model")
             .blurb(
                 "Directory of a model made by `parakeet convert`, or the name of one in GST_PARAKEET_MODEL_DIR \
-                 (NULL = the English model that comes with the plugin). Read on the way from NULL to READY",
+                 (NULL = the English model that comes with the plugin)",
             )
+            .mutable_ready()
             .build(),
         glib::ParamSpecEnum::builder_with_default("backend", default.backend)
             .nick("Backend")
             .blurb(
-                "What the model runs on; debug category parakeettdt tells at INFO what auto took and why. Read on the way \
-                 from NULL to READY",
+                "What the model runs on; debug category parakeettdt tells at INFO what auto took and why",
             )
+            .mutable_ready()
             .build(),
         glib::ParamSpecString::builder("device")
             .nick("Device")
             .blurb(
                 "Which of the backend's devices: its number (with backend auto that of a GPU), or auto for all that run \
-                 the model, where each stream goes to the one with the least to do. Read on the way from NULL to READY",
+                 the model, where each stream goes to the one with the least to do",
             )
             .default_value(Some(default.device.as_str()))
+            .mutable_ready()
             .build(),
         glib::ParamSpecEnum::builder_with_default("precision", default.precision)
             .nick("Precision")
-            .blurb("Type of weights and activations on a GPU. Read on the way from NULL to READY")
+            .blurb("Type of weights and activations on a GPU")
+            .mutable_ready()
             .build(),
         glib::ParamSpecEnum::builder_with_default("cache-precision", default.cache_precision)
             .nick("Cache precision")
-            .blurb(
-                "Type of the keys and values that a stream keeps on a GPU; less memory lets more streams in. Read on the \
-                 way from NULL to READY",
-            )
+            .blurb("Type of the keys and values that a stream keeps on a GPU; less memory lets more streams in")
+            .mutable_ready()
             .build(),
         glib::ParamSpecUInt::builder("look-ahead")
             .nick("Look-ahead")
             .blurb(
                 "Audio that the model hears beyond a moment before it decides, in frames of 80 ms; one of the values \
-                 the model was trained for (4294967295 = the model's first). Less is earlier and less accurate. \
-                 Will count towards total latency",
+                 the model was trained for (4294967295 = the model's first, or the longest that fits into latency). \
+                 Less is earlier and less accurate. Is part of latency",
             )
             .default_value(default.look_ahead)
             .mutable_ready()
@@ -230,7 +296,7 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             .nick("Chunk")
             .blurb(
                 "Audio whose words a model with full attention gives together, in ms; rounded down to frames of 80 ms \
-                 (4294967295 = the model's own, most often 2000). Will count towards total latency with such a model",
+                 (4294967295 = the model's own, most often 2000, or less to fit into latency). Is part of latency with such a model",
             )
             .minimum(FRAME_MS as u32)
             .default_value(default.chunk_ms)
@@ -240,8 +306,8 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             .nick("Right context")
             .blurb(
                 "Audio after a chunk that a model with full attention hears before it gives the chunk's words, in ms \
-                 (4294967295 = the model's own, most often 2000). \
-                 Less is earlier and less accurate. Will count towards total latency with such a model",
+                 (4294967295 = the model's own, most often 2000, or less to fit into latency). \
+                 Less is earlier and less accurate. Is part of latency with such a model",
             )
             .default_value(default.right_context_ms)
             .mutable_ready()
@@ -254,7 +320,10 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             .build(),
         glib::ParamSpecEnum::builder_with_default("text-unit", default.text_unit)
             .nick("Text unit")
-            .blurb("What a buffer holds. More than a word comes once it is complete, so later; raise latency for it in a live pipeline")
+            .blurb(
+                "What a buffer holds. More than a word comes once it is complete, so later; of a live source earlier, \
+                 cut short, if latency demands",
+            )
             .mutable_ready()
             .build(),
         glib::ParamSpecBoolean::builder("partials")
@@ -275,31 +344,53 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             .default_value(Some(default.language_code.as_str()))
             .mutable_ready()
             .build(),
-        glib::ParamSpecUInt::builder("latency")
-            .nick("Latency")
-            .blurb(
-                "Time for a word to end and to be recognised, in ms, beyond what the look-ahead takes. \
-                 Will count towards total latency of a live pipeline",
-            )
-            .default_value(default.latency_ms)
-            .mutable_playing()
-            .build(),
+        latency("latency", "Latency", &default),
+        latency("transcribe-latency", "Transcribe latency", &default),
         glib::ParamSpecUInt::builder("lateness")
             .nick("Lateness")
             .blurb("How much later than the audio the text is presented, in ms. Adds no latency")
             .default_value(default.lateness_ms)
             .mutable_ready()
             .build(),
+        glib::ParamSpecEnum::builder_with_default("overload", default.overload)
+            .nick("Overload")
+            .blurb("What happens when recognition is slower than the audio comes")
+            .mutable_playing()
+            .build(),
         glib::ParamSpecUInt::builder("max-observed-delay")
             .nick("Maximum observed delay")
+            .blurb("Longest time, in ms, from when the start of a text came in to when it was pushed, since READY")
+            .read_only()
+            .build(),
+        glib::ParamSpecUInt64::builder("dropped-audio")
+            .nick("Dropped audio")
+            .blurb("How much audio was dropped because recognition was too slow, in ns, since READY")
+            .read_only()
+            .build(),
+        glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
+            .nick("Statistics")
             .blurb(
-                "Longest time, in ms, from when a word started to when it was pushed, since READY; \
-                 0 without a live source",
+                "Since READY: text buffers pushed (buffers, uint64), audio that came in and that was dropped, in ns (audio, \
+                 dropped-audio, uint64), times that it was cut by jumps in time (cuts, uint64), and max-observed-delay",
             )
             .read_only()
             .build(),
     ]
 });
+
+/// Both names of the latency, which the ecosystem knows.
+fn latency(name: &'static str, nick: &'static str, default: &Settings) -> glib::ParamSpec {
+    glib::ParamSpecUInt::builder(name)
+        .nick(nick)
+        .blurb(
+            "Longest time from when a text was begun to when it is pushed, in ms, with all that model and text unit take; \
+             what is answered to a latency query of a live pipeline. Never less than the model needs \
+             (4294967295 = what model and text unit take)",
+        )
+        .default_value(default.latency_ms)
+        .mutable_playing()
+        .build()
+}
 
 #[cfg(test)]
 mod tests {

@@ -2,8 +2,12 @@
 //! What the element knows while it runs, and how events of the engine become things to push.
 
 use super::{
+    deadline::{Arrivals, Watch},
     input::Backlog,
     output::{Item, Output},
+    places::{Moment, Places},
+    settings::ToLoad,
+    statistics::Statistics,
     timeline::Timeline,
 };
 use parakeet_engine::{Engine, Error, Event, Stream, Unit, Units, Word, model::ModelConfig};
@@ -45,8 +49,8 @@ pub enum Opening {
 /// Audio that was dropped and not yet reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loss {
-    /// Time stamp of the first dropped sample in nanoseconds.
-    pub start: u64,
+    /// Where the first dropped sample is.
+    pub start: Moment,
     /// Number of dropped samples.
     pub samples: u64,
 }
@@ -57,24 +61,47 @@ enum Pending {
     Event { at: u64, event: gst::Event },
     /// The end of an utterance; goes when the engine has finished it.
     Finish { at: u64 },
-    /// Nothing is heard between these time stamps in nanoseconds.
+    /// Nothing is heard between these running times in nanoseconds.
     Pause { from: u64, until: u64 },
 }
 
-/// Something to do for the task of the source pad, without the state locked.
+/// Something to do for the task of the source pad, without the state locked. Times are running times in nanoseconds.
 pub enum Action {
     /// Push an event that came from upstream.
     Event(gst::Event),
-    /// Push a word or a gap.
-    Item(Item),
+    /// Push a gap.
+    Gap {
+        /// Where it starts.
+        start: u64,
+        /// Where it ends.
+        end: u64,
+    },
+    /// Push text.
+    Text(Text),
     /// Tell about dropped audio.
     Lost(Loss),
-    /// The model heard a speaker come to an end, here in nanoseconds.
-    EndOfUtterance { at: Option<u64>, backchannel: bool },
+    /// The model heard a speaker come to an end, here.
+    EndOfUtterance { at: Option<Moment>, backchannel: bool },
     /// A hypothesis to tell the application.
     Partial(Partial),
     /// The recogniser is dead; tell why.
     Fail(Error),
+}
+
+/// Text to push.
+#[derive(Debug)]
+pub struct Text {
+    pub text: String,
+    /// Where it starts, as a running time in nanoseconds.
+    pub start: u64,
+    /// Where it ends.
+    pub end: u64,
+    /// Something before it was interrupted or lost.
+    pub discont: bool,
+    /// Its start as a stream time.
+    pub stream: Option<u64>,
+    /// Running time at which the audio of its start came in.
+    pub arrived: Option<u64>,
 }
 
 /// Text that later words may change.
@@ -82,8 +109,8 @@ pub enum Action {
 pub struct Partial {
     /// Text since the last that was pushed.
     pub text: String,
-    /// Where it starts, in nanoseconds on the source pad's timeline.
-    pub start: Option<u64>,
+    /// Where it starts.
+    pub start: Option<Moment>,
 }
 
 /// State of the element.
@@ -93,10 +120,15 @@ pub struct State {
     pub load: u64,
     /// Number of the last attempt to open a stream; the result of an older one is ignored.
     pub opening: u64,
+    /// What was to be loaded in that attempt.
+    pub loaded_as: Option<ToLoad>,
     /// What the model is; none if not known yet.
     pub config: Option<ModelConfig>,
-    /// Greatest delay of a word in a live pipeline.
-    pub max_delay_ms: u32,
+    /// The clock runs.
+    pub playing: bool,
+    /// It ran since READY.
+    pub played: bool,
+    pub statistics: Statistics,
     /// The part that lasts while the pads are active.
     pub run: Run,
 }
@@ -107,8 +139,11 @@ impl Default for State {
             model: Model::default(),
             load: 0,
             opening: 0,
+            loaded_as: None,
             config: None,
-            max_delay_ms: 0,
+            playing: false,
+            played: false,
+            statistics: Statistics::default(),
             run: Run::stopped(),
         }
     }
@@ -147,7 +182,7 @@ impl State {
                     run.output.begin(from);
                     run.output.interrupted();
                     if let Some(gap) = run.output.advance(until, true) {
-                        return Some(Action::Item(gap));
+                        return Some(gap_of(gap));
                     }
                 }
             }
@@ -162,22 +197,32 @@ pub struct Run {
     pub stopping: bool,
     /// Why downstream takes nothing more.
     pub refused: Option<gst::FlowError>,
+    /// Errors on their way to the bus.
+    pub raising: u32,
     /// The engine's stream, once it is opened for the first audio.
     pub stream: Option<Arc<Stream>>,
     pub opening: Opening,
-    /// Whether upstream is live, once asked.
+    /// Whether upstream is live, once asked since the stream's start.
     pub live: Option<bool>,
+    /// The last answer to that.
+    pub was_live: Option<bool>,
+    /// Least latency of upstream, in nanoseconds.
+    pub upstream: u64,
     pub info: Option<gst_audio::AudioInfo>,
     pub segment: Option<gst::FormattedSegment<gst::ClockTime>>,
-    /// The segment that words are pushed in.
-    pub src_segment: Option<gst::FormattedSegment<gst::ClockTime>>,
     pub timeline: Timeline,
+    pub places: Places,
+    /// When audio came in.
+    pub arrivals: Arrivals,
+    pub watch: Watch,
     pub backlog: Backlog,
     /// Whether a buffer without time stamp was already complained about.
     pub unplaced: bool,
     /// Whether samples that are no numbers were already complained about.
     pub invalid: bool,
-    /// Samples dropped before the engine's stream began: its clock starts there.
+    /// When many cuts were complained about.
+    pub cuts_told: Option<Instant>,
+    /// Samples before the engine's stream began: its clock starts there.
     pub offset: u64,
     pending: VecDeque<Pending>,
     /// No word that starts before this sample will come any more.
@@ -209,14 +254,68 @@ impl Run {
         });
         *self = Run {
             stopping: old.stopping,
+            raising: old.raising,
             stream: old.stream.filter(|_| !old.dead),
             opening: old.opening,
             live: old.live,
+            was_live: old.was_live,
+            upstream: old.upstream,
             info: old.info,
             pending: events.collect(),
             units: old.units.emptied(),
+            cuts_told: old.cuts_told,
             ..Run::default()
         };
+    }
+
+    /// Goes on after downstream took nothing for a while, with an engine's stream that was reset: what was being said is
+    /// lost.
+    pub fn resume(&mut self) {
+        self.refused = None;
+        self.timeline.end();
+        let clock = self.timeline.clock();
+        (self.offset, self.progress) = (clock, clock);
+        self.units = self.units.emptied();
+        self.backlog = Backlog::default();
+        self.pending.retain(|pending| matches!(pending, Pending::Event { .. }));
+        self.output.interrupted();
+    }
+
+    /// The first sample whose text is still to come, if any came in.
+    pub fn awaited(&self) -> Option<u64> {
+        match self.units.pending_start() {
+            Some(start) => Some(self.offset + start),
+            None => (self.progress < self.timeline.clock()).then_some(self.progress),
+        }
+    }
+
+    /// Whether an utterance was ended that the engine has not finished.
+    pub fn is_finishing(&self) -> bool {
+        self.pending.iter().any(|pending| matches!(pending, Pending::Finish { .. }))
+    }
+
+    /// Whether anything waits behind recognised words.
+    pub fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Gives out what can't wait any longer of the unit that is being put together; none if there is none.
+    pub fn cut_unit(&mut self) -> Option<Vec<Action>> {
+        let unit = self.units.cut()?;
+        let next = self.units.pending_start().unwrap_or(unit.end);
+        let actions = self.unit(&unit);
+        self.progress = self.progress.max(self.offset + next);
+        Some(actions)
+    }
+
+    /// Where what starts at `sample` is.
+    pub fn start(&self, sample: u64) -> Option<Moment> {
+        self.timeline.start(sample).map(|pts| self.places.start(sample, pts))
+    }
+
+    /// Where what ends at `sample` is.
+    fn end_of(&self, sample: u64) -> Option<Moment> {
+        self.timeline.end_of(sample).map(|pts| self.places.end(sample, pts))
     }
 
     /// Queues an event behind all that is recognised from the audio so far.
@@ -247,10 +346,8 @@ impl Run {
 
     /// Turns an event of the engine into what is to be pushed and told.
     pub fn receive(&mut self, event: Event) -> Vec<Action> {
-        if let (Some(start), false) =
-            (self.timeline.start(self.progress), matches!(event, Event::Failed { .. }))
-        {
-            self.output.begin(start);
+        if let (Some(start), false) = (self.start(self.progress), matches!(event, Event::Failed { .. })) {
+            self.output.begin(start.running);
         }
         match event {
             Event::Word(word) => {
@@ -260,7 +357,7 @@ impl Run {
             Event::EndOfUtterance { sample, backchannel } => {
                 let unit = self.units.finish();
                 let mut actions = self.place(unit);
-                let at = self.timeline.start(self.offset + sample);
+                let at = self.start(self.offset + sample);
                 actions.push(Action::EndOfUtterance { at, backchannel });
                 actions
             }
@@ -292,7 +389,7 @@ impl Run {
     /// Notes dropped audio; gives back what is to be told now.
     pub fn lost(&mut self, start: u64, samples: u64) -> Option<Action> {
         self.output.interrupted();
-        let start = self.timeline.start(start).unwrap_or(0);
+        let start = self.start(start).unwrap_or(Moment { running: 0, stream: None });
         self.loss.get_or_insert(Loss { start, samples: 0 }).samples += samples;
         if self.loss_told.is_some_and(|told| told.elapsed() < LOSS_INTERVAL) {
             return None;
@@ -306,18 +403,10 @@ impl Run {
         self.dead = true;
     }
 
-    /// Lets an event go; a new stream and a segment with other parameters start a new timeline.
+    /// Lets an event go; a new stream may start a new timeline.
     fn release(&mut self, event: gst::Event) -> Action {
-        match event.view() {
-            gst::EventView::StreamStart(_) => self.src_segment = None,
-            gst::EventView::Segment(segment) => {
-                let segment = segment.segment().clone().downcast().ok();
-                if self.src_segment != segment {
-                    self.output = Output::default();
-                }
-                self.src_segment = segment;
-            }
-            _ => {}
+        if event.type_() == gst::EventType::StreamStart {
+            self.output.may_start_anew();
         }
         Action::Event(event)
     }
@@ -336,7 +425,7 @@ impl Run {
             }
             text.push_str(&unit.text);
         }
-        Partial { text, start: self.timeline.start(self.offset + start) }
+        Partial { text, start: self.start(self.offset + start) }
     }
 
     fn place(&mut self, units: impl IntoIterator<Item = Unit>) -> Vec<Action> {
@@ -361,16 +450,25 @@ impl Run {
         {
             actions.push(self.release(event));
         }
-        if let (Some(start), Some(end)) = (self.timeline.start(start), self.timeline.end_of(end)) {
-            actions.extend(self.output.word(&unit.text, start, end).map(Action::Item));
+        if let (Some(at), Some(until)) = (self.start(start), self.end_of(end)) {
+            let (stream, arrived) = (at.stream, self.arrivals.of(start));
+            let items = self.output.word(&unit.text, at.running, until.running);
+            actions.extend(items.map(|item| match item {
+                Item::Word { text, start, end, discont } => {
+                    Action::Text(Text { text, start, end, discont, stream, arrived })
+                }
+                gap => gap_of(gap),
+            }));
         }
         actions
     }
 
     fn advance(&mut self, last: bool) -> Vec<Action> {
         self.timeline.forget_before(self.progress);
-        let to = self.timeline.end_of(self.progress);
-        to.and_then(|to| self.output.advance(to, last)).map(Action::Item).into_iter().collect()
+        self.places.forget_before(self.progress);
+        self.arrivals.forget_before(self.progress);
+        let to = self.end_of(self.progress);
+        to.and_then(|to| self.output.advance(to.running, last)).map(gap_of).into_iter().collect()
     }
 
     fn finished(&mut self, sample: u64) -> Vec<Action> {
@@ -390,4 +488,10 @@ impl Run {
         }
         actions
     }
+}
+
+/// What to do with an item that is no word.
+fn gap_of(item: Item) -> Action {
+    let (Item::Gap { start, end } | Item::Word { start, end, .. }) = item;
+    Action::Gap { start, end }
 }

@@ -3,12 +3,14 @@
 
 use super::{
     imp::{CAT, ParakeetTdt},
-    output::Item,
-    state::{Action, Loss, Partial},
-    timeline::SAMPLE_RATE,
+    meta,
+    places::Moment,
+    state::{Action, Loss, Partial, Text},
+    timeline::nanoseconds,
 };
 use gst::{glib, prelude::*, subclass::prelude::*};
-use std::sync::PoisonError;
+use parakeet_engine::Event;
+use std::{sync::PoisonError, time::Instant};
 
 impl ParakeetTdt {
     /// Starts the task.
@@ -43,40 +45,51 @@ impl ParakeetTdt {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         };
         drop(state);
-        let Some(event) = stream.next() else { return };
+        let event = match stream.try_next() {
+            Some(event) => event,
+            None if self.look_at_clock(&stream) => return,
+            None => {
+                let Some(event) = stream.next() else { return };
+                event
+            }
+        };
         let mut state = self.state();
         if state.run.stopping {
             return;
         }
+        let is_loss = matches!(event, Event::Lost { .. });
+        if let Event::Lost { samples, .. } = event {
+            state.statistics.dropped += samples;
+        }
+        state.run.watch.last_activity = Some(Instant::now());
         let actions = state.run.receive(event);
         drop(state);
+        if is_loss {
+            self.obj().notify("dropped-audio");
+        }
         self.act(actions);
     }
 
-    fn act(&self, actions: Vec<Action>) {
+    pub(super) fn act(&self, actions: Vec<Action>) {
         for action in actions {
             let flow = match action {
                 Action::Event(event) => {
                     self.push_event(event);
                     Ok(gst::FlowSuccess::Ok)
                 }
-                Action::Item(Item::Gap { start, end }) => {
+                Action::Gap { start, end } => {
                     let (start, duration) = (time(start), time(end - start));
                     self.src_pad.push_event(gst::event::Gap::builder(start).duration(duration).build());
                     Ok(gst::FlowSuccess::Ok)
                 }
-                Action::Item(Item::Word { text, start, end, discont }) => {
-                    self.push_word(text, start, end, discont)
-                }
+                Action::Text(text) => self.push_text(text),
                 Action::Lost(loss) => {
-                    self.warn_of_loss(loss);
+                    self.tell_loss(loss);
                     Ok(gst::FlowSuccess::Ok)
                 }
                 Action::EndOfUtterance { at, backchannel } => {
-                    let structure = gst::Structure::builder("parakeettdt/end-of-utterance")
-                        .field("backchannel", backchannel)
-                        .field_if_some("timestamp", at.map(time));
-                    self.post(gst::message::Element::builder(structure.build()).src(&*self.obj()).build());
+                    let structure = gst::Structure::builder("parakeettdt/end-of-utterance");
+                    self.post_element(timed(structure.field("backchannel", backchannel), at).build());
                     Ok(gst::FlowSuccess::Ok)
                 }
                 Action::Partial(partial) => {
@@ -84,7 +97,7 @@ impl ParakeetTdt {
                     Ok(gst::FlowSuccess::Ok)
                 }
                 Action::Fail(error) => {
-                    gst::element_imp_error!(self, gst::LibraryError::Failed, ("recognition failed: {error}"));
+                    self.raise(gst::LibraryError::Failed, &format!("recognition failed: {error}"));
                     Ok(gst::FlowSuccess::Ok)
                 }
             };
@@ -105,13 +118,8 @@ impl ParakeetTdt {
         }
     }
 
-    fn push_word(
-        &self,
-        text: String,
-        start: u64,
-        end: u64,
-        discont: bool,
-    ) -> Result<gst::FlowSuccess, gst::FlowError> {
+    fn push_text(&self, text: Text) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let Text { text, start, end, discont, stream, arrived } = text;
         gst::debug!(CAT, imp = self, "pushing {text:?} from {} to {}", time(start), time(end));
         let mut buffer = gst::Buffer::from_slice(text.into_bytes());
         let header = buffer.get_mut().expect("nobody else has seen this buffer");
@@ -120,49 +128,65 @@ impl ParakeetTdt {
         if discont {
             header.set_flags(gst::BufferFlags::DISCONT);
         }
-        self.observe_delay(time(start));
+        if let Some(stream) = stream {
+            meta::add(header, stream);
+        }
+        self.state().statistics.buffers += 1;
+        if let Some(arrived) = arrived {
+            self.observe_delay(arrived);
+        }
         self.src_pad.push(buffer)
     }
 
     /// Posts a hypothesis for the application; it is no text of the stream.
     fn tell_partial(&self, partial: &Partial) {
-        let structure = gst::Structure::builder("parakeettdt/partial")
-            .field("text", &partial.text)
-            .field_if_some("timestamp", partial.start.map(time));
-        self.post(gst::message::Element::builder(structure.build()).src(&*self.obj()).build());
+        let structure = gst::Structure::builder("parakeettdt/partial").field("text", &partial.text);
+        self.post_element(timed(structure, partial.start).build());
     }
 
-    /// Remembers the greatest time from when a word was said to now.
-    fn observe_delay(&self, start: gst::ClockTime) {
-        let Some(now) = self.obj().current_running_time() else { return };
-        let lateness = self.settings().lateness();
+    /// Remembers the greatest time from when the start of a text came in to now.
+    fn observe_delay(&self, arrived: u64) {
+        let Some(now) = self.running_time() else { return };
+        let delay = u32::try_from(now.saturating_sub(arrived) / 1_000_000).unwrap_or(u32::MAX);
         let mut state = self.state();
-        let due = state.run.src_segment.as_ref().and_then(|segment| segment.to_running_time(start));
-        let Some(due) = due else { return };
-        let delay = u32::try_from((now + lateness).saturating_sub(due).mseconds()).unwrap_or(u32::MAX);
-        if state.run.live != Some(true) || delay <= state.max_delay_ms {
+        if delay <= state.statistics.max_delay_ms {
             return;
         }
-        state.max_delay_ms = delay;
+        state.statistics.max_delay_ms = delay;
+        let live = state.run.live == Some(true);
         drop(state);
         self.obj().notify("max-observed-delay");
+        let promised = self.latency() + self.settings().lateness();
+        if live && u64::from(delay) > promised.mseconds() {
+            gst::element_imp_warning!(
+                self,
+                gst::CoreError::Clock,
+                ("text came {delay} ms after its audio, later than latency and lateness promise ({promised})"),
+                details: gst::Structure::builder("parakeettdt/excessive-delay")
+                    .field("new-observed-max-delay", gst::ClockTime::from_mseconds(delay.into()))
+                    .build()
+            );
+        }
     }
 
     /// Tells the application how much audio was dropped, and where.
-    pub(super) fn warn_of_loss(&self, loss: Loss) {
-        let seconds = loss.samples as f64 / f64::from(SAMPLE_RATE);
+    pub(super) fn tell_loss(&self, loss: Loss) {
+        let lost = time(nanoseconds(loss.samples));
+        let structure = || {
+            let structure = gst::Structure::builder("parakeettdt/audio-dropped").field("duration", lost);
+            timed(structure, Some(loss.start)).build()
+        };
+        self.post_element(structure());
         gst::element_imp_warning!(
             self,
             gst::StreamError::Failed,
             (
-                "recognition is slower than the source: {seconds:.2} s of audio from {} on were dropped; use a smaller model \
-                 or a greater look-ahead",
-                time(loss.start)
+                "recognition is slower than the source: {:.2} s of audio from running time {} on were dropped; use a smaller \
+                 model or a greater look-ahead",
+                lost.nseconds() as f64 / 1e9,
+                time(loss.start.running)
             ),
-            details: gst::Structure::builder("parakeettdt/audio-dropped")
-                .field("timestamp", time(loss.start))
-                .field("duration", gst::ClockTime::from_nseconds(loss.samples * 1_000_000_000 / u64::from(SAMPLE_RATE)))
-                .build()
+            details: structure()
         );
     }
 
@@ -178,10 +202,17 @@ impl ParakeetTdt {
         }
         // After the end of the stream no call of chain() is left to return the error.
         if ending && !matches!(error, gst::FlowError::Flushing | gst::FlowError::Eos) {
-            gst::element_imp_error!(self, gst::StreamError::Failed, ("stream stopped, reason {error}"));
+            self.raise(gst::StreamError::Failed, &format!("stream stopped, reason {error}"));
             self.src_pad.push_event(gst::event::Eos::new());
         }
     }
+}
+
+/// Adds where something is in the stream (`timestamp`) and in running time (`running-time`).
+fn timed(structure: gst::structure::Builder, at: Option<Moment>) -> gst::structure::Builder {
+    structure
+        .field_if_some("timestamp", at.and_then(|at| at.stream).map(time))
+        .field_if_some("running-time", at.map(|at| time(at.running)))
 }
 
 /// A time in nanoseconds; the greatest stands for none in GStreamer and is never given out.

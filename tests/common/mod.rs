@@ -186,6 +186,20 @@ impl Bench {
         self.record.recv_timeout(PATIENCE).expect("more comes out")
     }
 
+    /// The next thing that leaves, with the test clock moved on to what is waited for whenever nothing leaves for a while.
+    pub fn next_in_time(&self) -> Out {
+        let clock = self.harness.testclock().expect("harnesses have one");
+        for _ in 0..600 {
+            if let Ok(out) = self.record.recv_timeout(Duration::from_millis(100)) {
+                return out;
+            }
+            if clock.peek_id_count() > 0 {
+                clock.crank();
+            }
+        }
+        panic!("nothing leaves");
+    }
+
     /// Output that has left already.
     pub fn so_far(&self) -> Vec<Out> {
         self.record.try_iter().collect()

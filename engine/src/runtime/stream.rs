@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
@@ -50,8 +51,8 @@ pub(crate) struct Shared {
     whole: bool,
     /// What the stream adds to the load of its lane.
     pub(super) load: u64,
-    capacity: usize,
-    overflow: Overflow,
+    capacity: AtomicUsize,
+    blocks: AtomicBool,
     partials: bool,
     inner: Mutex<Inner>,
     /// Signalled when room appears in the queue.
@@ -177,9 +178,10 @@ impl Stream {
             if inner.generation != generation {
                 return Err(PushError::Reset);
             }
-            let mut room = self.shared.capacity.saturating_sub(inner.intake.queued());
+            let capacity = self.shared.capacity.load(Ordering::Relaxed);
+            let mut room = capacity.saturating_sub(inner.intake.queued());
             if room == 0 {
-                match self.shared.overflow {
+                match self.shared.overflow() {
                     Overflow::Block if inner.is_unread() => {
                         return Err(PushError::Unread { taken: pcm.len() - rest.len() });
                     }
@@ -190,7 +192,7 @@ impl Stream {
                         continue;
                     }
                     Overflow::DropOldest => {
-                        room = inner.intake.drop_oldest(self.shared.capacity / 4);
+                        room = inner.intake.drop_oldest(capacity / 4);
                         self.shared.fleet.count_dropped(room);
                     }
                 }
@@ -269,6 +271,45 @@ impl Stream {
         self.shared.news.notify_all();
     }
 
+    /// Changes how much audio may be queued, and what happens to what doesn't fit.
+    pub fn set_queue(&self, samples: usize, overflow: Overflow) {
+        self.shared.capacity.store(capacity(samples, self.shared.sizes), Ordering::Relaxed);
+        self.shared.blocks.store(overflow == Overflow::Block, Ordering::Relaxed);
+        // Under the lock nobody is between looking and waiting.
+        let _inner = self.shared.lock();
+        self.shared.room.notify_all();
+    }
+
+    /// The first sample that waits to be decoded, if any does.
+    pub fn waiting(&self) -> Option<u64> {
+        let inner = self.shared.used();
+        (inner.intake.queued() > 0).then(|| inner.intake.base() + inner.decoding.samples)
+    }
+
+    /// Gives up the oldest `samples` samples that wait, as a full queue does: [`Event::Lost`] says what that was.
+    pub fn drop_oldest(&self, samples: usize) {
+        let mut inner = self.shared.used();
+        let dropped = inner.intake.drop_oldest(samples);
+        self.shared.fleet.count_dropped(dropped);
+        self.shared.schedule(&mut inner);
+        if inner.writers > 0 {
+            self.shared.room.notify_all();
+        }
+    }
+
+    /// Gives out the word that is being said as far as it is decoded, for those who can't wait for its end: pieces that
+    /// still come make another, [joined](crate::Word::joined) word.
+    pub fn hurry(&self) {
+        let mut inner = self.shared.used();
+        let Inner { decoding, intake, .. } = &mut *inner;
+        let Some(word) = decoding.words.give(&self.shared.vocabulary, decoding.frames) else { return };
+        let base = intake.base();
+        let done = base + decoding.samples;
+        let horizon = base + decoding.words.horizon(decoding.frames) * FRAME_SAMPLES;
+        self.shared.report(&mut inner, Event::Word(word.at(base, done)));
+        self.shared.report(&mut inner, Event::Progress { sample: done.min(horizon) });
+    }
+
     /// Samples from the start of an encoder frame to the end of the chunk that decodes it, at most.
     pub fn latency_samples(&self) -> u64 {
         self.shared.sizes.first as u64
@@ -312,13 +353,17 @@ impl Shared {
             },
             whole: !matches!(mode, Mode::Cached { .. }),
             load: load(mode),
-            capacity: options.queue_samples.max(sizes.first).max(sizes.later),
-            overflow: options.overflow,
+            capacity: AtomicUsize::new(capacity(options.queue_samples, sizes)),
+            blocks: AtomicBool::new(options.overflow == Overflow::Block),
             partials: options.partials,
             inner: Mutex::new(Inner { gate: options.skip_silence.then(Gate::default), ..Inner::default() }),
             room: Condvar::new(),
             news: Condvar::new(),
         }
+    }
+
+    fn overflow(&self) -> Overflow {
+        if self.blocks.load(Ordering::Relaxed) { Overflow::Block } else { Overflow::DropOldest }
     }
 
     /// Whether its steps are signals by themselves.
@@ -615,6 +660,11 @@ impl Shared {
             self.room.notify_all();
         }
     }
+}
+
+/// Samples that may be queued: a chunk at least.
+fn capacity(samples: usize, sizes: StepSizes) -> usize {
+    samples.max(sizes.first).max(sizes.later)
 }
 
 /// What a stream of this kind adds to the load of a device: encoder frames in 1,000 s of audio, those of windows as often

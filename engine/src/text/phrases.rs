@@ -70,7 +70,7 @@ impl Units {
         let mut complete: Vec<Unit> = self.progress(word.start).into_iter().collect();
         self.pending.push(word);
         while !self.fits() {
-            let count = self.best_cut();
+            let count = self.best_cut(self.pending.len() - 1);
             complete.extend(self.give(count, false));
         }
         let last = last_word(&self.pending);
@@ -101,6 +101,13 @@ impl Units {
     /// Ends the utterance; gives out what is left.
     pub fn finish(&mut self) -> Option<Unit> {
         self.give(self.pending.len(), self.kind == TextUnit::Sentence)
+    }
+
+    /// Gives out what there is no more time to wait for, up to the best place: punctuation, else a pause, else the last
+    /// word.
+    pub fn cut(&mut self) -> Option<Unit> {
+        let count = self.best_cut(self.pending.len());
+        self.give(count, false)
     }
 
     /// What was not given out yet, as it would be if the stream ended here: a hypothesis that later words change.
@@ -141,15 +148,16 @@ impl Units {
             }
     }
 
-    /// How many of at least two words to give out so that the rest has room: up to punctuation, else up to the longest
-    /// pause, else as many as can be. The first half is left whole, and pieces stay with their word, where possible.
-    fn best_cut(&self) -> usize {
+    /// How many words to give out, at most so many: up to punctuation, else up to the longest pause, else as many as can
+    /// be. The first half is left whole, and pieces stay with their word, where possible.
+    fn best_cut(&self, most: usize) -> usize {
         let words = &self.pending;
         let rank = |&cut: &usize| {
-            let pause = words[cut].start.saturating_sub(words[cut - 1].end);
-            (parts(words, cut), cut >= words.len() / 2, ends_clause(&last_word(&words[..cut])), pause, cut)
+            let pause = words.get(cut).map_or(0, |next| next.start.saturating_sub(words[cut - 1].end));
+            let parts = cut == words.len() || parts(words, cut);
+            (parts, cut >= words.len() / 2, ends_clause(&last_word(&words[..cut])), pause, cut)
         };
-        (1..words.len()).max_by_key(rank).unwrap_or(words.len())
+        (1..=most).max_by_key(rank).unwrap_or(words.len())
     }
 }
 
@@ -317,6 +325,23 @@ mod tests {
             assert_eq!((unit.text.as_str(), unit.end, unit.sentence_end), ("one", 4000, ended));
             assert_eq!((units.progress(u64::MAX), units.partial()), (None, None));
         }
+    }
+
+    #[test]
+    fn what_is_hurried_is_cut_at_the_best_place() {
+        let mut units = Units::new(TextUnit::Sentence);
+        assert_eq!(units.cut(), None);
+        let given = words("one two three, four five", 4000, 0).into_iter().flat_map(|word| units.word(word));
+        assert_eq!(given.count(), 0);
+        let cut = |units: &mut Units| units.cut().map(|unit| (unit.text, unit.sentence_end));
+        assert_eq!(cut(&mut units), Some(("one two three,".into(), false)));
+        assert_eq!(cut(&mut units), Some(("four five".into(), false)), "as many as there are");
+        assert_eq!(cut(&mut units), None);
+        let mut spoken = words("one two three four five", 4000, 0);
+        spoken[3].start += 2000;
+        spoken.drain(..).for_each(|word| drop(units.word(word)));
+        assert_eq!(cut(&mut units), Some(("one two three".into(), false)), "before the pause");
+        assert_eq!(units.pending_start(), Some(14_000));
     }
 
     #[test]

@@ -189,6 +189,12 @@ impl WordBuilder {
         self.take(vocabulary, self.pending.len(), u64::MAX)
     }
 
+    /// Gives out what is known of the word that is being said, of whole characters, when `frames` frames are decoded; what
+    /// still comes of it makes another.
+    pub fn give(&mut self, vocabulary: &Vocabulary, frames: u64) -> Option<FrameWord> {
+        self.take(vocabulary, self.whole(), frames)
+    }
+
     /// Begins another utterance, with frames from 0, after [`WordBuilder::finish`].
     pub fn restart(&mut self) {
         let said = if self.context.is_empty() { &mut self.previous } else { &mut self.context };
