@@ -7,12 +7,18 @@ use std::time::Instant;
 /// Samples that share a time of arrival at most, 10 ms, if they come in smaller pieces: bounds what the times take.
 const ARRIVAL_SAMPLES: u64 = 160;
 
+/// Share of what was lost that is heard as silence before the loss, at most: under overload silence must not take the room
+/// that the loss made.
+const LOSS_SHARE: usize = 4;
+
 /// Largest chunk that is copied out of the queue; of a longer one the memory is handed over if it is all there is.
 const MOST_COPIED: usize = 1 << 16;
 
-/// Audio in utterances; the first one is being decoded.
+/// Audio in utterances; the first one is being decoded. Behind each comes a tail of silence that is on no clock.
 #[derive(Default)]
 pub(crate) struct Intake {
+    /// Samples of silence behind an utterance.
+    tail: usize,
     utterances: VecDeque<Utterance>,
     queued: usize,
     /// Samples taken in, with those of silence.
@@ -28,12 +34,41 @@ struct Utterance {
     pcm: VecDeque<f32>,
     /// Samples dropped before it.
     lost: u64,
-    /// Since when no more samples will come.
-    ended: Option<Instant>,
+    /// Set when no more samples will come.
+    ended: Option<End>,
+    /// Samples of silence that follow its last one.
+    tail: usize,
     /// The user ended it, rather than a loss or a pause.
     finished: bool,
     /// It is silence that nobody decodes.
     silent: bool,
+}
+
+/// The end of an utterance.
+#[derive(Clone, Copy)]
+struct End {
+    /// When it was known.
+    at: Instant,
+    /// Sample clock after its last sample.
+    sample: u64,
+}
+
+impl Utterance {
+    /// Ends it before the sample `sample`, with a tail of silence if it has samples.
+    fn end(&mut self, sample: u64, tail: usize) {
+        self.ended = Some(End { at: Instant::now(), sample });
+        self.tail = if sample > self.base { tail } else { 0 };
+    }
+
+    /// Samples that wait, with those of the tail.
+    fn waiting(&self) -> usize {
+        self.pcm.len() + self.tail
+    }
+
+    /// `sample`, or the end of its audio if that comes first.
+    fn within(&self, sample: u64) -> u64 {
+        self.ended.map_or(sample, |end| sample.min(end.sample))
+    }
 }
 
 /// When samples came.
@@ -67,7 +102,17 @@ pub(crate) struct Over {
 }
 
 impl Intake {
-    /// Samples that wait.
+    /// No audio; each utterance will be followed by `tail` samples of silence.
+    pub(crate) fn new(tail: usize) -> Self {
+        Self { tail, ..Self::default() }
+    }
+
+    /// The same before any audio.
+    pub(crate) fn fresh(&self) -> Self {
+        Self::new(self.tail)
+    }
+
+    /// Samples that wait, without silence behind utterances.
     pub(crate) fn queued(&self) -> usize {
         self.queued
     }
@@ -75,6 +120,12 @@ impl Intake {
     /// Sample clock of the first sample of the utterance that is being decoded.
     pub(crate) fn base(&self) -> u64 {
         self.utterances.front().map_or(0, |utterance| utterance.base)
+    }
+
+    /// Sample clock after the first `decoded` samples of that utterance: no later than its audio ends.
+    pub(crate) fn heard(&self, decoded: u64) -> u64 {
+        let Some(utterance) = self.utterances.front() else { return decoded };
+        utterance.within(utterance.base + decoded)
     }
 
     /// Takes in speech; samples that aren't finite count as 0.
@@ -104,24 +155,24 @@ impl Intake {
         self.clock += samples;
         let Some(last) = self.utterances.back_mut() else { return Some(self.clock) };
         if !last.silent {
-            let ended = Some(Instant::now());
-            last.ended = last.ended.or(ended);
-            self.utterances.push_back(Utterance { base, ended, silent: true, ..Default::default() });
+            if last.ended.is_none() {
+                last.end(base, self.tail);
+            }
+            let mut silence = Utterance { base, silent: true, ..Default::default() };
+            silence.end(base, 0);
+            self.utterances.push_back(silence);
         }
         None
     }
 
     /// Ends the last utterance for the user, or an empty one if that has ended.
     pub(crate) fn finish(&mut self) {
-        let ended = Some(Instant::now());
-        match self.utterances.back_mut() {
-            Some(last) if last.ended.is_none() => (last.ended, last.finished) = (ended, true),
-            _ => self.utterances.push_back(Utterance {
-                base: self.clock,
-                ended,
-                finished: true,
-                ..Default::default()
-            }),
+        if self.utterances.back().is_none_or(|last| last.ended.is_some()) {
+            self.utterances.push_back(Utterance { base: self.clock, ..Default::default() });
+        }
+        if let Some(last) = self.utterances.back_mut() {
+            last.end(self.clock, self.tail);
+            last.finished = true;
         }
     }
 
@@ -129,11 +180,12 @@ impl Intake {
     /// it.
     pub(crate) fn next(&self, wanted: usize, decoded: u64) -> Option<Next> {
         let utterance = self.utterances.front()?;
-        let samples = wanted.min(utterance.pcm.len());
+        let samples = wanted.min(utterance.waiting());
+        let last = utterance.base + decoded + samples as u64;
         let complete = match utterance.ended {
-            Some(ended) if samples < wanted => ended,
+            Some(end) if samples < wanted || last > end.sample => end.at,
             None if samples < wanted => return None,
-            ended => self.arrival(utterance.base + decoded + samples as u64).or(ended)?,
+            end => self.arrival(last).or(end.map(|end| end.at))?,
         };
         Some(Next { samples, complete })
     }
@@ -147,20 +199,25 @@ impl Intake {
     /// Takes out the next `samples` samples, which follow the first `decoded` of the utterance, into `pcm`, which is empty.
     pub(crate) fn take(&mut self, samples: usize, decoded: u64, pcm: &mut Vec<f32>) -> Option<Taken> {
         let utterance = self.utterances.front_mut()?;
-        if samples > MOST_COPIED && samples == utterance.pcm.len() {
+        let audio = samples.min(utterance.pcm.len());
+        if audio > MOST_COPIED && audio == utterance.pcm.len() {
             *pcm = std::mem::take(&mut utterance.pcm).into();
         } else {
             let (front, back) = utterance.pcm.as_slices();
-            let from_front = samples.min(front.len());
+            let from_front = audio.min(front.len());
             pcm.extend_from_slice(&front[..from_front]);
-            pcm.extend_from_slice(&back[..samples - from_front]);
-            utterance.pcm.drain(..samples);
+            pcm.extend_from_slice(&back[..audio - from_front]);
+            utterance.pcm.drain(..audio);
         }
-        self.queued -= samples;
-        let end = utterance.ended.is_some() && utterance.pcm.is_empty();
+        let silence = samples - audio;
+        pcm.reserve_exact(silence);
+        pcm.resize(samples, 0.0);
+        utterance.tail = utterance.tail.saturating_sub(silence);
+        self.queued -= audio;
+        let end = utterance.ended.is_some() && utterance.waiting() == 0;
         let lost = std::mem::take(&mut utterance.lost);
         let lost = (lost > 0).then_some((utterance.base - lost, lost));
-        let taken = utterance.base + decoded + samples as u64;
+        let taken = utterance.within(utterance.base + decoded + samples as u64);
         self.forget(taken);
         Some(Taken { end, lost })
     }
@@ -186,13 +243,14 @@ impl Intake {
 
     /// Forgets all audio; the clock stays.
     pub(crate) fn clear(&mut self) {
-        *self = Self { clock: self.clock, ..Self::default() };
+        *self = Self { clock: self.clock, ..self.fresh() };
     }
 
     /// Gives up the oldest `samples` samples that are queued; returns how many that were. The utterance whose first
     /// `decoded` samples were taken, if any were, ends where the loss begins, and another begins after it.
     pub(crate) fn drop_oldest(&mut self, samples: usize, decoded: Option<u64>) -> usize {
         let wanted = samples.clamp(1, self.queued.max(1));
+        let tail = self.tail;
         let mut left = wanted;
         let mut index = 0;
         while left > 0 && index < self.utterances.len() {
@@ -203,15 +261,18 @@ impl Intake {
             utterance.pcm.drain(..count);
             match decoded {
                 Some(decoded) if index == 0 && count > 0 => {
+                    let pcm = std::mem::take(&mut utterance.pcm);
                     let after = Utterance {
                         base: utterance.base + decoded + count as u64,
-                        pcm: std::mem::take(&mut utterance.pcm),
+                        tail: if pcm.is_empty() { 0 } else { utterance.tail },
+                        pcm,
                         lost: count as u64,
                         ended: utterance.ended,
                         finished: utterance.finished,
                         silent: false,
                     };
-                    (utterance.ended, utterance.finished) = (Some(Instant::now()), false);
+                    utterance.end(utterance.base + decoded, tail.min(count / LOSS_SHARE));
+                    utterance.finished = false;
                     let kept = after.base;
                     self.utterances.insert(1, after);
                     self.forget(kept);
@@ -221,6 +282,9 @@ impl Intake {
                     utterance.lost += count as u64;
                     let kept = utterance.base;
                     if count > 0 {
+                        if utterance.pcm.is_empty() {
+                            utterance.tail = 0;
+                        }
                         self.forget(kept);
                     }
                 }
@@ -277,5 +341,63 @@ mod tests {
         let taken = intake.take(next.samples, 0, &mut pcm).expect("an utterance");
         assert_eq!((pcm.len(), taken.end, taken.lost), (samples, true, Some((0, 10))));
         assert!(pcm.as_ptr() == place && pcm.iter().all(|&x| x == 0.5));
+    }
+
+    /// Takes everything, in chunks of 1,000 samples; for each utterance its first sample, where its audio ends and what
+    /// is heard of it.
+    fn take_all(intake: &mut Intake) -> Vec<(u64, u64, Vec<f32>)> {
+        let (mut all, mut heard) = (Vec::new(), Vec::new());
+        while let Some(next) = intake.next(1_000, heard.len() as u64) {
+            let mut pcm = Vec::new();
+            let taken = intake.take(next.samples, heard.len() as u64, &mut pcm).expect("an utterance");
+            heard.append(&mut pcm);
+            let (base, end) = (intake.base(), intake.heard(heard.len() as u64));
+            if taken.end {
+                intake.over();
+                all.push((base, end, std::mem::take(&mut heard)));
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn silence_follows_each_utterance_and_takes_no_time() {
+        let heard = |samples: usize, tail: usize| [vec![1.0; samples], vec![0.0; tail]].concat();
+        let mut intake = Intake::new(2_500);
+        intake.append(&[1.0; 1_700]);
+        intake.silence(5_000);
+        intake.append(&[1.0; 3_000]);
+        intake.finish();
+        // Nothing was said between these.
+        intake.finish();
+        intake.append(&[1.0; 10]);
+        assert_eq!(intake.queued(), 4_710, "silence takes no room");
+        let said = take_all(&mut intake);
+        let expected = [
+            (0, 1_700, heard(1_700, 2_500)),
+            (6_700, 9_700, heard(3_000, 2_500)),
+            (9_700, 9_700, Vec::new()),
+        ];
+        assert!(said == expected, "{said:?}");
+        intake.finish();
+        assert!(take_all(&mut intake) == [(9_700, 9_710, heard(10, 2_500))]);
+    }
+
+    #[test]
+    fn silence_before_a_loss_is_short() {
+        for (lost, tail) in [(400, 100), (40_000, 2_500)] {
+            let mut intake = Intake::new(2_500);
+            intake.append(&vec![1.0; 50_000]);
+            intake.take(1_000, 0, &mut Vec::new()).expect("an utterance");
+            assert_eq!(intake.drop_oldest(lost, Some(1_000)), lost);
+            let next = intake.next(10_000, 1_000).expect("it has ended");
+            assert_eq!((next.samples, intake.heard(1_000 + tail as u64)), (tail, 1_000));
+        }
+        // Nothing is left of this one, so nothing is heard.
+        let mut intake = Intake::new(2_500);
+        intake.append(&[1.0; 500]);
+        intake.finish();
+        assert_eq!(intake.drop_oldest(500, None), 500);
+        assert_eq!(intake.next(10_000, 0).map(|next| next.samples), Some(0));
     }
 }

@@ -24,6 +24,9 @@ pub struct StreamOptions {
     pub skip_silence: bool,
     /// Tells of words that are not complete, as [`Event::Partial`](crate::Event::Partial).
     pub partials: bool,
+    /// Samples of silence that the model hears behind each utterance, however that ends: without any it says a last word
+    /// that nothing follows wrongly or not at all. They take no time on the sample clock. NeMo's own results are without.
+    pub tail_samples: usize,
     /// Samples that may be queued; a chunk's worth at least is always allowed.
     pub queue_samples: usize,
     /// What happens when the queue is full.
@@ -31,7 +34,7 @@ pub struct StreamOptions {
 }
 
 impl Default for StreamOptions {
-    /// The model's first context, a queue of 30 s that holds the writer back.
+    /// The model's first context, 0.5 s of silence behind each utterance, a queue of 30 s that holds the writer back.
     fn default() -> Self {
         Self {
             look_ahead: None,
@@ -40,6 +43,7 @@ impl Default for StreamOptions {
             offline: false,
             skip_silence: false,
             partials: false,
+            tail_samples: SAMPLE_RATE as usize / 2,
             queue_samples: 30 * SAMPLE_RATE as usize,
             overflow: Overflow::Block,
         }

@@ -185,6 +185,7 @@ impl Stream {
         let mut inner = self.shared.used();
         *inner = Inner {
             gate: inner.gate.as_ref().map(|_| Gate::default()),
+            intake: inner.intake.fresh(),
             generation: inner.generation + 1,
             slot_is_stale: true,
             scheduled: inner.scheduled,
@@ -273,7 +274,11 @@ impl Shared {
             capacity: options.queue_samples.max(sizes.first).max(sizes.later),
             overflow: options.overflow,
             partials: options.partials,
-            inner: Mutex::new(Inner { gate: options.skip_silence.then(Gate::default), ..Inner::default() }),
+            inner: Mutex::new(Inner {
+                gate: options.skip_silence.then(Gate::default),
+                intake: Intake::new(options.tail_samples),
+                ..Inner::default()
+            }),
             room: Condvar::new(),
             news: Condvar::new(),
         }
@@ -409,7 +414,7 @@ impl Shared {
     fn end(&self, inner: &mut Inner, error: Error, lost: usize) {
         let Inner { decoding, intake, .. } = &mut *inner;
         let base = intake.base();
-        let sample = base + decoding.samples.saturating_sub(lost as u64);
+        let sample = intake.heard(decoding.samples.saturating_sub(lost as u64));
         if let Some(word) = decoding.words.finish(&self.vocabulary) {
             self.report(inner, Event::Word(word.at(base, sample)));
         }
@@ -423,7 +428,7 @@ impl Shared {
     fn hand_out(&self, inner: &mut Inner, end: bool, decoded: Decoded) {
         let Inner { decoding, intake, .. } = &mut *inner;
         let base = intake.base();
-        let done = base + decoding.samples;
+        let done = intake.heard(decoding.samples);
         let word = |word: FrameWord| Event::Word(word.at(base, done));
         let mut said = Vec::new();
         for token in decoded.tokens {
