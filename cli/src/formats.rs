@@ -185,7 +185,8 @@ mod tests {
     use super::*;
 
     fn word(text: &str, start: u64, end: u64) -> Word {
-        Word { text: text.into(), start, end, confidence: 0.5, heard: 0, joined: false, tokens: Vec::new() }
+        let tokens = Vec::new();
+        Word { text: text.into(), start, end, until: end, confidence: 0.5, heard: 0, joined: false, tokens }
     }
 
     fn write(format: Format, words: &[Word]) -> String {

@@ -417,7 +417,7 @@ fn words_without_spaces_bytes_and_tags_come_through_a_stream() {
         if !options.partials {
             let spoken: Vec<_> = words.iter().map(|word| (word.text.as_str(), word.joined)).collect();
             assert_eq!(spoken, [("我", false), ("用", true), ("Python", true), ("写。", true)]);
-            let starts: Vec<u64> = words.iter().map(|word| word.start / 1_280).collect();
+            let starts: Vec<u64> = words.iter().map(|word| word.tokens[0].start / 1_280).collect();
             assert_eq!(starts, [11, 14, 23, 29]);
             assert!(words.windows(2).all(|pair| pair[0].end <= pair[1].start));
         }

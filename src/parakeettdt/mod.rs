@@ -22,7 +22,7 @@
  * 13; it computes all elements of a process that name the same model together.
  *
  * With a live source the latency is the audio that the model needs beyond a word (`look-ahead` frames of 80 ms and the
- * chunk they make, or `chunk` and `right-context`) and the `latency` property. If recognition can't keep up, the oldest waiting audio is dropped with
+ * chunk they make, or `chunk` and `right-context`), how long after a word begins it emits that, and the `latency` property. If recognition can't keep up, the oldest waiting audio is dropped with
  * a warning. Without a live source nothing is ever dropped: the source waits.
  *
  * The audio is 16 kHz mono; put audioconvert and audioresample before the element.

@@ -121,7 +121,7 @@ impl Engine {
             let lane = lanes.remove(index);
             match lane.open(mode, language, load) {
                 Ok(slot) => {
-                    let how = (mode, &self.config().encoder);
+                    let how = (mode, self.config());
                     let shared = Shared::new(slot, self.vocabulary.clone(), how, options);
                     return Ok(Stream::new(self.clone(), lane.clone(), shared));
                 }

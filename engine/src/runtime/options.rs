@@ -61,7 +61,8 @@ impl StreamOptions {
             None if config.is_cache_aware(context) => Ok(Mode::Cached { context }),
             window => {
                 let window = window.unwrap_or_else(|| Window::of(config));
-                window.check_for(config).map(|()| Mode::Buffered { context, window })
+                window.check_for(config)?;
+                Ok(Mode::Buffered { context, window })
             }
         }
     }
@@ -91,9 +92,9 @@ impl StreamOptions {
         })
     }
 
-    /// Samples from the start of an encoder frame to the end of the chunk that decodes it, at most.
+    /// Samples from where a word is spoken to the end of the chunk that decodes it, at most, if the model's delay is right.
     pub fn latency_samples(&self, config: &ModelConfig) -> Result<u64> {
-        self.mode(config).map(|mode| mode.step_sizes(&config.encoder).first as u64)
+        self.mode(config).map(|mode| mode.step_sizes(&config.encoder).first as u64 + config.emission_delay())
     }
 }
 
@@ -149,6 +150,13 @@ mod tests {
         assert_eq!(options.latency_samples(&config).unwrap(), 26 * 1_280);
         let offline = StreamOptions { offline: true, ..options };
         assert_eq!(offline.mode(&config).unwrap(), Mode::Offline { context: 0 });
+    }
+
+    #[test]
+    fn a_late_model_is_later() {
+        let config = ModelConfig { emission_delay_ms: 450, ..v3() };
+        // 50 frames of 80 ms and 450 ms at 16 kHz.
+        assert_eq!(StreamOptions::default().latency_samples(&config).unwrap(), 50 * 1_280 + 7_200);
     }
 
     #[test]

@@ -13,10 +13,9 @@ use super::options::{Overflow, StreamOptions};
 use crate::audio::{FRAME_SAMPLES, Gate, Intake, Next, Part, SAMPLE_RATE};
 use crate::backend::{Decoded, Mode, Slot, StepSizes};
 use crate::error::Error;
-use crate::model::Vocabulary;
-use crate::model::config::EncoderConfig;
 use crate::model::vocabulary::Signal;
-use crate::text::{FrameWord, WordBuilder};
+use crate::model::{ModelConfig, Vocabulary};
+use crate::text::{Clock, FrameWord, Placement, WordBuilder};
 
 /// Events that may wait to be taken; with more the stream is not stepped until some are.
 const MOST_EVENTS: usize = 256;
@@ -41,6 +40,8 @@ pub(crate) struct Shared {
     again: usize,
     /// Its steps are signals by themselves.
     whole: bool,
+    /// How long after a word begins the model emits it, in samples.
+    delay: u64,
     /// What the stream adds to the load of its lane.
     load: u64,
     capacity: usize,
@@ -88,14 +89,17 @@ struct Decoding {
     frames: u64,
     samples: u64,
     words: WordBuilder,
+    placement: Placement,
 }
 
 impl Decoding {
     /// Begins the next utterance.
     fn restart(&mut self) {
-        let mut words = std::mem::take(&mut self.words);
+        let (mut words, mut placement) =
+            (std::mem::take(&mut self.words), std::mem::take(&mut self.placement));
         words.restart();
-        *self = Self { words, ..Self::default() };
+        placement.restart();
+        *self = Self { words, placement, ..Self::default() };
     }
 }
 
@@ -234,9 +238,9 @@ impl Stream {
         self.shared.news.notify_all();
     }
 
-    /// Samples from the start of an encoder frame to the end of the chunk that decodes it, at most.
+    /// Samples from where a word is spoken to the end of the chunk that decodes it, at most, if the model's delay is right.
     pub fn latency_samples(&self) -> u64 {
-        self.shared.sizes.first as u64
+        self.shared.sizes.first as u64 + self.shared.delay
     }
 }
 
@@ -257,10 +261,10 @@ impl Shared {
     pub(crate) fn new(
         slot: Slot,
         vocabulary: Arc<Vocabulary>,
-        (mode, encoder): (Mode, &EncoderConfig),
+        (mode, config): (Mode, &ModelConfig),
         options: &StreamOptions,
     ) -> Self {
-        let sizes = mode.step_sizes(encoder);
+        let sizes = mode.step_sizes(&config.encoder);
         Self {
             slot,
             vocabulary,
@@ -270,6 +274,7 @@ impl Shared {
                 Mode::Cached { .. } | Mode::Offline { .. } => 0,
             },
             whole: !matches!(mode, Mode::Cached { .. }),
+            delay: config.emission_delay(),
             load: load(mode),
             capacity: options.queue_samples.max(sizes.first).max(sizes.later),
             overflow: options.overflow,
@@ -364,6 +369,7 @@ impl Shared {
         if let Some((start, samples)) = taken.lost {
             self.report(&mut inner, Event::Lost { start, samples });
         }
+        inner.decoding.placement.hear(pcm);
         inner.decoding.chunks += 1;
         inner.decoding.samples += next.samples as u64;
         if inner.writers > 0 {
@@ -415,8 +421,10 @@ impl Shared {
         let Inner { decoding, intake, .. } = &mut *inner;
         let base = intake.base();
         let sample = intake.heard(decoding.samples.saturating_sub(lost as u64));
+        let clock = Clock { base, done: sample, delay: self.delay };
         if let Some(word) = decoding.words.finish(&self.vocabulary) {
-            self.report(inner, Event::Word(word.at(base, sample)));
+            let word = decoding.placement.word(word, clock);
+            self.report(inner, Event::Word(word));
         }
         self.report(inner, Event::Progress { sample });
         inner.failed = true;
@@ -429,14 +437,16 @@ impl Shared {
         let Inner { decoding, intake, .. } = &mut *inner;
         let base = intake.base();
         let done = intake.heard(decoding.samples);
-        let word = |word: FrameWord| Event::Word(word.at(base, done));
+        let clock = Clock { base, done, delay: self.delay };
+        let placement = &mut decoding.placement;
+        let mut word = |word: FrameWord| Event::Word(placement.word(word, clock));
         let mut said = Vec::new();
         for token in decoded.tokens {
             match self.vocabulary.signal(token.id) {
-                None => said.extend(decoding.words.push(&self.vocabulary, token).map(word)),
+                None => said.extend(decoding.words.push(&self.vocabulary, token).map(&mut word)),
                 Some(signal) => {
                     let sample = (base + token.frame * FRAME_SAMPLES).min(done);
-                    said.extend(decoding.words.finish(&self.vocabulary).map(word));
+                    said.extend(decoding.words.finish(&self.vocabulary).map(&mut word));
                     said.push(match signal {
                         Signal::EndOfUtterance => Event::EndOfUtterance { sample, backchannel: false },
                         Signal::EndOfBackchannel => Event::EndOfUtterance { sample, backchannel: true },
@@ -446,12 +456,14 @@ impl Shared {
             }
         }
         decoding.frames += decoded.frames as u64;
-        said.extend(decoding.words.advance(&self.vocabulary, decoding.frames).map(word));
+        said.extend(decoding.words.advance(&self.vocabulary, decoding.frames).map(&mut word));
         if end {
-            said.extend(decoding.words.finish(&self.vocabulary).map(word));
+            said.extend(decoding.words.finish(&self.vocabulary).map(&mut word));
         }
-        let horizon = decoding.words.horizon(decoding.frames) * FRAME_SAMPLES;
+        let horizon = decoding.words.horizon(decoding.frames);
+        placement.forget_before(horizon, clock);
         let partial = if self.partials { decoding.words.partial(&self.vocabulary) } else { None };
+        let partial = partial.map(|word| placement.preview(word, clock));
         for event in said {
             self.report(inner, event);
         }
@@ -467,9 +479,9 @@ impl Shared {
                 self.report(inner, Event::Progress { sample });
             }
         } else {
-            self.report(inner, Event::Progress { sample: done.min(base + horizon) });
+            self.report(inner, Event::Progress { sample: clock.horizon(horizon) });
             if let Some(word) = partial {
-                self.report(inner, Event::Partial(word.at(base, done)));
+                self.report(inner, Event::Partial(word));
             }
         }
     }

@@ -3,10 +3,12 @@
 
 mod breaks;
 mod phrases;
+mod place;
 #[cfg(test)]
 mod unspaced;
 mod words;
 
 pub use phrases::{TextUnit, Unit, Units};
+pub(crate) use place::{Clock, Placement};
 pub(crate) use words::{FrameWord, WordBuilder};
 pub use words::{TimedToken, Word};

@@ -238,7 +238,8 @@ mod tests {
     use super::*;
 
     fn word(text: &str, start: u64, end: u64) -> Word {
-        Word { text: text.into(), start, end, confidence: 1.0, heard: 0, joined: false, tokens: Vec::new() }
+        let tokens = Vec::new();
+        Word { text: text.into(), start, end, until: end, confidence: 1.0, heard: 0, joined: false, tokens }
     }
 
     /// Words of `length` samples, each `gap` after the one before; `+` before a word says that it is joined.
@@ -407,7 +408,8 @@ mod tests {
                 // Most gaps are short, as in speech.
                 let start = at + if gap < 30_000 { gap / 30 } else { gap };
                 at = start + length / 4;
-                all.push(Word { text, start, end: at, confidence, heard: 0, joined, tokens: Vec::new() });
+                let tokens = Vec::new();
+                all.push(Word { text, start, end: at, until: at, confidence, heard: 0, joined, tokens });
             }
             let expected = units(kind, all.clone());
 
