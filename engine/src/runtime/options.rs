@@ -6,6 +6,9 @@ use crate::backend::{Mode, Window};
 use crate::error::{Error, Result};
 use crate::model::ModelConfig;
 
+/// Frames of a window, at least: in less than 0.64 s the model that comes with this crate hears no word at all.
+const LEAST_WINDOW: usize = 8;
+
 /// How a stream is run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamOptions {
@@ -62,6 +65,14 @@ impl StreamOptions {
             window => {
                 let window = window.unwrap_or_else(|| Window::of(config));
                 window.check_for(config)?;
+                if config.encoder.windows.is_none() && window.frames() < LEAST_WINDOW {
+                    let reason = format!(
+                        "left, chunk and right are {} s together, in which no word can be heard; take {} s at least",
+                        window.frames() as f64 / 12.5,
+                        LEAST_WINDOW as f64 / 12.5
+                    );
+                    return Err(Error::Option { option: "chunk", reason });
+                }
                 Ok(Mode::Buffered { context, window })
             }
         }
@@ -150,6 +161,17 @@ mod tests {
         assert_eq!(options.latency_samples(&config).unwrap(), 26 * 1_280);
         let offline = StreamOptions { offline: true, ..options };
         assert_eq!(offline.mode(&config).unwrap(), Mode::Offline { context: 0 });
+    }
+
+    #[test]
+    fn a_window_that_hears_no_word_is_refused() {
+        let refused = window(&v3(), Some(Window { left: 0, chunk: 1, right: 0 })).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "chunk: left, chunk and right are 0.08 s together, in which no word can be heard; take 0.64 s at least"
+        );
+        let least = Window { left: 4, chunk: 1, right: 3 };
+        assert_eq!(window(&v3(), Some(least)).unwrap(), least);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::backend::{Decoded, Mode, Slot, StepSizes};
 use crate::error::Error;
 use crate::model::vocabulary::Signal;
 use crate::model::{ModelConfig, Vocabulary};
-use crate::text::{Clock, FrameWord, Placement, WordBuilder};
+use crate::text::{Clock, FrameWord, Placement, Seam, WordBuilder};
 
 /// Events that may wait to be taken; with more the stream is not stepped until some are.
 const MOST_EVENTS: usize = 256;
@@ -90,6 +90,7 @@ struct Decoding {
     samples: u64,
     words: WordBuilder,
     placement: Placement,
+    seam: Seam,
 }
 
 impl Decoding {
@@ -442,6 +443,9 @@ impl Shared {
         let mut word = |word: FrameWord| Event::Word(placement.word(word, clock));
         let mut said = Vec::new();
         for token in decoded.tokens {
+            if self.whole && !decoding.seam.is_new(&self.vocabulary, &token, decoding.frames) {
+                continue;
+            }
             match self.vocabulary.signal(token.id) {
                 None => said.extend(decoding.words.push(&self.vocabulary, token).map(&mut word)),
                 Some(signal) => {
