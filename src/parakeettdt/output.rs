@@ -4,6 +4,9 @@
 /// Shortest stretch without words, in nanoseconds, that is announced before the next word or the end.
 const GAP_STEP: u64 = 100_000_000;
 
+/// Shortest word, in nanoseconds.
+const SHORTEST: u64 = 20_000_000;
+
 /// One thing to push. Time stamps are in nanoseconds; `start < end`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
@@ -60,7 +63,7 @@ impl Output {
         }
         let gap = self.advance(start, true);
         let start = self.position.map_or(start, |position| position.max(start));
-        let end = end.max(start + 1);
+        let end = if end > start { end } else { start.saturating_add(SHORTEST) };
         self.position = Some(end);
         let discont = std::mem::take(&mut self.discont);
         [gap, Some(Item::Word { text: text.to_owned(), start, end, discont })].into_iter().flatten()
