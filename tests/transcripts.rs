@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The element's words are those of the reference implementation, whatever the context, buffer size and format.
+//! The element's words are those of one pass of the engine, whatever the context, buffer size and format.
 
 mod common;
 
@@ -21,8 +21,8 @@ fn check(clip: &str, look_ahead: Option<u32>, context: &str, size: usize) {
     let expected = expected(clip, context);
     let case = format!("{clip}, context {context}, buffers of {size} samples");
     assert_eq!(text(&outs), expected.text, "{case}");
-    for ((word, frame), start) in expected.words.iter().zip(starts(&outs)) {
-        assert_eq!(start, time(*frame as usize * 1_280), "start of {word} in {case}");
+    for ((word, sample), start) in expected.words.iter().zip(starts(&outs)) {
+        assert_eq!(start, time(*sample as usize), "start of {word} in {case}");
     }
     assert_eq!(assert_contiguous(&outs), Some((gst::ClockTime::ZERO, end)), "{case}");
     bench.assert_no_errors();

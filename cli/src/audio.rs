@@ -2,20 +2,29 @@
 //! Audio files of any rate and channel count, and raw standard input, as 16 kHz mono.
 
 use std::fs::File;
-use std::io::{self, Cursor, Read};
+use std::io::{self, Read};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error as SymphoniaError;
 use symphonia::core::formats::probe::Hint;
 use symphonia::core::formats::{FormatReader, Track, TrackType};
-use symphonia::core::io::{MediaSource, MediaSourceStream, ReadOnlySource};
+use symphonia::core::io::MediaSourceStream;
 use symphonia::core::packet::Packet;
 
 use crate::failure::Failure;
 use crate::resample::To16k;
-use crate::wav;
+use mix::{Downmix, Layout};
+use mpeg::{Frame, Trimmed};
+use source::{Input, Source, WavFacts};
+
+mod mix;
+mod mpeg;
+mod source;
+mod tags;
+mod wav;
 
 const FORMATS: &str = "expected WAV, FLAC, MP3 or Ogg Vorbis";
 
@@ -25,66 +34,105 @@ pub struct AudioFile {
     format: Box<dyn FormatReader>,
     decoder: Box<dyn AudioDecoder>,
     track: Track,
-    /// Bytes that a WAV header promised and the file doesn't have.
-    missing: u64,
+    wav: Option<WavFacts>,
+    /// The channel to hear, counted from 1; all of them if none is named.
+    channel: Option<usize>,
+    /// Rate and number of channels of the last frame of MPEG audio.
+    mpeg: Option<(u32, u16)>,
+}
+
+/// What comes from standard input.
+pub enum Standard {
+    /// A sound file.
+    File(Box<AudioFile>),
+    /// Raw 16 kHz mono S16LE samples.
+    Raw(Box<dyn Read>),
 }
 
 impl AudioFile {
     /// Opens `path` and reads its headers.
     pub fn open(path: &Path) -> Result<Self, Failure> {
         let fail = |reason: String| Failure::audio(path, reason);
-        let mut file = File::open(path).map_err(|e| fail(e.to_string()))?;
+        let file = File::open(path).map_err(|e| fail(e.to_string()))?;
         if file.metadata().is_ok_and(|m| m.is_dir()) {
             return Err(fail(format!("is a directory, {FORMATS}")));
         }
-        let mut missing = 0;
-        // A pipe can't be looked through; its header is taken at its word.
-        let source: Box<dyn MediaSource> = match wav::repair(&mut file) {
-            Ok(Some(repaired)) => {
-                missing = repaired.missing;
-                Box::new(ReadOnlySource::new(Cursor::new(repaired.header).chain(file)))
-            }
-            _ => Box::new(file),
-        };
+        let source = source::open(file).map_err(|e| fail(e.to_string()))?.map_err(fail)?;
+        Self::of(path, source)
+    }
+
+    /// Waits for the first bytes of standard input.
+    pub fn standard_input() -> Result<Standard, Failure> {
+        let path = Path::new("standard input");
+        let fail = |reason: String| Failure::audio(path, reason);
+        match source::standard_input(io::stdin()).map_err(|e| fail(e.to_string()))?.map_err(fail)? {
+            Input::Sound(source) => Ok(Standard::File(Box::new(Self::of(path, source)?))),
+            Input::Raw(samples) => Ok(Standard::Raw(Box::new(samples))),
+        }
+    }
+
+    fn of(path: &Path, source: Source) -> Result<Self, Failure> {
+        let fail = |reason: String| Failure::audio(path, reason);
         let mut hint = Hint::new();
         if let Some(extension) = path.extension().and_then(|e| e.to_str()) {
             hint.with_extension(extension);
         }
-        let stream = MediaSourceStream::new(source, Default::default());
+        let stream = MediaSourceStream::new(source.media, Default::default());
         let format = symphonia::default::get_probe()
             .probe(&hint, stream, Default::default(), Default::default())
             .map_err(|e| fail(format!("not a sound file that can be read ({e}), {FORMATS}")))?;
         let (track, decoder) = start(&*format).map_err(fail)?;
-        Ok(Self { path: path.to_owned(), format, decoder, track, missing })
+        Ok(Self { path: path.to_owned(), format, decoder, track, wav: source.wav, channel: None, mpeg: None })
+    }
+
+    /// Hears only this channel, counted from 1. It is an error of [`AudioFile::read`] if there is no such.
+    pub fn only(self, channel: Option<usize>) -> Self {
+        Self { channel, ..self }
     }
 
     /// Length in seconds, where the file tells.
     pub fn seconds(&self) -> Option<f64> {
+        if let Some(wav) = &self.wav {
+            return wav.seconds;
+        }
         let rate = self.track.codec_params.as_ref()?.audio()?.sample_rate?;
         Some(self.track.num_frames? as f64 / f64::from(rate))
     }
 
-    /// Decodes the file and gives its audio, in pieces of any size, to `out`, until that breaks.
+    /// Decodes the file and gives its audio, in pieces of any size, to `out`, until that breaks. The result may be a
+    /// warning for people.
     ///
     /// Damaged packets become silence, so that the times after them stay right, and are the error at the end.
-    pub fn read(mut self, out: &mut dyn FnMut(&[f32]) -> ControlFlow<()>) -> Result<(), Failure> {
+    pub fn read(mut self, out: &mut dyn FnMut(&[f32]) -> ControlFlow<()>) -> Result<Option<String>, Failure> {
         let path = self.path.clone();
-        self.decode(out).map_err(|reason| Failure::audio(&path, reason))
+        let mut mixer = None;
+        self.decode(&mut mixer, out).map_err(|reason| Failure::audio(&path, reason))?;
+        let cancelled = mixer.and_then(|mixer: Mixer| mixer.cancelled());
+        Ok(cancelled.map(|(channel, seconds)| {
+            format!(
+                "{}: its channels cancel each other for {seconds:.1} s, where channel {channel} was heard alone",
+                path.display()
+            )
+        }))
     }
 
-    fn decode(&mut self, out: &mut dyn FnMut(&[f32]) -> ControlFlow<()>) -> Result<(), String> {
-        let mut mixer: Option<Mixer> = None;
+    fn decode(
+        &mut self,
+        mixer: &mut Option<Mixer>,
+        out: &mut dyn FnMut(&[f32]) -> ControlFlow<()>,
+    ) -> Result<(), String> {
         let mut damage = Damage::default();
+        let mut trimmed = Trimmed::default();
         let mut next = None;
         let mut frames = 0;
         let end = loop {
-            let packet = match self.format.next_packet() {
+            let packet = match trimmed.next(|| self.format.next_packet()) {
                 Ok(Some(packet)) => packet,
                 Ok(None) => break Ok(()),
                 // A chained Ogg file: the next stream may differ in everything, and its clock starts anew.
                 Err(SymphoniaError::ResetRequired) => {
                     (self.track, self.decoder) = start(&*self.format)?;
-                    (next, frames) = (None, 0);
+                    (next, frames, trimmed) = (None, 0, Trimmed::default());
                     continue;
                 }
                 Err(e) => break Err(e),
@@ -92,10 +140,16 @@ impl AudioFile {
             if packet.track_id != self.track.id {
                 continue;
             }
+            self.follow(&packet)?;
             let (lost, reason) = match self.decoder.decode(&packet) {
                 Ok(decoded) => {
                     let (channels, rate) = (decoded.num_planes(), decoded.spec().rate());
-                    let mixer = Mixer::of_rate(&mut mixer, rate, out)?;
+                    let layout = match &self.wav {
+                        Some(wav) => wav.mask.map_or(Layout::Unknown, Layout::of_mask),
+                        None => Layout::of(decoded.spec().channels()),
+                    };
+                    let mixer = Mixer::of_rate(mixer, rate, out)?;
+                    mixer.expect(&layout, channels, self.channel)?;
                     let gap = next
                         .map_or(0, |next| plausible(packet.pts.get() - next, self.track.num_frames, frames));
                     next = Some(packet.pts.get() + packet.trim_start.get() as i64 + decoded.frames() as i64);
@@ -104,7 +158,7 @@ impl AudioFile {
                     }
                     decoded.copy_to_vec_interleaved(&mut mixer.interleaved);
                     frames += gap + decoded.frames() as u64;
-                    if mixer.silence(gap, out)?.is_break() || mixer.mix(channels, out)?.is_break() {
+                    if mixer.silence(gap, out)?.is_break() || mixer.mix(out)?.is_break() {
                         return Ok(());
                     }
                     continue;
@@ -120,16 +174,29 @@ impl AudioFile {
             damage.note(frames, rate, reason);
             next = Some(packet.pts.get() + packet.trim_start.get() as i64 + lost as i64);
             frames += lost;
-            if Mixer::of_rate(&mut mixer, rate, out)?.silence(lost, out)?.is_break() {
+            if Mixer::of_rate(mixer, rate, out)?.silence(lost, out)?.is_break() {
                 return Ok(());
             }
         };
-        if let Some(mixer) = &mut mixer
+        if let Some(mixer) = mixer
             && mixer.finish(out)?.is_break()
         {
             return Ok(());
         }
         self.verdict(end, damage, frames)
+    }
+
+    /// Takes a fresh decoder where rate or channels of MPEG audio change, as where files were put one behind the other.
+    fn follow(&mut self, packet: &Packet) -> Result<(), String> {
+        if !self.format.format_info().short_name.starts_with("mp") {
+            return Ok(());
+        }
+        let Some(frame) = Frame::read(&packet.data) else { return Ok(()) };
+        let now = (frame.rate, frame.channels);
+        if self.mpeg.replace(now).is_some_and(|before| before != now) {
+            (_, self.decoder) = start(&*self.format)?;
+        }
+        Ok(())
     }
 
     /// What was wrong, once everything that could be read was given out.
@@ -142,6 +209,9 @@ impl AudioFile {
         let rate = self.rate();
         let at = |frames: u64| format!("{:.2} s", frames as f64 / f64::from(rate));
         match end {
+            // Samples of unknown length just end.
+            Err(SymphoniaError::IoError(e))
+                if e.kind() == io::ErrorKind::UnexpectedEof && self.wav.is_some() => {}
             Err(SymphoniaError::IoError(e)) if e.kind() == io::ErrorKind::UnexpectedEof => {
                 return Err(format!("the file ends in the middle of a packet, after {}", at(frames)));
             }
@@ -154,12 +224,9 @@ impl AudioFile {
                 if damage.count > 1 { format!(" and {} more", damage.count - 1) } else { String::new() };
             return Err(format!("damaged at {position:.2} s{more} (silence in its place): {reason}"));
         }
-        if self.missing > 0 {
-            return Err(format!(
-                "the file is cut off after {}: {} bytes are missing",
-                at(frames),
-                self.missing
-            ));
+        let missing = self.wav.as_ref().map_or(0, |wav| wav.missing.load(Ordering::Relaxed));
+        if missing > 0 {
+            return Err(format!("the file is cut off after {}: {missing} bytes are missing", at(frames)));
         }
         // Without an encoder's tag the length of an MP3 file is only an estimate.
         let exact = self.format.format_info().short_name != "mp3" || self.track.delay.is_some();
@@ -175,6 +242,9 @@ impl AudioFile {
     }
 
     fn rate(&self) -> u32 {
+        if let Some((rate, _)) = self.mpeg {
+            return rate;
+        }
         let audio = self.track.codec_params.as_ref().and_then(|p| p.audio());
         audio.and_then(|p| p.sample_rate).unwrap_or(crate::resample::RATE)
     }
@@ -221,6 +291,9 @@ impl Damage {
 struct Mixer {
     rate: u32,
     converter: To16k,
+    downmix: Option<Downmix>,
+    /// Channel that was heard instead of a mix that cancels, and for how many seconds, before `downmix`.
+    cancelled: Option<(usize, f64)>,
     interleaved: Vec<f32>,
     mono: Vec<f32>,
     ready: Vec<f32>,
@@ -233,31 +306,50 @@ impl Mixer {
         rate: u32,
         out: &mut dyn FnMut(&[f32]) -> ControlFlow<()>,
     ) -> Result<&'a mut Mixer, String> {
+        let mut cancelled = None;
         if let Some(mixer) = slot.as_mut().filter(|mixer| mixer.rate != rate) {
             // Whether `out` breaks shows again with the next piece.
             let _ = mixer.finish(out)?;
+            cancelled = mixer.cancelled();
             *slot = None;
         }
         match slot {
             Some(mixer) => Ok(mixer),
             None => {
                 let (interleaved, mono, ready) = Default::default();
-                Ok(slot.insert(Mixer { rate, converter: To16k::new(rate)?, interleaved, mono, ready }))
+                let converter = To16k::new(rate)?;
+                let mixer = Mixer { rate, converter, downmix: None, cancelled, interleaved, mono, ready };
+                Ok(slot.insert(mixer))
             }
         }
     }
 
+    /// Expects so many channels in these places, of which only `wanted` is to be heard if that is some.
+    fn expect(&mut self, layout: &Layout, channels: usize, wanted: Option<usize>) -> Result<(), String> {
+        if self.downmix.as_ref().is_none_or(|downmix| downmix.channels() != channels) {
+            let downmix = Downmix::new(layout, channels, wanted)?;
+            self.cancelled = self.cancelled();
+            self.downmix = Some(downmix);
+        }
+        Ok(())
+    }
+
+    /// The first channel, counted from 1, that was heard instead of a mix that cancels, and for how many seconds one was.
+    fn cancelled(&self) -> Option<(usize, f64)> {
+        let now = self.downmix.as_ref().and_then(Downmix::cancelled);
+        let now = now.map(|(channel, frames)| (channel, frames as f64 / f64::from(self.rate)));
+        match (self.cancelled, now) {
+            (Some((channel, before)), Some((_, now))) => Some((channel, before + now)),
+            (before, now) => before.or(now),
+        }
+    }
+
     /// Gives on what is in `interleaved`.
-    fn mix(
-        &mut self,
-        channels: usize,
-        out: &mut dyn FnMut(&[f32]) -> ControlFlow<()>,
-    ) -> Result<ControlFlow<()>, String> {
-        let scale = channels as f32;
+    fn mix(&mut self, out: &mut dyn FnMut(&[f32]) -> ControlFlow<()>) -> Result<ControlFlow<()>, String> {
         self.mono.clear();
-        self.mono.extend(
-            self.interleaved.chunks_exact(channels.max(1)).map(|frame| frame.iter().sum::<f32>() / scale),
-        );
+        if let Some(downmix) = &mut self.downmix {
+            downmix.mix(&self.interleaved, &mut self.mono);
+        }
         self.converter.push(&self.mono, &mut self.ready)?;
         Ok(self.give(out))
     }
@@ -327,5 +419,7 @@ pub fn read_raw(mut input: impl Read, out: &mut dyn FnMut(&[f32]) -> ControlFlow
     }
 }
 
+#[cfg(test)]
+mod files;
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,11 @@ use unicode_width::UnicodeWidthStr;
 const LINE: usize = 42;
 /// Longest a caption covers, in samples at 16 kHz: 6 s.
 const LONGEST: u64 = 96_000;
+/// Shortest that a caption stays on screen where nothing follows it at once, in samples at 16 kHz: 5/6 s, as streaming
+/// services ask.
+const SHORTEST: u64 = 13_333;
+/// Columns that people read in a second.
+const READ: u64 = 20;
 /// A silence that ends a caption, in samples at 16 kHz: 0.8 s.
 const PAUSE: u64 = 12_800;
 /// Words whose full stop ends no sentence.
@@ -24,13 +29,14 @@ pub struct Caption {
     pub lines: Vec<String>,
 }
 
-/// Collects words until a caption is complete.
+/// Collects words until a caption is complete, and keeps that until it is known how long it may stay on screen.
 #[derive(Default)]
 pub struct Captions {
     words: Vec<Part>,
     last: Option<Word>,
     start: u64,
     end: u64,
+    held: Option<Caption>,
 }
 
 /// What stays on one line.
@@ -42,12 +48,12 @@ struct Part {
 }
 
 impl Captions {
-    /// Adds the next word and gives the captions that are complete now: the one before the word, the one it ends.
+    /// Adds the next word and gives the captions whose end is known now.
     pub fn word(&mut self, word: &Word) -> Vec<Caption> {
-        let mut complete = Vec::new();
         if !self.fits(word) {
-            complete.extend(self.finish());
+            self.complete();
         }
+        let shown = self.release(word.start);
         if self.words.is_empty() {
             self.start = word.start;
         }
@@ -55,15 +61,32 @@ impl Captions {
         self.words = self.with(word);
         self.last = Some(Word { tokens: Vec::new(), ..word.clone() });
         if ends_sentence(&word.text) {
-            complete.extend(self.finish());
+            self.complete();
         }
-        complete
+        shown.into_iter().collect()
     }
 
-    /// The words left over.
-    pub fn finish(&mut self) -> Option<Caption> {
+    /// The captions left over, of audio that ends at this sample.
+    pub fn finish(&mut self, end: u64) -> Vec<Caption> {
+        self.complete();
+        self.release(end).into_iter().collect()
+    }
+
+    /// Makes a caption of the words so far.
+    fn complete(&mut self) {
         let words = std::mem::take(&mut self.words);
-        (!words.is_empty()).then(|| Caption { start: self.start, end: self.end, lines: lay_out(&words) })
+        if !words.is_empty() {
+            self.held = Some(Caption { start: self.start, end: self.end, lines: lay_out(&words) });
+        }
+    }
+
+    /// The complete caption, which may stay until this sample.
+    fn release(&mut self, until: u64) -> Option<Caption> {
+        let mut caption = self.held.take()?;
+        let columns: usize = caption.lines.iter().map(|line| line.width()).sum();
+        let read = (columns as u64 * 16_000 / READ).clamp(SHORTEST, LONGEST);
+        caption.end = caption.end.max(until.min(caption.start + read));
+        Some(caption)
     }
 
     fn fits(&self, word: &Word) -> bool {
@@ -128,7 +151,7 @@ mod tests {
     /// Captions of words of `length` seconds, each `gap` seconds after the one before.
     fn captions(text: &str, length: f64, gap: f64) -> Vec<Caption> {
         let mut captions = Captions::default();
-        let mut all = Vec::new();
+        let (mut all, mut last) = (Vec::new(), 0);
         for (i, text) in text.split(' ').enumerate() {
             let start = i as f64 * (length + gap);
             let samples = |seconds: f64| (seconds * 16_000.0).round() as u64;
@@ -137,14 +160,16 @@ mod tests {
                 text: text.into(),
                 start,
                 end,
+                until: end,
                 confidence: 1.0,
                 heard: 0,
                 joined: false,
                 tokens: Vec::new(),
             };
             all.extend(captions.word(&word));
+            last = end;
         }
-        all.extend(captions.finish());
+        all.extend(captions.finish(last));
         all
     }
 
@@ -157,7 +182,17 @@ mod tests {
         let all = captions("And Mr. J. Dash had \"leisure.\" Had he? Yes", 0.3, 0.1);
         assert_eq!(text(&all), ["And Mr. J. Dash had \"leisure.\"", "Had he?", "Yes"]);
         assert_eq!((all[0].start, all[0].end), (0, 36_800));
-        assert_eq!((all[1].start, all[1].end), (38_400, 49_600));
+        // Two words of 0.3 s, and what follows 0.1 s after them.
+        assert_eq!((all[1].start, all[1].end), (38_400, 51_200));
+        assert_eq!((all[2].start, all[2].end), (51_200, 56_000), "no longer than the audio");
+    }
+
+    #[test]
+    fn captions_stay_as_long_as_it_takes_to_read_them() {
+        // 16,000 * 5 / 6, and 31 columns of 20 a second.
+        let all = captions("Yes. incomprehensibilities,counting. Then", 0.2, 3.0);
+        let length = |caption: &Caption| caption.end - caption.start;
+        assert_eq!(all.iter().map(length).collect::<Vec<_>>(), [13_333, 24_800, 3_200]);
     }
 
     #[test]
@@ -192,13 +227,14 @@ mod tests {
                 text,
                 start,
                 end,
+                until: end,
                 confidence: 1.0,
                 heard: 0,
                 joined,
                 tokens: Vec::new(),
             }));
         }
-        all.extend(captions.finish());
+        all.extend(captions.finish(u64::MAX));
         text(&all)
     }
 

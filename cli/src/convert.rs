@@ -25,6 +25,10 @@ pub struct Args {
     /// Name of the model, for people [default: the checkpoint's]
     #[arg(long)]
     name: Option<String>,
+    /// How long after a word begins the model emits it, in milliseconds, as `parakeet wer --times` measures it; word
+    /// starts are earlier by it
+    #[arg(long, value_name = "MS")]
+    emission_delay: Option<u32>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -41,7 +45,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         Dtype::F16 => WeightType::F16,
         Dtype::F32 => WeightType::F32,
     };
-    let options = ConvertOptions { dtype, name: args.name.clone(), cancel: cancel_on_interrupt() };
+    let options = ConvertOptions {
+        dtype,
+        name: args.name.clone(),
+        emission_delay_ms: args.emission_delay,
+        cancel: cancel_on_interrupt(),
+    };
     with_bar(&args.out, |progress| convert(&args.checkpoint, &args.out, &options, progress))
 }
 

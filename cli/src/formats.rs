@@ -113,7 +113,8 @@ impl Writer {
                 serde_json::to_string(&json).unwrap_or_default() + "\n"
             }
             Format::Srt | Format::Vtt => {
-                self.captions.finish().map(|caption| self.caption(&caption)).unwrap_or_default()
+                let end = (summary.audio_seconds * 16_000.0).round() as u64;
+                self.captions.finish(end).iter().map(|caption| self.caption(caption)).collect()
             }
         }
     }
@@ -185,7 +186,8 @@ mod tests {
     use super::*;
 
     fn word(text: &str, start: u64, end: u64) -> Word {
-        Word { text: text.into(), start, end, confidence: 0.5, heard: 0, joined: false, tokens: Vec::new() }
+        let tokens = Vec::new();
+        Word { text: text.into(), start, end, until: end, confidence: 0.5, heard: 0, joined: false, tokens }
     }
 
     fn write(format: Format, words: &[Word]) -> String {
@@ -221,7 +223,7 @@ mod tests {
         let words =
             [word("我", 0, 1_280), joined("用", 1_280), joined("Python", 2_560), joined("写。", 3_840)];
         assert_eq!(write(Format::Plain, &words), "我用Python写。\n");
-        assert_eq!(write(Format::Srt, &words), "1\n00:00:00,000 --> 00:00:00,320\n我用Python写。\n\n");
+        assert_eq!(write(Format::Srt, &words), "1\n00:00:00,000 --> 00:00:00,833\n我用Python写。\n\n");
         assert!(write(Format::Vtt, &words).ends_with("\n我用Python写。\n\n"));
         let json: serde_json::Value = serde_json::from_str(&write(Format::Json, &words)).unwrap();
         assert_eq!(json["text"], "我用Python写。");

@@ -47,6 +47,8 @@ struct Report {
     convolution_norm: &'static str,
     /// `cache-aware` or `buffered`.
     streaming: &'static str,
+    /// How long after a word begins the model emits it; 0 if that was not measured.
+    emission_delay_ms: u32,
     contexts: Vec<Context>,
     windows: Vec<Window>,
     weight_bytes: u64,
@@ -134,7 +136,7 @@ fn report(
             left_seconds: seconds(window.left),
             chunk_seconds: seconds(window.chunk),
             right_seconds: seconds(window.right),
-            latency_ms: options.latency_samples(config)? as usize / 16,
+            latency_ms: (window.chunk + window.right) * FRAME_SAMPLES as usize / 16,
             stream_bytes: stream_bytes(&options),
         })
     };
@@ -160,6 +162,7 @@ fn report(
             ConvNorm::LayerNorm => "layer",
         },
         streaming: if contexts.is_empty() { "buffered" } else { "cache-aware" },
+        emission_delay_ms: config.emission_delay_ms,
         windows: if contexts.is_empty() {
             windows(config)?.into_iter().map(window).collect::<Result<_, Failure>>()?
         } else {
@@ -231,6 +234,11 @@ fn print(report: &Report, out: &mut impl Write) -> std::io::Result<()> {
              {latency_ms} ms{bytes}{default}"
         )?;
     }
+    let delay = match report.emission_delay_ms {
+        0 => "not measured".into(),
+        delay => format!("{delay} ms after a word begins"),
+    };
+    writeln!(out, "  emits       {delay}")?;
     // Of windows next to nothing is kept, whatever its type, and working memory is what bounds their number.
     let windowed = report.contexts.is_empty();
     if let Some(OnGpu { precision, stream_bytes, .. }) = report.gpu.first().filter(|_| windowed) {

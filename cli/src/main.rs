@@ -15,7 +15,6 @@ mod streaming;
 mod synth;
 mod terminal;
 mod transcribe;
-mod wav;
 mod wer;
 
 use std::process::ExitCode;

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! `parakeet transcribe`: a sound file or raw standard input to text.
 
-use std::io;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +10,7 @@ use std::thread;
 use parakeet_engine::model::{EMBEDDED, find_model};
 use parakeet_engine::{Engine, Event, Stream};
 
-use crate::audio::{self, AudioFile};
+use crate::audio::{self, AudioFile, Standard};
 use crate::engine_args::EngineArgs;
 use crate::failure::Failure;
 use crate::formats::{self, Format, Summary, Writer};
@@ -21,7 +20,7 @@ use crate::terminal::Output;
 /// Transcribe a sound file
 #[derive(clap::Args)]
 pub struct Args {
-    /// WAV, FLAC, MP3 or Ogg Vorbis file, or - for raw 16 kHz mono S16LE samples from standard input
+    /// WAV, FLAC, MP3 or Ogg Vorbis file, or - for standard input: such a file, or raw 16 kHz mono S16LE samples
     file: PathBuf,
     /// Model directory [default: parakeet-tdt-mini in share/gst-plugin-parakeet/models or in models, beside the
     /// executable or in one of the directories above it]
@@ -34,6 +33,9 @@ pub struct Args {
     engine: EngineArgs,
     #[command(flatten)]
     streaming: StreamArgs,
+    /// Hear only this channel, counted from 1 [default: all, of 5.1 and 7.1 above all the centre]
+    #[arg(long, value_name = "N")]
+    channel: Option<NonZeroUsize>,
     /// Feed the audio in pieces of this many milliseconds; the transcript doesn't depend on it
     #[arg(long, value_name = "N")]
     chunk_ms: Option<NonZeroU32>,
@@ -47,14 +49,16 @@ enum Source {
 /// What the feeding thread has to tell at the end.
 struct Fed {
     samples: u64,
-    result: Result<(), Failure>,
+    /// A warning, or why not all was read.
+    result: Result<Option<String>, Failure>,
 }
 
 /// Transcribes to standard output.
 pub fn run(args: &Args) -> Result<(), Failure> {
+    let channel = args.channel.map(NonZeroUsize::get);
     let source = match args.file.to_str() {
         Some("-") => Source::Stdin,
-        _ => Source::File(Box::new(AudioFile::open(&args.file)?)),
+        _ => Source::File(Box::new(AudioFile::open(&args.file)?.only(channel))),
     };
     let model = args.model.clone().map_or_else(default_model, Ok)?;
     let engine = Engine::open(&model, &args.engine.options()?)?;
@@ -68,7 +72,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let mut output = Output::new(matches!(source, Source::File(_)), seconds);
     let feeding = {
         let (stream, chunk) = (Arc::clone(&stream), args.chunk_ms);
-        thread::spawn(move || feed(source, &stream, chunk))
+        thread::spawn(move || feed(source, channel, &stream, chunk))
     };
 
     let mut writer = Writer::new(args.format);
@@ -92,7 +96,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     };
     let fed = match &ended {
         Ok(()) => feeding.join().unwrap_or(Fed { samples: 0, result: Err(Failure::Decoder) }),
-        Err(_) => Fed { samples: 0, result: Ok(()) },
+        Err(_) => Fed { samples: 0, result: Ok(None) },
     };
     let config = engine.config();
     let first = config.encoder.contexts.first().and_then(|&[_, right]| u32::try_from(right).ok());
@@ -103,7 +107,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     };
     output.write(&writer.end(&summary))?;
     output.finish()?;
-    ended.and(fed.result)
+    ended?;
+    if let Some(warning) = fed.result? {
+        eprintln!("warning: {warning}");
+    }
+    Ok(())
 }
 
 /// Ends the utterance whatever happens to the decoder that feeds it.
@@ -116,7 +124,7 @@ impl Drop for Utterance<'_> {
 }
 
 /// Pushes the whole source, in pieces of `chunk` milliseconds if given, and ends the utterance.
-fn feed(source: Source, stream: &Stream, chunk: Option<NonZeroU32>) -> Fed {
+fn feed(source: Source, channel: Option<usize>, stream: &Stream, chunk: Option<NonZeroU32>) -> Fed {
     let _utterance = Utterance(stream);
     let chunk = chunk.map(|ms| ms.get() as usize * 16);
     let mut held: Vec<f32> = Vec::new();
@@ -134,15 +142,14 @@ fn feed(source: Source, stream: &Stream, chunk: Option<NonZeroU32>) -> Fed {
     };
     let result = match source {
         Source::File(file) => file.read(&mut push),
-        Source::Stdin => match audio::read_raw(io::stdin().lock(), &mut push) {
-            Ok(half) => {
-                if half {
-                    eprintln!("warning: standard input ends with half a sample, its last byte is left out");
-                }
-                Ok(())
-            }
-            Err(e) => Err(Failure::audio(Path::new("standard input"), e.to_string())),
-        },
+        Source::Stdin => AudioFile::standard_input().and_then(|input| match input {
+            Standard::File(file) => file.only(channel).read(&mut push),
+            Standard::Raw(samples) => audio::read_raw(samples, &mut push)
+                .map(|half| {
+                    half.then(|| "standard input ends with half a sample, its last byte is left out".into())
+                })
+                .map_err(|e| Failure::audio(Path::new("standard input"), e.to_string())),
+        }),
     };
     // The last piece may be shorter; if the stream is gone, its events say why.
     let _ = flow(stream, &held);

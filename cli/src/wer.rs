@@ -8,6 +8,7 @@ mod noise;
 mod normalise;
 mod plot;
 mod report;
+mod times;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::transcribe::default_model;
 use listen::Heard;
 use manifest::Utterance;
 use report::{Report, Scored};
+use times::Offsets;
 
 /// Measure word and character error rate, word latency and real-time factor on transcribed recordings
 #[derive(clap::Args)]
@@ -33,8 +35,8 @@ use report::{Report, Scored};
      as if nothing had been recognised in it.\n\n\
      The latency of a word is stream time, the same on every machine: from the end of the word in the audio to the end \
      of the chunk with which it came out. Words that came out only because their file ended have none.\n\n\
-     Noise: {}.",
-    normalise::RULE, noise::DEFINITION))]
+     Noise: {}.\n\nTimes: {}.",
+    normalise::RULE, noise::DEFINITION, times::DEFINITION))]
 pub struct Args {
     /// Text file with a line per utterance: audio, a tab, reference; the audio's path is relative to the manifest's
     /// directory, lines that are empty or begin with # are left out
@@ -52,6 +54,10 @@ pub struct Args {
     /// Add pink noise, this many decibels below the speech; --help says how that is defined
     #[arg(long, value_name = "DB", allow_negative_numbers = true, value_parser = decibels)]
     noise: Option<f64>,
+    /// Also measure how late the model emits words, for emission_delay_ms of its config.json, and how far the starts of words
+    /// lie from their sounds; --help says how
+    #[arg(long)]
+    times: bool,
     /// One JSON object instead of a table
     #[arg(long)]
     json: bool,
@@ -78,11 +84,14 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos} of {len} files") {
         bar.set_style(style);
     }
-    let mut files = Vec::new();
+    let (mut files, mut offsets) = (Vec::new(), Offsets::default());
     for (index, utterance) in utterances.iter().enumerate() {
         let heard =
             hear(&engine, &way.options, utterance, args.noise.map(|decibels| (decibels, index as u64)));
         let scored = Scored::new(utterance, heard);
+        if args.times && scored.audio_seconds.is_some() {
+            place(&engine, &way.options, utterance, &mut offsets)?;
+        }
         if let Some(problem) = &scored.problem {
             bar.suspend(|| eprintln!("warning: {problem}, its words count as deletions"));
         }
@@ -94,7 +103,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         return Err(Failure::audio(&args.manifest, "none of its files could be run"));
     }
 
-    let report = Report::new(&engine.config().name, &way.name, args.threads, args.noise, files);
+    let mut report = Report::new(&engine.config().name, &way.name, args.threads, args.noise, files);
+    report.times = offsets.sum_up();
+    if args.times && report.times.is_none() {
+        return Err(Failure::audio(&args.manifest, "no word was found for a sound after quiet"));
+    }
     // The picture last: the figures are worth more, should it not be possible to write it.
     let text = if args.json { serde_json::json!(report).to_string() + "\n" } else { report.to_string() };
     crate::terminal::Output::new(false, None).write(&text)?;
@@ -102,6 +115,24 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         Some(path) => plot::draw(&report, path),
         None => Ok(()),
     }
+}
+
+/// Hears one file at known times; adds how far its words are from its sounds.
+fn place(
+    engine: &Arc<Engine>,
+    options: &StreamOptions,
+    utterance: &Utterance,
+    offsets: &mut Offsets,
+) -> Result<(), Failure> {
+    let recording = audio::read_whole(&utterance.path)?;
+    for more in times::PLACES {
+        let mut pcm = vec![0.0; times::BEFORE + more];
+        pcm.extend_from_slice(&recording);
+        let options = StreamOptions { queue_samples: pcm.len(), ..options.clone() };
+        let heard = listen::listen(&engine.stream(&options)?, &pcm)?;
+        offsets.add(&recording, times::BEFORE + more, &heard.starts);
+    }
+    Ok(())
 }
 
 /// Runs one file through a stream of its own; the samples that it has, and what came out.

@@ -24,7 +24,7 @@ fn real_speech_equals_nemo_in_every_context_and_piece_size() {
     for (name, file) in &expected().files {
         let pcm = wav(&Path::new(SPEECH).join(name));
         for (context, expected) in &file.contexts {
-            let options = StreamOptions { look_ahead: Some(look_ahead(context)), ..Default::default() };
+            let options = StreamOptions { look_ahead: Some(look_ahead(context)), ..as_nemo() };
             let stream = engine.stream(&options).expect("a stream");
             for piece in [pcm.len(), 1_601] {
                 let words = transcribe(&stream, &pcm, piece);
@@ -44,7 +44,7 @@ fn a_millisecond_at_a_time() {
     let (name, file) = expected.files.first_key_value().expect("there are files");
     let pcm = wav(&Path::new(SPEECH).join(name));
     let (context, expected) = file.contexts.first_key_value().expect("there are contexts");
-    let options = StreamOptions { look_ahead: Some(look_ahead(context)), ..Default::default() };
+    let options = StreamOptions { look_ahead: Some(look_ahead(context)), ..as_nemo() };
     let words = transcribe(&engine.stream(&options).expect("a stream"), &pcm, 16);
     assert!(assert_same(name, &words, expected) > 10);
 }
@@ -61,7 +61,7 @@ fn many_streams_at_once_are_each_as_if_alone() {
                 let (context, expected) =
                     file.contexts.iter().nth(i % file.contexts.len()).expect("a context");
                 let pcm = wav(&Path::new(SPEECH).join(name));
-                let options = StreamOptions { look_ahead: Some(look_ahead(context)), ..Default::default() };
+                let options = StreamOptions { look_ahead: Some(look_ahead(context)), ..as_nemo() };
                 let stream = engine.stream(&options).expect("a stream");
                 assert_same(name, &transcribe(&stream, &pcm, 300 + 97 * i), expected)
             })
@@ -328,9 +328,9 @@ fn one_pass_windows_and_skipped_silence_give_the_same_words() {
     // whole chunks of its own.
     let window = Window::from_seconds(20.0, 1.12, 1.12).expect("a window");
     let ways = [
-        StreamOptions { offline: true, ..Default::default() },
-        StreamOptions { window: Some(window), ..Default::default() },
-        StreamOptions { skip_silence: true, ..Default::default() },
+        StreamOptions { offline: true, ..as_nemo() },
+        StreamOptions { window: Some(window), ..as_nemo() },
+        StreamOptions { skip_silence: true, ..as_nemo() },
     ];
     let mut compared = 0;
     for (name, file) in &expected().files {
@@ -417,7 +417,7 @@ fn words_without_spaces_bytes_and_tags_come_through_a_stream() {
         if !options.partials {
             let spoken: Vec<_> = words.iter().map(|word| (word.text.as_str(), word.joined)).collect();
             assert_eq!(spoken, [("我", false), ("用", true), ("Python", true), ("写。", true)]);
-            let starts: Vec<u64> = words.iter().map(|word| word.start / 1_280).collect();
+            let starts: Vec<u64> = words.iter().map(|word| word.tokens[0].start / 1_280).collect();
             assert_eq!(starts, [11, 14, 23, 29]);
             assert!(words.windows(2).all(|pair| pair[0].end <= pair[1].start));
         }

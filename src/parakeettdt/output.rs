@@ -10,6 +10,9 @@ const BACK: u64 = 500_000_000;
 /// Least length, in nanoseconds, of a word that begins in what was pushed already.
 const SHORTEST: u64 = 80_000_000;
 
+/// Length, in nanoseconds, of a word that has none.
+const BLINK: u64 = 20_000_000;
+
 /// One thing to push. Time stamps are in nanoseconds; `start < end`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
@@ -91,9 +94,13 @@ impl Output {
         let gap = self.advance(start, true);
         let position = self.position.unwrap_or(start);
         // Words that fell back a little keep a length that can be shown.
-        let least = if position > start { SHORTEST.min(end.saturating_sub(start)).max(1) } else { 1 };
+        let least = match end.saturating_sub(start) {
+            0 => BLINK,
+            length if position > start => SHORTEST.min(length),
+            _ => 1,
+        };
         let start = position.max(start);
-        let end = end.max(start + least);
+        let end = end.max(start.saturating_add(least));
         (self.position, self.floor) = (Some(end), start);
         let discont = std::mem::take(&mut self.discont);
         [gap, Some(Item::Word { text: text.to_owned(), start, end, discont })].into_iter().flatten()

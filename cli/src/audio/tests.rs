@@ -2,7 +2,7 @@
 //! Every format and every kind of damage, against the same speech as plain samples.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Cursor, Write};
 
 use hound::{SampleFormat, WavSpec, WavWriter};
 
@@ -32,7 +32,7 @@ fn read(path: &Path) -> (Vec<f32>, Result<(), String>) {
         samples.extend_from_slice(pcm);
         ControlFlow::Continue(())
     });
-    (samples, result.map_err(|e| e.to_string()))
+    (samples, result.map(drop).map_err(|e| e.to_string()))
 }
 
 fn read_bytes(extension: &str, bytes: &[u8]) -> (Vec<f32>, Result<(), String>) {
@@ -193,7 +193,7 @@ fn what_is_no_sound_file_is_refused_by_name() {
     let readme = refused(&fixture("README.md"));
     assert!(readme.contains("README.md: not a sound file") && readme.contains("FLAC"), "{readme}");
     let opus = refused(&fixture("opus.ogg"));
-    assert!(opus.contains("opus.ogg: ") && opus.contains("supported"), "{opus}");
+    assert!(opus.contains("opus.ogg: an Ogg Opus file, which isn't supported"), "{opus}");
     assert!(refused(Path::new("/no/such.wav")).starts_with("/no/such.wav: "));
     assert!(refused(Path::new("/")).contains("is a directory"));
 }

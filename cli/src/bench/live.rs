@@ -463,7 +463,8 @@ mod tests {
         for &(text, heard) in words {
             let text = text.to_owned();
             let (start, end, confidence) = (0, 0, 1.0);
-            let word = Word { text, start, end, confidence, heard, joined: false, tokens: Vec::new() };
+            let word =
+                Word { text, start, end, until: end, confidence, heard, joined: false, tokens: Vec::new() };
             assert!(check.take(Event::Word(word), &script, 1_000).unwrap() && !check.done);
         }
         assert!(!check.take(Event::Finished { sample: 1_000 }, &script, 1_000).unwrap() && check.done);

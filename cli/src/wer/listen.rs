@@ -7,6 +7,15 @@ use parakeet_engine::{Event, Stream, Word};
 
 use crate::failure::Failure;
 
+/// Where a word starts, in samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Of the frame that the model emitted its first token at.
+    pub emitted: u64,
+    /// As the stream tells it.
+    pub told: u64,
+}
+
 /// What a stream made of a recording.
 #[derive(Debug, Default)]
 pub struct Heard {
@@ -17,6 +26,8 @@ pub struct Heard {
     pub latencies: Vec<u64>,
     /// Words that only the recording's end brought out.
     pub at_end: usize,
+    /// Where the words start.
+    pub starts: Vec<Start>,
     /// What it took to compute all that.
     pub time: Duration,
 }
@@ -27,6 +38,8 @@ impl Heard {
             self.text.push(' ');
         }
         self.text.push_str(&word.text);
+        let first = word.tokens.first().map(|timed| timed.start);
+        self.starts.extend(first.map(|emitted| Start { emitted, told: word.start }));
     }
 }
 

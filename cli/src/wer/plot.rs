@@ -190,7 +190,6 @@ fn bar_width(most: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
 
     use super::super::listen::Heard;
     use super::super::manifest::Utterance;
@@ -200,8 +199,7 @@ mod tests {
         let scored = |index: usize| {
             let name = format!("<{index}>.wav");
             let utterance = Utterance { path: (&name).into(), name, reference: "one two".into() };
-            let heard =
-                Heard { text: "one".into(), latencies: latencies.to_vec(), at_end: 0, time: Duration::ZERO };
+            let heard = Heard { text: "one".into(), latencies: latencies.to_vec(), ..Heard::default() };
             Scored::new(&utterance, Ok((16_000, heard)))
         };
         Report::new("m & n", "look-ahead 13", 1, None, (0..files).map(scored).collect())

@@ -10,6 +10,7 @@ use super::align::{Edits, align};
 use super::listen::Heard;
 use super::manifest::Utterance;
 use super::normalise::{self, normalise};
+use super::times::Times;
 use crate::bench::{Percentiles, percentiles};
 use crate::failure::Failure;
 use crate::formats::seconds;
@@ -100,6 +101,9 @@ pub struct Report {
     pub total: Total,
     /// Of the words, in seconds of the stream.
     pub latency: Latency,
+    /// Where words start, if that was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub times: Option<Times>,
 }
 
 /// All files together.
@@ -159,7 +163,8 @@ impl Report {
             seconds,
         };
         let normaliser = normalise::RULE;
-        Self { model: model.into(), way: way.into(), threads, noise_db, normaliser, files, total, latency }
+        let (model, way) = (model.into(), way.into());
+        Self { model, way, threads, noise_db, normaliser, files, total, latency, times: None }
     }
 
     /// Model, look-ahead and noise in a line.
@@ -204,6 +209,10 @@ impl Display for Report {
                 self.latency.words,
                 self.latency.at_end
             )?;
+        }
+        if let Some(Times { sounds, emitted, told, emission_delay_ms }) = &self.times {
+            writeln!(f, "words after their sounds in ms, {sounds} sounds: emitted {emitted}; told {told}")?;
+            writeln!(f, "emission_delay_ms: {emission_delay_ms}")?;
         }
         let Total { compute_seconds, real_time_factor, files, failed, .. } = &self.total;
         let threads = if self.threads == 0 { "all".into() } else { self.threads.to_string() };
@@ -257,7 +266,8 @@ mod tests {
 
     fn heard(text: &str, latencies: &[u64]) -> Result<(usize, Heard), Failure> {
         let time = Duration::from_millis(500);
-        Ok((32_000, Heard { text: text.into(), latencies: latencies.to_vec(), at_end: 1, time }))
+        let (text, latencies) = (text.into(), latencies.to_vec());
+        Ok((32_000, Heard { text, latencies, at_end: 1, time, ..Heard::default() }))
     }
 
     fn report() -> Report {

@@ -7,12 +7,18 @@ use std::time::Instant;
 /// Samples that share a time of arrival at most, 10 ms, if they come in smaller pieces: bounds what the times take.
 const ARRIVAL_SAMPLES: u64 = 160;
 
+/// Share of what was lost that is heard as silence before the loss, at most: under overload silence must not take the room
+/// that the loss made.
+const LOSS_SHARE: usize = 4;
+
 /// Largest chunk that is copied out of the queue; of a longer one the memory is handed over if it is all there is.
 const MOST_COPIED: usize = 1 << 16;
 
-/// Audio in utterances; the first one is being decoded.
+/// Audio in utterances; the first one is being decoded. Behind each comes a tail of silence that is on no clock.
 #[derive(Default)]
 pub(crate) struct Intake {
+    /// Samples of silence behind an utterance.
+    tail: usize,
     utterances: VecDeque<Utterance>,
     /// Samples that wait and were never taken.
     queued: usize,
@@ -37,12 +43,58 @@ struct Utterance {
     again: Option<Instant>,
     /// Samples dropped before it.
     lost: u64,
-    /// Since when no more samples will come.
-    ended: Option<Instant>,
+    /// Set when no more samples will come.
+    ended: Option<End>,
+    /// Samples of silence that follow its last one.
+    tail: usize,
     /// The user ended it, rather than a loss or a pause.
     finished: bool,
     /// It is silence that nobody decodes.
     silent: bool,
+}
+
+/// The end of an utterance.
+#[derive(Clone, Copy)]
+struct End {
+    /// When it was known.
+    at: Instant,
+    /// Sample clock after its last sample.
+    sample: u64,
+}
+
+impl Utterance {
+    /// Ends it before the sample `sample`, with a tail of silence if it has samples.
+    fn end(&mut self, sample: u64, tail: usize) {
+        self.ended = Some(End { at: Instant::now(), sample });
+        self.tail = if sample > self.base { tail } else { 0 };
+    }
+
+    /// Its sample after the last that is there.
+    fn last(&self) -> u64 {
+        self.first + self.pcm.len() as u64
+    }
+
+    /// Samples that a step can take, with those of the tail.
+    fn waiting(&self) -> usize {
+        (self.last() + self.tail as u64 - self.next) as usize
+    }
+
+    /// Samples that were never taken, without those of the tail.
+    fn queued(&self) -> usize {
+        self.last().saturating_sub(self.taken) as usize
+    }
+
+    /// Lets go of all taken samples but the last `keep`.
+    fn trim(&mut self, keep: usize) {
+        let gone = ((self.next - self.first) as usize).saturating_sub(keep).min(self.pcm.len());
+        self.pcm.drain(..gone);
+        self.first += gone as u64;
+    }
+
+    /// `sample`, or the end of its audio if that comes first.
+    fn within(&self, sample: u64) -> u64 {
+        self.ended.map_or(sample, |end| sample.min(end.sample))
+    }
 }
 
 /// When samples came.
@@ -57,25 +109,6 @@ pub(crate) struct Next {
     pub(crate) samples: usize,
     /// When it was complete.
     pub(crate) complete: Instant,
-}
-
-impl Utterance {
-    /// Samples that wait and were never taken.
-    fn queued(&self) -> usize {
-        self.pcm.len() - (self.taken - self.first) as usize
-    }
-
-    /// Place in `pcm` of the next that a step takes.
-    fn place(&self) -> usize {
-        (self.next - self.first) as usize
-    }
-
-    /// Lets go of all taken samples but the last `keep`.
-    fn trim(&mut self, keep: usize) {
-        let gone = self.place().saturating_sub(keep);
-        self.pcm.drain(..gone);
-        self.first += gone as u64;
-    }
 }
 
 /// What there is to know of a chunk that was taken.
@@ -95,7 +128,17 @@ pub(crate) struct Over {
 }
 
 impl Intake {
-    /// Samples that wait.
+    /// No audio; each utterance will be followed by `tail` samples of silence.
+    pub(crate) fn new(tail: usize) -> Self {
+        Self { tail, ..Self::default() }
+    }
+
+    /// The same before any audio.
+    pub(crate) fn fresh(&self) -> Self {
+        Self::new(self.tail)
+    }
+
+    /// Samples that wait, without silence behind utterances.
     pub(crate) fn queued(&self) -> usize {
         self.queued
     }
@@ -103,6 +146,12 @@ impl Intake {
     /// Sample clock of the first sample of the utterance that is being decoded.
     pub(crate) fn base(&self) -> u64 {
         self.utterances.front().map_or(0, |utterance| utterance.base)
+    }
+
+    /// Sample clock after the first `decoded` samples of that utterance: no later than its audio ends.
+    pub(crate) fn heard(&self, decoded: u64) -> u64 {
+        let Some(utterance) = self.utterances.front() else { return decoded };
+        utterance.within(utterance.base + decoded)
     }
 
     /// Takes in speech; samples that aren't finite count as 0.
@@ -132,37 +181,38 @@ impl Intake {
         self.clock += samples;
         let Some(last) = self.utterances.back_mut() else { return Some(self.clock) };
         if !last.silent {
-            let ended = Some(Instant::now());
-            last.ended = last.ended.or(ended);
-            self.utterances.push_back(Utterance { base, ended, silent: true, ..Default::default() });
+            if last.ended.is_none() {
+                last.end(base, self.tail);
+            }
+            let mut silence = Utterance { base, silent: true, ..Default::default() };
+            silence.end(base, 0);
+            self.utterances.push_back(silence);
         }
         None
     }
 
     /// Ends the last utterance for the user, or an empty one if that has ended.
     pub(crate) fn finish(&mut self) {
-        let ended = Some(Instant::now());
-        match self.utterances.back_mut() {
-            Some(last) if last.ended.is_none() => (last.ended, last.finished) = (ended, true),
-            _ => self.utterances.push_back(Utterance {
-                base: self.clock,
-                ended,
-                finished: true,
-                ..Default::default()
-            }),
+        if self.utterances.back().is_none_or(|last| last.ended.is_some()) {
+            self.utterances.push_back(Utterance { base: self.clock, ..Default::default() });
+        }
+        if let Some(last) = self.utterances.back_mut() {
+            last.end(self.clock, self.tail);
+            last.finished = true;
         }
     }
 
     /// The next chunk if it is complete: `wanted` samples of the utterance, or what is left of it.
     pub(crate) fn next(&self, wanted: usize) -> Option<Next> {
         let utterance = self.utterances.front()?;
-        let samples = wanted.min(utterance.pcm.len() - utterance.place());
-        let end = utterance.next + samples as u64;
+        let samples = wanted.min(utterance.waiting());
+        let next = utterance.next + samples as u64;
+        let last = utterance.base + next;
         let complete = match (utterance.ended, utterance.again) {
-            (Some(ended), _) if samples < wanted => ended,
+            (Some(end), _) if samples < wanted || last > end.sample => end.at,
             (None, _) if samples < wanted => return None,
-            (_, Some(again)) if end <= utterance.taken => again,
-            (ended, _) => self.arrival(utterance.base + end).or(ended)?,
+            (_, Some(again)) if next <= utterance.taken => again,
+            (end, _) => self.arrival(last).or(end.map(|end| end.at))?,
         };
         Some(Next { samples, complete })
     }
@@ -177,35 +227,40 @@ impl Intake {
     /// were taken; of a long signal that is all there is the memory is handed over, with [`Intake::give_back`] to return it.
     pub(crate) fn take(&mut self, samples: usize, keep: usize, pcm: &mut Vec<f32>) -> Option<Taken> {
         let utterance = self.utterances.front_mut()?;
-        let place = utterance.place();
-        let end = utterance.next + samples as u64;
-        self.queued -= end.saturating_sub(utterance.taken) as usize;
-        utterance.next = end;
-        utterance.taken = utterance.taken.max(end);
-        if place == 0 && samples > MOST_COPIED && samples == utterance.pcm.len() {
+        let (queued, place) = (utterance.queued(), (utterance.next - utterance.first) as usize);
+        let audio = samples.min(utterance.pcm.len().saturating_sub(place));
+        utterance.next += samples as u64;
+        utterance.taken = utterance.taken.max(utterance.next);
+        self.queued -= queued - utterance.queued();
+        if place == 0 && audio > MOST_COPIED && audio == utterance.pcm.len() {
+            utterance.first = utterance.last();
             *pcm = std::mem::take(&mut utterance.pcm).into();
-            utterance.first = end;
         } else {
             let (front, back) = utterance.pcm.as_slices();
-            let (from, to) = (place.min(front.len()), (place + samples).min(front.len()));
-            pcm.extend_from_slice(&front[from..to]);
-            let (from, to) = (place.max(front.len()), (place + samples).max(front.len()));
-            pcm.extend_from_slice(&back[from - front.len()..to - front.len()]);
+            let part = |half: &[f32], before: usize| {
+                let within = |place: usize| place.clamp(before, before + half.len()) - before;
+                within(place)..within(place + audio)
+            };
+            pcm.extend_from_slice(&front[part(front, 0)]);
+            pcm.extend_from_slice(&back[part(back, front.len())]);
             utterance.trim(keep);
         }
-        let end = utterance.ended.is_some() && utterance.next == utterance.first + utterance.pcm.len() as u64;
+        pcm.reserve_exact(samples - audio);
+        pcm.resize(samples, 0.0);
+        let end = utterance.ended.is_some() && utterance.waiting() == 0;
         let lost = std::mem::take(&mut utterance.lost);
         let lost = (lost > 0).then_some((utterance.base - lost, lost));
-        let taken = utterance.base + utterance.taken;
+        let taken = utterance.within(utterance.base + utterance.taken);
         self.forget(taken);
         Some(Taken { end, lost })
     }
 
     /// Returns what [`Intake::take`] handed over of the utterance.
-    pub(crate) fn give_back(&mut self, pcm: Vec<f32>) {
+    pub(crate) fn give_back(&mut self, mut pcm: Vec<f32>) {
         if let Some(utterance) = self.utterances.front_mut().filter(|utterance| utterance.pcm.is_empty()) {
-            utterance.first = utterance.next - pcm.len() as u64;
-            utterance.pcm = pcm.into();
+            let first = utterance.next - pcm.len() as u64;
+            pcm.truncate((utterance.first - first) as usize);
+            (utterance.first, utterance.pcm) = (first, pcm.into());
         }
     }
 
@@ -248,13 +303,14 @@ impl Intake {
 
     /// Forgets all audio; the clock stays.
     pub(crate) fn clear(&mut self) {
-        *self = Self { clock: self.clock, ..Self::default() };
+        *self = Self { clock: self.clock, ..self.fresh() };
     }
 
     /// Gives up the oldest `samples` samples that were never taken; returns how many that were. An utterance of which some
     /// were taken ends where the loss begins, and another begins after it.
     pub(crate) fn drop_oldest(&mut self, samples: usize) -> usize {
         let wanted = samples.clamp(1, self.queued.max(1));
+        let tail = self.tail;
         let mut left = wanted;
         let mut index = 0;
         while left > 0 && index < self.utterances.len() {
@@ -267,24 +323,27 @@ impl Intake {
                 pcm.drain(..count);
                 let after = Utterance {
                     base: utterance.base + utterance.taken + count as u64,
+                    tail: if pcm.is_empty() { 0 } else { utterance.tail },
                     pcm,
                     lost: count as u64,
                     ended: utterance.ended,
                     finished: utterance.finished,
                     ..Utterance::default()
                 };
-                (utterance.ended, utterance.finished) = (Some(Instant::now()), false);
+                utterance.end(utterance.base + utterance.taken, tail.min(count / LOSS_SHARE));
+                utterance.finished = false;
                 let kept = after.base;
                 self.utterances.insert(1, after);
                 self.forget(kept);
-            } else {
+            } else if count > 0 {
                 utterance.pcm.drain(..count);
                 utterance.base += count as u64;
                 utterance.lost += count as u64;
-                let kept = utterance.base;
-                if count > 0 {
-                    self.forget(kept);
+                if utterance.pcm.is_empty() {
+                    utterance.tail = 0;
                 }
+                let kept = utterance.base;
+                self.forget(kept);
             }
             index += 1;
         }
@@ -338,5 +397,106 @@ mod tests {
         let taken = intake.take(next.samples, 0, &mut pcm).expect("an utterance");
         assert_eq!((pcm.len(), taken.end, taken.lost), (samples, true, Some((0, 10))));
         assert!(pcm.as_ptr() == place && pcm.iter().all(|&x| x == 0.5));
+    }
+
+    /// Takes everything, in chunks of 1,000 samples; for each utterance its first sample, where its audio ends and what
+    /// is heard of it.
+    fn take_all(intake: &mut Intake) -> Vec<(u64, u64, Vec<f32>)> {
+        let (mut all, mut heard) = (Vec::new(), Vec::new());
+        while let Some(next) = intake.next(1_000) {
+            let mut pcm = Vec::new();
+            let taken = intake.take(next.samples, 0, &mut pcm).expect("an utterance");
+            heard.append(&mut pcm);
+            let (base, end) = (intake.base(), intake.heard(heard.len() as u64));
+            if taken.end {
+                intake.over();
+                all.push((base, end, std::mem::take(&mut heard)));
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn silence_follows_each_utterance_and_takes_no_time() {
+        let heard = |samples: usize, tail: usize| [vec![1.0; samples], vec![0.0; tail]].concat();
+        let mut intake = Intake::new(2_500);
+        intake.append(&[1.0; 1_700]);
+        intake.silence(5_000);
+        intake.append(&[1.0; 3_000]);
+        intake.finish();
+        // Nothing was said between these.
+        intake.finish();
+        intake.append(&[1.0; 10]);
+        assert_eq!(intake.queued(), 4_710, "silence takes no room");
+        let said = take_all(&mut intake);
+        let expected = [
+            (0, 1_700, heard(1_700, 2_500)),
+            (6_700, 9_700, heard(3_000, 2_500)),
+            (9_700, 9_700, Vec::new()),
+        ];
+        assert!(said == expected, "{said:?}");
+        intake.finish();
+        assert!(take_all(&mut intake) == [(9_700, 9_710, heard(10, 2_500))]);
+    }
+
+    #[test]
+    fn silence_before_a_loss_is_short() {
+        for (lost, tail) in [(400, 100), (40_000, 2_500)] {
+            let mut intake = Intake::new(2_500);
+            intake.append(&vec![1.0; 50_000]);
+            intake.take(1_000, 0, &mut Vec::new()).expect("an utterance");
+            assert_eq!(intake.drop_oldest(lost), lost);
+            let next = intake.next(10_000).expect("it has ended");
+            assert_eq!((next.samples, intake.heard(1_000 + tail as u64)), (tail, 1_000));
+        }
+        // Nothing is left of this one, so nothing is heard.
+        let mut intake = Intake::new(2_500);
+        intake.append(&[1.0; 500]);
+        intake.finish();
+        assert_eq!(intake.drop_oldest(500), 500);
+        assert_eq!(intake.next(10_000).map(|next| next.samples), Some(0));
+    }
+
+    #[test]
+    fn what_is_kept_is_heard_again_with_the_silence_behind_it() {
+        let audio: Vec<f32> = (0..10_000).map(|i| i as f32 + 1.0).collect();
+        let all = [&audio[..], &[0.0; 2_500]].concat();
+        // In chunks, of which the last 3,000 samples are kept, and in one, which is given back.
+        for (chunk, keep, from) in [(1_000, 3_000, 9_500_u64), (1_000, 3_000, 8_000), (usize::MAX, 0, 0)] {
+            let mut intake = Intake::new(2_500);
+            intake.append(&audio);
+            intake.finish();
+            let take = |intake: &mut Intake, heard: &mut Vec<f32>, until: u64| {
+                while let Some(next) = intake.next(chunk).filter(|_| intake.position() < until) {
+                    let mut pcm = Vec::new();
+                    intake.take(next.samples, keep, &mut pcm).expect("an utterance");
+                    heard.extend_from_slice(&pcm);
+                    if chunk == usize::MAX {
+                        intake.give_back(pcm);
+                    }
+                }
+            };
+            let mut heard = Vec::new();
+            take(&mut intake, &mut heard, 11_000);
+            assert_eq!(heard, all[..heard.len()]);
+            assert_eq!(intake.queued(), 0);
+            assert!(intake.kept() <= from, "{} samples are gone", intake.kept());
+            intake.rewind(from);
+            let mut again = Vec::new();
+            take(&mut intake, &mut again, 12_500);
+            assert_eq!(again, all[from as usize..], "from {from}");
+        }
+        let mut long = Intake::new(2_500);
+        let audio = vec![1.0; 3 * MOST_COPIED];
+        long.append(&audio);
+        long.finish();
+        let mut pcm = Vec::new();
+        let next = long.next(usize::MAX).expect("it has ended");
+        long.take(next.samples, 0, &mut pcm).expect("an utterance");
+        long.give_back(pcm);
+        long.rewind(0);
+        let mut again = Vec::new();
+        long.take(next.samples, 0, &mut again).expect("an utterance");
+        assert_eq!(again, [&audio[..], &[0.0; 2_500]].concat());
     }
 }

@@ -5,8 +5,10 @@ pub(crate) mod features;
 mod gate;
 mod held;
 mod intake;
+mod levels;
 
 pub use features::{FRAME_SAMPLES, SAMPLE_RATE};
 pub(crate) use gate::{Gate, Part};
 pub(crate) use held::Held;
 pub(crate) use intake::{Intake, Next};
+pub(crate) use levels::Levels;

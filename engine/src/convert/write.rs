@@ -13,6 +13,7 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
 use super::source::{Source, TensorSource};
 use super::staging::Staging;
+use crate::model::config::MOST_DELAY_MS;
 use crate::model::tensors::{JOINT_OUTPUT, TensorSpec, expected};
 use crate::model::{CONFIG, ModelConfig, TOKENS, WEIGHTS};
 use crate::{Error, Result};
@@ -34,6 +35,8 @@ pub struct ConvertOptions {
     pub dtype: WeightType,
     /// Name of the model; that of the checkpoint, without `.nemo`, if `None`.
     pub name: Option<String>,
+    /// How long after a word begins the model emits it, in milliseconds, which no checkpoint says; 0 if `None`.
+    pub emission_delay_ms: Option<u32>,
     /// Set by another thread to make conversion fail at the next tensor and leave nothing behind.
     pub cancel: Arc<AtomicBool>,
 }
@@ -46,7 +49,12 @@ pub fn write(
     open: &dyn Fn(&Path) -> Result<Source>,
 ) -> Result<ModelConfig> {
     let staging = Staging::new(out)?;
-    let Source { path, config, vocabulary, mut tensors } = open(&staging.dir())?;
+    let Source { path, mut config, vocabulary, mut tensors } = open(&staging.dir())?;
+    config.emission_delay_ms = options.emission_delay_ms.unwrap_or(0);
+    if config.emission_delay_ms > MOST_DELAY_MS {
+        let reason = format!("{} ms is more than {MOST_DELAY_MS} ms", config.emission_delay_ms);
+        return Err(Error::Option { option: "emission-delay", reason });
+    }
     let plan = plan(&*tensors, &config, options.dtype, &path)?;
     write_weights(&mut *tensors, &plan, &staging.dir().join(WEIGHTS), &mut |done, total| {
         progress(done, total);

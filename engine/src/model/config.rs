@@ -29,9 +29,20 @@ pub struct ModelConfig {
     pub encoder: EncoderConfig,
     /// Predictor, joint and decoding rule.
     pub decoder: DecoderConfig,
+    /// How long after a word begins the model emits it, in milliseconds, 0 if that isn't known: what word starts are early
+    /// by. `parakeet wer --times` measures it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub emission_delay_ms: u32,
     /// Language prompt, where the model is told what it hears.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<PromptConfig>,
+}
+
+/// Longest [`ModelConfig::emission_delay_ms`]: a pause of 0.8 s ends a word, and what comes then must not start before it.
+pub const MOST_DELAY_MS: u32 = 800;
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// Language prompt (NeMo `EncDecRNNTBPEModelWithPrompt`, transformers `Nemotron3_5AsrForRNNT`): a one-hot language beside
@@ -259,6 +270,11 @@ impl ModelConfig {
             && self.features.normalize == Normalize::None
     }
 
+    /// How long after a word begins the model emits it, in samples.
+    pub fn emission_delay(&self) -> u64 {
+        u64::from(self.emission_delay_ms) * u64::from(self.features.sample_rate) / 1_000
+    }
+
     /// Writes a `config.json` for people to read.
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
         let mut text = serde_json::to_string_pretty(self).map_err(|e| Error::model(path, e.to_string()))?;
@@ -276,6 +292,12 @@ impl ModelConfig {
             return Err(format!("features.sample_rate: expected 16000, found {}", features.sample_rate));
         }
         within("features.mel_bins", features.mel_bins, 8, 512)?;
+        if self.emission_delay_ms > MOST_DELAY_MS {
+            return Err(format!(
+                "emission_delay_ms: {} is more than {MOST_DELAY_MS}",
+                self.emission_delay_ms
+            ));
+        }
         encoder.validate()?;
         if let Some(prompt) = &self.prompt {
             prompt.validate()?;

@@ -171,6 +171,7 @@ mod tests {
                 kind: Transducer::Tdt { durations: vec![0, 1, 2, 3, 4] },
                 max_symbols: 10,
             },
+            emission_delay_ms: 0,
             prompt: None,
         }
     }

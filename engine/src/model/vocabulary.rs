@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
+use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCategory};
 
 use crate::{Error, Result};
 
@@ -201,6 +201,17 @@ impl Vocabulary {
         };
         let mut text = piece.strip_prefix(SPACE).unwrap_or(piece).chars();
         text.next().is_some_and(|mark| self.is_punctuation_mark(mark)) && text.next().is_none()
+    }
+
+    /// Whether the token is a mark of punctuation that belongs to what is before it.
+    pub(crate) fn is_closing(&self, id: u32) -> bool {
+        let opens = |mark: char| {
+            matches!(
+                mark.general_category(),
+                GeneralCategory::OpenPunctuation | GeneralCategory::InitialPunctuation
+            ) || matches!(mark, '\u{bf}' | '\u{a1}')
+        };
+        self.is_punctuation(id) && !self.piece(id).is_some_and(|piece| piece.contains(opens))
     }
 
     /// Whether NeMo takes `mark` for punctuation with this vocabulary: it is in Unicode's category P and in a piece that

@@ -122,7 +122,7 @@ impl Engine {
         while let Some(lane) = take_least(&mut lanes, load, &mut lost) {
             match lane.open(mode, language, load) {
                 Ok(slot) => {
-                    let how = (mode, language, &self.config().encoder);
+                    let how = (mode, language, self.config());
                     let shared = Shared::new(self.fleet.clone(), self.vocabulary.clone(), how, options);
                     return Ok(Stream::new(self.clone(), (lane, slot), shared));
                 }

@@ -6,6 +6,9 @@ use crate::backend::{Mode, Window};
 use crate::error::{Error, Result};
 use crate::model::ModelConfig;
 
+/// Frames of a window, at least: in less than 0.64 s the model that comes with this crate hears no word at all.
+const LEAST_WINDOW: usize = 8;
+
 /// How a stream is run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamOptions {
@@ -24,6 +27,9 @@ pub struct StreamOptions {
     pub skip_silence: bool,
     /// Tells of words that are not complete, as [`Event::Partial`](crate::Event::Partial).
     pub partials: bool,
+    /// Samples of silence that the model hears behind each utterance, however that ends: without any it says a last word
+    /// that nothing follows wrongly or not at all. They take no time on the sample clock. NeMo's own results are without.
+    pub tail_samples: usize,
     /// Samples that may be queued; a chunk's worth at least is always allowed.
     pub queue_samples: usize,
     /// What happens when the queue is full.
@@ -31,7 +37,7 @@ pub struct StreamOptions {
 }
 
 impl Default for StreamOptions {
-    /// The model's first context, a queue of 30 s that holds the writer back.
+    /// The model's first context, 0.5 s of silence behind each utterance, a queue of 30 s that holds the writer back.
     fn default() -> Self {
         Self {
             look_ahead: None,
@@ -40,6 +46,7 @@ impl Default for StreamOptions {
             offline: false,
             skip_silence: false,
             partials: false,
+            tail_samples: SAMPLE_RATE as usize / 2,
             queue_samples: 30 * SAMPLE_RATE as usize,
             overflow: Overflow::Block,
         }
@@ -57,7 +64,16 @@ impl StreamOptions {
             None if config.is_cache_aware(context) => Ok(Mode::Cached { context }),
             window => {
                 let window = window.unwrap_or_else(|| Window::of(config));
-                window.check_for(config).map(|()| Mode::Buffered { context, window })
+                window.check_for(config)?;
+                if config.encoder.windows.is_none() && window.frames() < LEAST_WINDOW {
+                    let reason = format!(
+                        "left, chunk and right are {} s together, in which no word can be heard; take {} s at least",
+                        window.frames() as f64 / 12.5,
+                        LEAST_WINDOW as f64 / 12.5
+                    );
+                    return Err(Error::Option { option: "chunk", reason });
+                }
+                Ok(Mode::Buffered { context, window })
             }
         }
     }
@@ -87,9 +103,9 @@ impl StreamOptions {
         })
     }
 
-    /// Samples from the start of an encoder frame to the end of the chunk that decodes it, at most.
+    /// Samples from where a word is spoken to the end of the chunk that decodes it, at most, if the model's delay is right.
     pub fn latency_samples(&self, config: &ModelConfig) -> Result<u64> {
-        self.mode(config).map(|mode| mode.step_sizes(&config.encoder).first as u64)
+        self.mode(config).map(|mode| mode.step_sizes(&config.encoder).first as u64 + config.emission_delay())
     }
 }
 
@@ -145,6 +161,24 @@ mod tests {
         assert_eq!(options.latency_samples(&config).unwrap(), 26 * 1_280);
         let offline = StreamOptions { offline: true, ..options };
         assert_eq!(offline.mode(&config).unwrap(), Mode::Offline { context: 0 });
+    }
+
+    #[test]
+    fn a_window_that_hears_no_word_is_refused() {
+        let refused = window(&v3(), Some(Window { left: 0, chunk: 1, right: 0 })).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "chunk: left, chunk and right are 0.08 s together, in which no word can be heard; take 0.64 s at least"
+        );
+        let least = Window { left: 4, chunk: 1, right: 3 };
+        assert_eq!(window(&v3(), Some(least)).unwrap(), least);
+    }
+
+    #[test]
+    fn a_late_model_is_later() {
+        let config = ModelConfig { emission_delay_ms: 450, ..v3() };
+        // 50 frames of 80 ms and 450 ms at 16 kHz.
+        assert_eq!(StreamOptions::default().latency_samples(&config).unwrap(), 50 * 1_280 + 7_200);
     }
 
     #[test]

@@ -131,7 +131,7 @@ impl Suspicion {
 
 /// The last tokens that an utterance has said: what is heard again near the end of them is not said again, nor lost.
 #[derive(Debug, Default)]
-pub(crate) struct Seam {
+pub(crate) struct Echo {
     said: VecDeque<Said>,
     /// While something is heard again: the frame up to which it was decoded before.
     until: Option<u64>,
@@ -145,7 +145,7 @@ struct Said {
     again: bool,
 }
 
-impl Seam {
+impl Echo {
     /// Has the frames before `until` heard again.
     pub(crate) fn reopen(&mut self, until: u64) {
         self.until = Some(until);

@@ -12,14 +12,13 @@ use super::event::{Event, PushError};
 use super::fleet::Fleet;
 use super::lane::Lane;
 use super::options::{Overflow, StreamOptions};
-use super::recovery::{History, Recovery, Seam, Suspicion, Trouble};
+use super::recovery::{Echo, History, Recovery, Suspicion, Trouble};
 use crate::audio::{FRAME_SAMPLES, Gate, Intake, Next, Part, SAMPLE_RATE};
 use crate::backend::{Decoded, Mode, Slot, StepSizes, Token};
 use crate::error::Error;
-use crate::model::Vocabulary;
-use crate::model::config::EncoderConfig;
 use crate::model::vocabulary::Signal;
-use crate::text::{FrameWord, WordBuilder};
+use crate::model::{ModelConfig, Vocabulary};
+use crate::text::{Clock, FrameWord, Placement, Seam, WordBuilder};
 
 /// Events that may wait to be taken; with more the stream is not stepped until some are.
 const MOST_EVENTS: usize = 256;
@@ -49,6 +48,8 @@ pub(crate) struct Shared {
     again: usize,
     /// Its steps are signals by themselves.
     whole: bool,
+    /// How long after a word begins the model emits it, in samples.
+    delay: u64,
     /// What the stream adds to the load of its lane.
     pub(super) load: u64,
     capacity: AtomicUsize,
@@ -115,15 +116,21 @@ struct Decoding {
     words: WordBuilder,
     /// While what was heard is heard again.
     recovery: Option<Recovery>,
+    echo: Echo,
+    placement: Placement,
+    /// Samples that this has heard.
+    placed: u64,
     seam: Seam,
 }
 
 impl Decoding {
     /// Begins the next utterance.
     fn restart(&mut self) {
-        let mut words = std::mem::take(&mut self.words);
+        let (mut words, mut placement) =
+            (std::mem::take(&mut self.words), std::mem::take(&mut self.placement));
         words.restart();
-        *self = Self { words, ..Self::default() };
+        placement.restart();
+        *self = Self { words, placement, ..Self::default() };
     }
 }
 
@@ -223,6 +230,7 @@ impl Stream {
         *inner = Inner {
             place: inner.place.take(),
             gate: inner.gate.as_ref().map(|_| Gate::default()),
+            intake: inner.intake.fresh(),
             generation: inner.generation + 1,
             slot_is_stale: true,
             scheduled: inner.scheduled,
@@ -303,16 +311,17 @@ impl Stream {
         let mut inner = self.shared.used();
         let Inner { decoding, intake, .. } = &mut *inner;
         let Some(word) = decoding.words.give(&self.shared.vocabulary, decoding.frames) else { return };
-        let base = intake.base();
-        let done = base + decoding.samples;
-        let horizon = base + decoding.words.horizon(decoding.frames) * FRAME_SAMPLES;
-        self.shared.report(&mut inner, Event::Word(word.at(base, done)));
+        let done = intake.heard(decoding.samples);
+        let clock = Clock { base: intake.base(), done, delay: self.shared.delay };
+        let horizon = clock.horizon(decoding.words.horizon(decoding.frames));
+        let word = decoding.placement.word(word, clock);
+        self.shared.report(&mut inner, Event::Word(word));
         self.shared.report(&mut inner, Event::Progress { sample: done.min(horizon) });
     }
 
-    /// Samples from the start of an encoder frame to the end of the chunk that decodes it, at most.
+    /// Samples from where a word is spoken to the end of the chunk that decodes it, at most, if the model's delay is right.
     pub fn latency_samples(&self) -> u64 {
-        self.shared.sizes.first as u64
+        self.shared.sizes.first as u64 + self.shared.delay
     }
 }
 
@@ -336,27 +345,32 @@ impl Shared {
     pub(crate) fn new(
         fleet: Arc<Fleet>,
         vocabulary: Arc<Vocabulary>,
-        (mode, language, encoder): (Mode, usize, &EncoderConfig),
+        (mode, language, config): (Mode, usize, &ModelConfig),
         options: &StreamOptions,
     ) -> Self {
-        let sizes = mode.step_sizes(encoder);
+        let sizes = mode.step_sizes(&config.encoder);
         Self {
             fleet,
             vocabulary,
             mode,
             language,
             sizes,
-            history: History::new(mode, encoder),
+            history: History::new(mode, &config.encoder),
             again: match mode {
                 Mode::Buffered { window, .. } => window.left + window.right,
                 Mode::Cached { .. } | Mode::Offline { .. } => 0,
             },
             whole: !matches!(mode, Mode::Cached { .. }),
+            delay: config.emission_delay(),
             load: load(mode),
             capacity: AtomicUsize::new(capacity(options.queue_samples, sizes)),
             blocks: AtomicBool::new(options.overflow == Overflow::Block),
             partials: options.partials,
-            inner: Mutex::new(Inner { gate: options.skip_silence.then(Gate::default), ..Inner::default() }),
+            inner: Mutex::new(Inner {
+                gate: options.skip_silence.then(Gate::default),
+                intake: Intake::new(options.tail_samples),
+                ..Inner::default()
+            }),
             room: Condvar::new(),
             news: Condvar::new(),
         }
@@ -448,6 +462,9 @@ impl Shared {
             self.report(&mut inner, Event::Lost { start, samples });
         }
         let (before, end) = (inner.decoding.samples, inner.intake.position());
+        let new = end.saturating_sub(inner.decoding.placed).min(pcm.len() as u64);
+        inner.decoding.placement.hear(&pcm[pcm.len() - new as usize..]);
+        inner.decoding.placed += new;
         inner.decoding.chunks += 1;
         inner.decoding.samples = before.max(end);
         let party = inner.suspicion.as_ref().filter(|s| end >= s.from).map_or(usize::MAX, |s| s.party);
@@ -575,9 +592,11 @@ impl Shared {
     fn end(&self, inner: &mut Inner, error: Error, chunk: Option<&Chunk>) {
         let Inner { decoding, intake, .. } = &mut *inner;
         let base = intake.base();
-        let sample = base + chunk.map_or(decoding.samples, |chunk| chunk.before);
+        let sample = intake.heard(chunk.map_or(decoding.samples, |chunk| chunk.before));
+        let clock = Clock { base, done: sample, delay: self.delay };
         if let Some(word) = decoding.words.finish(&self.vocabulary) {
-            self.report(inner, Event::Word(word.at(base, sample)));
+            let word = decoding.placement.word(word, clock);
+            self.report(inner, Event::Word(word));
         }
         self.report(inner, Event::Progress { sample });
         inner.failed = true;
@@ -587,10 +606,12 @@ impl Shared {
     }
 
     fn hand_out(&self, inner: &mut Inner, end: bool, decoded: Decoded) {
-        let Inner { decoding, intake, .. } = &mut *inner;
+        let Inner { decoding, intake, tries, .. } = &mut *inner;
         let base = intake.base();
-        let done = base + decoding.samples;
-        let word = |word: FrameWord| Event::Word(word.at(base, done));
+        let done = intake.heard(decoding.samples);
+        let clock = Clock { base, done, delay: self.delay };
+        let placement = &mut decoding.placement;
+        let mut word = |word: FrameWord| Event::Word(placement.word(word, clock));
         let mut said = Vec::new();
         let origin = decoding.origin;
         decoding.slot_frames += decoded.frames as u64;
@@ -599,12 +620,15 @@ impl Shared {
         said.extend(recovered.map(|recovery| recovery.over(base)));
         for token in decoded.tokens {
             let token = Token { frame: origin + token.frame, ..token };
-            let Some(token) = decoding.seam.admit(token) else { continue };
+            let Some(token) = decoding.echo.admit(token) else { continue };
+            if self.whole && !decoding.seam.is_new(&self.vocabulary, &token, decoding.frames) {
+                continue;
+            }
             match self.vocabulary.signal(token.id) {
-                None => said.extend(decoding.words.push(&self.vocabulary, token).map(word)),
+                None => said.extend(decoding.words.push(&self.vocabulary, token).map(&mut word)),
                 Some(signal) => {
                     let sample = (base + token.frame * FRAME_SAMPLES).min(done);
-                    said.extend(decoding.words.finish(&self.vocabulary).map(word));
+                    said.extend(decoding.words.finish(&self.vocabulary).map(&mut word));
                     said.push(match signal {
                         Signal::EndOfUtterance => Event::EndOfUtterance { sample, backchannel: false },
                         Signal::EndOfBackchannel => Event::EndOfUtterance { sample, backchannel: true },
@@ -616,15 +640,16 @@ impl Shared {
         if decoding.recovery.is_some() {
             return;
         }
-        inner.tries = 0;
-        let Inner { decoding, .. } = &mut *inner;
+        *tries = 0;
         decoding.frames = decoding.frames.max(frames);
-        said.extend(decoding.words.advance(&self.vocabulary, decoding.frames).map(word));
+        said.extend(decoding.words.advance(&self.vocabulary, decoding.frames).map(&mut word));
         if end {
-            said.extend(decoding.words.finish(&self.vocabulary).map(word));
+            said.extend(decoding.words.finish(&self.vocabulary).map(&mut word));
         }
-        let horizon = decoding.words.horizon(decoding.frames) * FRAME_SAMPLES;
+        let horizon = decoding.words.horizon(decoding.frames);
+        placement.forget_before(horizon, clock);
         let partial = if self.partials { decoding.words.partial(&self.vocabulary) } else { None };
+        let partial = partial.map(|word| placement.preview(word, clock));
         for event in said {
             self.report(inner, event);
         }
@@ -640,9 +665,9 @@ impl Shared {
                 self.report(inner, Event::Progress { sample });
             }
         } else {
-            self.report(inner, Event::Progress { sample: done.min(base + horizon) });
+            self.report(inner, Event::Progress { sample: clock.horizon(horizon) });
             if let Some(word) = partial {
-                self.report(inner, Event::Partial(word.at(base, done)));
+                self.report(inner, Event::Partial(word));
             }
         }
     }
@@ -701,7 +726,7 @@ impl Inner {
         let origin = history.origin(until, intake.kept());
         intake.rewind(origin * FRAME_SAMPLES);
         (decoding.chunks, decoding.origin, decoding.slot_frames) = (0, origin, 0);
-        decoding.seam.reopen(until);
+        decoding.echo.reopen(until);
         decoding.recovery = Some(Recovery::new(trouble, until, intake.position() < position));
         self.slot_is_stale = false;
     }

@@ -3,10 +3,14 @@
 
 mod breaks;
 mod phrases;
+mod place;
+mod seam;
 #[cfg(test)]
 mod unspaced;
 mod words;
 
 pub use phrases::{TextUnit, Unit, Units};
+pub(crate) use place::{Clock, Placement};
+pub(crate) use seam::Seam;
 pub(crate) use words::{FrameWord, WordBuilder};
 pub use words::{TimedToken, Word};

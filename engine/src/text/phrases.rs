@@ -8,6 +8,8 @@ use crate::audio::SAMPLE_RATE;
 
 /// Columns of a line, what broadcasters and streaming services agree on; a wide character, as of Chinese, takes two.
 const LINE: usize = 42;
+/// Shortest time that a phrase or sentence is given where silence follows it, in samples: 5/6 s, for who reads it on a screen.
+const SHOWN: u64 = SAMPLE_RATE as u64 * 5 / 6;
 /// Abbreviations whose full stop ends no sentence, in lower case. Those made of single letters need no mention.
 const ABBREVIATIONS: [&str; 15] =
     ["mr", "mrs", "ms", "dr", "st", "prof", "gen", "sen", "rev", "capt", "jr", "vs", "etc", "mme", "bzw"];
@@ -32,7 +34,8 @@ pub struct Unit {
     pub text: String,
     /// Sample at which the first word starts.
     pub start: u64,
-    /// Sample at which the last word ends.
+    /// Sample at which the last word ends; of a phrase or sentence that is shorter, 5/6 s after `start` as far as silence
+    /// follows.
     pub end: u64,
     /// Least confidence of its words.
     pub confidence: f32,
@@ -124,11 +127,15 @@ impl Units {
     fn give(&mut self, count: usize, ended: bool) -> Option<Unit> {
         let words: Vec<Word> = self.pending.drain(..count).collect();
         let start = words.first()?.start;
+        let shown = match self.kind {
+            TextUnit::Word => start,
+            TextUnit::Phrase | TextUnit::Sentence => words.last()?.until.min(start + SHOWN),
+        };
         let sum: f32 = words.iter().map(|word| word.confidence).sum();
         Some(Unit {
             text: text(&words),
             start,
-            end: end(&words)?.max(start),
+            end: end(&words)?.max(start).max(shown),
             confidence: words.iter().map(|word| word.confidence).fold(1.0, f32::min),
             mean_confidence: sum / words.len() as f32,
             sentence_end: ended || ends_sentence(&last_word(&words)),
@@ -246,7 +253,8 @@ mod tests {
     use super::*;
 
     fn word(text: &str, start: u64, end: u64) -> Word {
-        Word { text: text.into(), start, end, confidence: 1.0, heard: 0, joined: false, tokens: Vec::new() }
+        let tokens = Vec::new();
+        Word { text: text.into(), start, end, until: end, confidence: 1.0, heard: 0, joined: false, tokens }
     }
 
     /// Words of `length` samples, each `gap` after the one before; `+` before a word says that it is joined.
@@ -289,6 +297,20 @@ mod tests {
         let all = units(TextUnit::Sentence, words("One. two", 4000, 1000));
         assert_eq!((all[0].start, all[0].end, all[0].words.len()), (0, 4000, 1));
         assert!(all[0].sentence_end && all[1].sentence_end);
+    }
+
+    #[test]
+    fn a_short_phrase_stays_as_long_as_silence_follows() {
+        // 16,000 * 5 / 6 = 13,333.
+        for (kind, until, end) in [
+            (TextUnit::Phrase, 9_000, 10_000 + 3_000),
+            (TextUnit::Phrase, 20_000, 20_000),
+            (TextUnit::Sentence, 40_000, 10_000 + 13_333),
+            (TextUnit::Word, 40_000, 10_000 + 3_000),
+        ] {
+            let all = units(kind, vec![Word { until, ..word("Yes.", 10_000, 13_000) }]);
+            assert_eq!((all[0].start, all[0].end), (10_000, end), "{kind:?}, {until}");
+        }
     }
 
     #[test]
@@ -432,7 +454,8 @@ mod tests {
                 // Most gaps are short, as in speech.
                 let start = at + if gap < 30_000 { gap / 30 } else { gap };
                 at = start + length / 4;
-                all.push(Word { text, start, end: at, confidence, heard: 0, joined, tokens: Vec::new() });
+                let tokens = Vec::new();
+                all.push(Word { text, start, end: at, until: at, confidence, heard: 0, joined, tokens });
             }
             let expected = units(kind, all.clone());
 

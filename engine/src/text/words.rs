@@ -4,7 +4,6 @@
 use unicode_segmentation::UnicodeSegmentation;
 
 use super::breaks::{Place, last_chars, runs_on};
-use crate::audio::FRAME_SAMPLES;
 use crate::backend::Token;
 use crate::model::Vocabulary;
 use crate::model::vocabulary::{SPACE, Said};
@@ -47,6 +46,8 @@ pub struct FrameWord {
     pub start: u64,
     /// Frame at which its last token ends.
     pub end: u64,
+    /// Frame that the next word starts at or after, where another may come.
+    pub next: Option<u64>,
     /// Least confidence of its tokens, NeMo's default aggregation.
     pub confidence: f32,
     /// No space is between it and the word before.
@@ -55,46 +56,28 @@ pub struct FrameWord {
     pub tokens: Vec<TimedToken>,
 }
 
-impl FrameWord {
-    /// On the sample clock of an utterance that starts at `base` and whose audio so far ends at `done`.
-    pub fn at(self, base: u64, done: u64) -> Word {
-        let Self { text, start, end, confidence, joined, tokens } = self;
-        let at = |frame: u64| (base + frame * FRAME_SAMPLES).min(done);
-        let tokens = tokens.into_iter().map(|timed| TimedToken {
-            start: at(timed.start),
-            end: at(timed.end),
-            ..timed
-        });
-        Word {
-            text,
-            start: at(start),
-            end: at(end),
-            confidence,
-            heard: done,
-            joined,
-            tokens: tokens.collect(),
-        }
-    }
-}
-
 /// A word with its place on the stream's sample clock: samples at 16 kHz pushed since creation or reset.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Word {
     /// The word with the punctuation that follows it; may be empty if its pieces have no text.
     pub text: String,
-    /// Sample at which it starts, to an encoder frame.
+    /// Sample at which it is spoken: where the model emits its first token, to an encoder frame, less the model's
+    /// [delay](crate::model::ModelConfig::emission_delay_ms); but not in silence before it, nor in the word before.
     pub start: u64,
-    /// Sample at which it ends: no later than the next word starts, after an encoder frame at least unless that or the
-    /// end of the audio comes first.
+    /// Sample at which it ends, later than `start`: where its last token does, but no later than the next word starts and
+    /// the audio ends.
     pub end: u64,
+    /// Sample that no other word starts before, as far as is known: `end`, or later where silence follows.
+    pub until: u64,
     /// Least confidence of its tokens.
     pub confidence: f32,
     /// How far the stream had heard when the word was given out: the sample after the last of that chunk.
     pub heard: u64,
     /// No space is between it and the word before: that is of a script without spaces, or a pause had ended it before a
-    /// late piece or mark of punctuation came.
+    /// late piece came.
     pub joined: bool,
-    /// Its tokens; they start and end on the stream's sample clock, their frames count from the start of the utterance.
+    /// Its tokens; they start and end on the stream's sample clock where the model emits them, their frames count from the
+    /// start of the utterance.
     pub tokens: Vec<TimedToken>,
 }
 
@@ -110,7 +93,8 @@ impl Word {
 ///
 /// A word begins at a token with a leading space that isn't punctuation (NeMo `get_words_offsets`), and in scripts without
 /// spaces at a token before which a word ends by [`Place`]; a run of those scripts without such a place is cut before it
-/// has more than 16 characters or lasts longer than 1.6 s. A word is complete when the next one begins, after a pause, or at
+/// has more than 16 characters or lasts longer than 1.6 s. Marks of punctuation that no word is before, since that was given
+/// out or there is none, are left out. A word is complete when the next one begins, after a pause, or at
 /// the end of the utterance. No character is cut, though its bytes may be tokens of their own.
 #[derive(Clone, Debug, Default)]
 pub struct WordBuilder {
@@ -272,9 +256,12 @@ impl WordBuilder {
         let tokens: Vec<TimedToken> = self.pending.drain(..count).collect();
         self.characters = 0;
         let (first, last) = (tokens.first()?, tokens.last()?);
-        // Not the refined time: a mark that a pause parted from its word is a word of its own, after it.
+        if tokens.iter().all(|timed| vocabulary.is_closing(timed.token.id)) {
+            return None;
+        }
         let start = first.token.frame;
         let end = last.end.max(start + 1).min(next.max(start));
+        let next = Some(next).filter(|next| *next != u64::MAX);
         let ids: Vec<u32> = tokens.iter().map(|timed| timed.token.id).collect();
         let confidence = tokens.iter().map(|timed| timed.token.confidence).fold(1.0, f32::min);
         let (before, text, after) = vocabulary.decode_on(&ids, self.spaces);
@@ -285,7 +272,7 @@ impl WordBuilder {
             self.spaces = after;
             self.started = true;
         }
-        Some(FrameWord { text, start, end, confidence, joined, tokens })
+        Some(FrameWord { text, start, end, next, confidence, joined, tokens })
     }
 }
 
@@ -344,25 +331,39 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_ends_a_word_and_a_late_mark_stands_alone() {
+    fn a_pause_ends_a_word_and_a_late_mark_goes() {
         let vocabulary = vocabulary();
         let mut builder = WordBuilder::default();
         builder.push(&vocabulary, token(0, 3, 2, 1.0));
         assert_eq!(builder.advance(&vocabulary, 14), None);
         assert_eq!(builder.advance(&vocabulary, 15).map(|word| word.text), Some("he".into()));
         assert_eq!(builder.push(&vocabulary, token(5, 30, 1, 1.0)), None);
-        let mark = builder.finish(&vocabulary).expect("the mark is pending");
-        assert_eq!((mark.text.as_str(), mark.start, mark.end, mark.joined), (".", 30, 31, true));
-        assert_eq!((mark.tokens[0].start, mark.tokens[0].end), (5, 5), "the token's time is NeMo's");
+        assert_eq!(builder.finish(&vocabulary), None, "its word is out");
+        builder.push(&vocabulary, token(0, 33, 2, 1.0));
+        assert_eq!(builder.advance(&vocabulary, 40), None);
+        builder.push(&vocabulary, token(7, 44, 1, 1.0));
+        assert_eq!(builder.finish(&vocabulary).map(|word| word.text), Some("he.".into()), "its word isn't");
     }
 
     #[test]
-    fn a_mark_that_begins_the_utterance_has_its_own_time() {
-        let vocabulary = vocabulary();
-        let mut builder = WordBuilder::default();
-        builder.push(&vocabulary, token(5, 4, 3, 1.0));
-        let mark = builder.finish(&vocabulary).expect("the mark is pending");
-        assert_eq!((mark.start, mark.end, mark.tokens[0].start, mark.tokens[0].end), (4, 7, 4, 7));
+    fn a_mark_that_begins_the_utterance_goes_unless_it_opens() {
+        let pieces = ["\u{2581}he", ".", "x\u{bf}\u{ab}", "\u{bf}", "\u{ab}", "\u{2581}"];
+        let pieces = pieces.map(|piece| (piece.to_string(), PieceKind::Normal));
+        let vocabulary = Vocabulary::new(pieces.into());
+        let said = |ids: &[u32]| {
+            let mut builder = WordBuilder::default();
+            let words = ids
+                .iter()
+                .zip(4..)
+                .filter_map(|(id, frame)| builder.push(&vocabulary, token(*id, frame, 1, 1.0)));
+            let mut words: Vec<String> = words.map(|word| word.text).collect();
+            words.extend(builder.finish(&vocabulary).map(|word| word.text));
+            words
+        };
+        assert_eq!(said(&[1, 0]), ["he"]);
+        assert_eq!(said(&[1, 1]), [""; 0]);
+        assert_eq!(said(&[3, 0, 1]).concat(), "\u{bf}he.");
+        assert_eq!(said(&[4, 0]).concat(), "\u{ab}he");
     }
 
     #[test]
@@ -379,29 +380,6 @@ mod tests {
         let was = builder.push(&vocabulary, rnnt(0, 6)).expect("the third word began");
         assert_eq!((was.start, was.end), (6, 6), "two words of one frame");
         assert_eq!(builder.finish(&vocabulary).map(|word| (word.start, word.end)), Some((6, 7)));
-    }
-
-    #[test]
-    fn words_end_with_the_audio_and_overlap_nowhere() {
-        let token = Token {
-            id: 0,
-            frame: 3,
-            duration: Some(4),
-            log_prob: 0.0,
-            confidence: 1.0,
-            margin: 1.0,
-            duration_margin: 1.0,
-        };
-        let tokens = vec![TimedToken { token, start: 3, end: 7 }];
-        let place = |start, end| {
-            let text = String::new();
-            let word = FrameWord { text, start, end, confidence: 1.0, joined: false, tokens: tokens.clone() };
-            let word = word.at(1_000, 7_000);
-            (word.start, word.end, word.tokens[0].start, word.tokens[0].end)
-        };
-        assert_eq!(place(1, 4), (2_280, 6_120, 4_840, 7_000));
-        assert_eq!(place(4, 9), (6_120, 7_000, 4_840, 7_000));
-        assert_eq!(place(9, 12), (7_000, 7_000, 4_840, 7_000), "a frame of padding");
     }
 
     proptest! {
@@ -437,8 +415,12 @@ mod tests {
             prop_assert!(words.last().is_none_or(|word| word.end > word.start));
             let tokens: Vec<_> = words.iter().flat_map(|word| &word.tokens).collect();
             prop_assert!(tokens.iter().all(|timed| timed.start <= timed.end));
-            let ids = steps.iter().map(|step| step.0);
-            prop_assert!(ids.eq(tokens.iter().map(|timed| timed.token.id)));
+            // All but marks that no word is before.
+            let mut kept = tokens.iter().map(|timed| timed.token.id).peekable();
+            for id in steps.iter().map(|step| step.0) {
+                prop_assert!(kept.next_if_eq(&id).is_some() || [3, 5, 7].contains(&id), "{}", id);
+            }
+            prop_assert!(kept.next().is_none());
         }
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parakeet_engine::{BackendChoice, Engine, EngineOptions, Event, Stream, Token, Word};
+use parakeet_engine::{BackendChoice, Engine, EngineOptions, Event, Stream, StreamOptions, Token, Word};
 use serde::Deserialize;
 
 pub const SPEECH: &str = "/usr/share/pocketsphinx/test/data/librivox";
@@ -37,6 +37,11 @@ pub fn root() -> PathBuf {
 pub fn engine() -> Arc<Engine> {
     let options = EngineOptions { backend: BackendChoice::Cpu, threads: 2, ..Default::default() };
     Engine::open(&root().join("models/parakeet-tdt-mini"), &options).expect("the embedded model loads")
+}
+
+/// Options for what NeMo hears: nothing behind the audio.
+pub fn as_nemo() -> StreamOptions {
+    StreamOptions { tail_samples: 0, ..Default::default() }
 }
 
 pub fn expected() -> Expected {

@@ -60,6 +60,7 @@ pub fn read(
             normalize: if class.is_causal() { Normalize::None } else { Normalize::PerFeature },
         },
         decoder: decoder(&mut top, class)?,
+        emission_delay_ms: 0,
         prompt: match class {
             Class::Nemotron35 => Some(prompt(&mut top, processor.as_mut())?),
             Class::Tdt | Class::Rnnt | Class::Nemotron => None,

@@ -34,6 +34,7 @@ pub fn read(yaml: &str, name: &str) -> Result<NemoConfig, String> {
         features: features(&yaml)?,
         encoder: encoder(&yaml)?,
         decoder: decoder(&yaml)?,
+        emission_delay_ms: 0,
         prompt: if class.contains("Prompt") { prompt(&yaml)? } else { None },
     };
     model.validate()?;

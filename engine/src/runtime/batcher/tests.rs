@@ -202,7 +202,7 @@ fn engine(fakes: impl IntoIterator<Item = Box<Fake>>) -> Arc<Engine> {
 }
 
 fn quick() -> StreamOptions {
-    StreamOptions { look_ahead: Some(0), ..Default::default() }
+    StreamOptions { look_ahead: Some(0), tail_samples: 0, ..Default::default() }
 }
 
 fn open(engine: &Arc<Engine>) -> Stream {

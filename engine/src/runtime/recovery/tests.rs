@@ -518,12 +518,12 @@ fn token(id: u32, frame: u64) -> Token {
 fn nothing_is_said_twice_at_a_seam_and_nothing_is_lost() {
     let said = [(1, 10), (2, 14), (3, 18), (4, 19)];
     let again = |heard: &[(u32, u64)]| -> Vec<(u32, u64)> {
-        let mut seam = Seam::default();
+        let mut echo = Echo::default();
         for (id, frame) in said {
-            assert!(seam.admit(token(id, frame)).is_some());
+            assert!(echo.admit(token(id, frame)).is_some());
         }
-        seam.reopen(20);
-        let heard = heard.iter().filter_map(|&(id, frame)| seam.admit(token(id, frame)));
+        echo.reopen(20);
+        let heard = heard.iter().filter_map(|&(id, frame)| echo.admit(token(id, frame)));
         heard.map(|token| (token.id, token.frame)).collect()
     };
     for (heard, expected) in [
@@ -547,21 +547,21 @@ fn nothing_is_said_twice_at_a_seam_and_nothing_is_lost() {
 
 #[test]
 fn a_seam_may_be_heard_again_and_again() {
-    let mut seam = Seam::default();
-    assert!(seam.admit(token(1, 18)).is_some());
+    let mut echo = Echo::default();
+    assert!(echo.admit(token(1, 18)).is_some());
     for _ in 0..3 {
-        seam.reopen(20);
-        assert_eq!(seam.admit(token(1, 19)), None);
+        echo.reopen(20);
+        assert_eq!(echo.admit(token(1, 19)), None);
     }
-    assert!(seam.admit(token(1, 21)).is_some(), "it is said once more");
+    assert!(echo.admit(token(1, 21)).is_some(), "it is said once more");
 }
 
 #[test]
 fn what_is_heard_just_before_the_seam_and_was_not_said_is_said_after_it() {
-    let mut seam = Seam::default();
-    assert!(seam.admit(token(1, 10)).is_some());
-    seam.reopen(20);
-    assert_eq!(seam.admit(token(1, 10)), None);
-    let late = seam.admit(token(2, 19)).expect("nobody has said it");
+    let mut echo = Echo::default();
+    assert!(echo.admit(token(1, 10)).is_some());
+    echo.reopen(20);
+    assert_eq!(echo.admit(token(1, 10)), None);
+    let late = echo.admit(token(2, 19)).expect("nobody has said it");
     assert_eq!((late.id, late.frame), (2, 20), "no earlier than what may still be spoken of");
 }

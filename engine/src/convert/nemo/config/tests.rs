@@ -41,6 +41,7 @@ fn a_tdt_configuration_is_read() {
             kind: Transducer::Tdt { durations: vec![0, 1, 2] },
             max_symbols: 10,
         },
+        emission_delay_ms: 0,
         prompt: None,
     };
     assert_eq!(config.model, expected);
