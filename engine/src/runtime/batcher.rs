@@ -6,13 +6,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{JoinHandle, available_parallelism};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::lane::Lane;
-use super::queue::Backlog;
+use super::queue::{Backlog, Received};
 use super::stream::{Chunk, Shared, StreamLane, Wait};
 use crate::backend::{Backend, Decoded, Slot, Step};
 use crate::error::Result;
@@ -25,6 +25,9 @@ const SHARE: usize = 32;
 
 /// Samples of a chunk's buffer that is kept for later steps at most: those of one pass can be of any size.
 const KEPT_SAMPLES: usize = 1 << 16;
+
+/// Without anything to do for so long, a backend is told to rest.
+const QUIET: Duration = Duration::from_secs(60);
 
 /// A lane and its thread, which stops when this is dropped.
 pub(crate) struct Batcher {
@@ -90,7 +93,17 @@ impl Drop for Runner {
 impl Runner {
     fn run(&mut self) {
         let (mut backlog, mut requests) = (Backlog::default(), Vec::new());
-        while self.lane.queue.receive(&mut backlog, &mut requests) {
+        let mut patience = Some(QUIET);
+        loop {
+            match self.lane.queue.receive(&mut backlog, &mut requests, patience) {
+                Received::Work => patience = Some(QUIET),
+                Received::Quiet => {
+                    // Once is enough until there is something to do again.
+                    patience = None;
+                    let _ = catch_unwind(AssertUnwindSafe(|| self.backend.rest()));
+                }
+                Received::Stopped => return,
+            }
             for request in requests.drain(..) {
                 // Who asked sees that no answer comes.
                 let _ = catch_unwind(AssertUnwindSafe(|| request(self.backend.as_mut())));

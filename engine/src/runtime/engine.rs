@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
-use super::batcher::Batcher;
+use super::device::DeviceLanes;
 use super::options::StreamOptions;
 use super::statistics::Statistics;
 use super::stream::{self, Shared, Stream, StreamLane};
@@ -13,12 +13,11 @@ use crate::backend::{self, Backend, EngineOptions, Opened};
 use crate::error::{Error, Result};
 use crate::model::{Model, ModelConfig, Vocabulary};
 
-/// A loaded model and the threads that run its streams, one for each device.
+/// A loaded model and the threads that run its streams, one for each device, and another where that computes whole signals.
 pub struct Engine {
     model: Arc<Model>,
     vocabulary: Arc<Vocabulary>,
-    /// One for each device.
-    lanes: Vec<Batcher>,
+    devices: Vec<DeviceLanes>,
     passed_over: Vec<String>,
 }
 
@@ -60,7 +59,7 @@ impl Engine {
     }
 
     /// The model on these backends, one for each device: what [`Engine::open`] makes of those that it finds, without sharing
-    /// it. Each is run by a thread of its own.
+    /// it. Each is run by a thread of its own, and so is what [`Backend::beside`] makes of it.
     ///
     /// Fails if there is none, or if a thread can't be started.
     pub fn with_backends(model: Arc<Model>, backends: Vec<Box<dyn Backend>>) -> Result<Arc<Self>> {
@@ -71,8 +70,8 @@ impl Engine {
     }
 
     fn start(model: Arc<Model>, backends: Vec<Box<dyn Backend>>, passed_over: Vec<String>) -> Result<Self> {
-        let lanes = backends.into_iter().map(Batcher::start).collect::<Result<_>>()?;
-        Ok(Self { vocabulary: Arc::new(model.vocabulary.clone()), model, lanes, passed_over })
+        let devices = backends.into_iter().map(DeviceLanes::start).collect::<Result<_>>()?;
+        Ok(Self { vocabulary: Arc::new(model.vocabulary.clone()), model, devices, passed_over })
     }
 
     /// What the model is.
@@ -111,19 +110,18 @@ impl Engine {
         let language = options.language_place(self.config())?;
         let load = stream::load(mode);
         let mut refused = None;
-        let mut lanes: Vec<_> = self.lanes().collect();
-        lanes.retain(|lane| lane.works().map_err(|error| refused.get_or_insert(error)).is_ok());
+        let mut devices: Vec<_> = self.devices.iter().collect();
+        devices.retain(|device| device.works().map_err(|error| refused.get_or_insert(error)).is_ok());
         // What a device that works says counts more.
-        if !lanes.is_empty() {
+        if !devices.is_empty() {
             refused = None;
         }
-        while let Some(index) = (0..lanes.len()).min_by_key(|&index| lanes[index].load()) {
-            let lane = lanes.remove(index);
-            match lane.open(mode, language, load) {
-                Ok(slot) => {
+        while let Some(index) = (0..devices.len()).min_by_key(|&index| devices[index].load()) {
+            match devices.remove(index).open(mode, language, load) {
+                Ok((lane, slot)) => {
                     let how = (mode, &self.config().encoder);
                     let shared = Shared::new(slot, self.vocabulary.clone(), how, options);
-                    return Ok(Stream::new(self.clone(), lane.clone(), shared));
+                    return Ok(Stream::new(self.clone(), lane, shared));
                 }
                 Err(error) => drop(refused.get_or_insert(error)),
             }
@@ -133,22 +131,23 @@ impl Engine {
 
     /// What the engine has done since it was opened, or since [`Engine::reset_statistics`]. Waits for the step under way.
     pub fn statistics(&self) -> Statistics {
-        Statistics { lanes: self.lanes().map(|lane| lane.snapshot()).collect() }
+        Statistics { lanes: self.devices.iter().flat_map(DeviceLanes::statistics).collect() }
     }
 
     /// Begins the counts and distributions of [`Engine::statistics`] anew.
     pub fn reset_statistics(&self) {
-        self.lanes().for_each(|lane| lane.reset_statistics());
+        self.devices.iter().for_each(DeviceLanes::reset_statistics);
     }
 
     /// Whether there is a device that isn't lost: after that only another engine helps, in this process if it has another
     /// device, else in another one.
     pub fn works(&self) -> bool {
-        self.lanes().any(|lane| lane.works().is_ok())
+        self.devices.iter().any(|device| device.works().is_ok())
     }
 
+    /// The main lane of each device.
     pub(crate) fn lanes(&self) -> impl Iterator<Item = &Arc<StreamLane>> {
-        self.lanes.iter().map(Batcher::lane)
+        self.devices.iter().map(DeviceLanes::main)
     }
 }
 
