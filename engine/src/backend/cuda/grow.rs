@@ -152,11 +152,9 @@ impl CudaBackend {
         Ok(long)
     }
 
-    /// Takes note of a step of this extent; after a minute of small ones what large ones took is given back.
-    pub(super) fn note_use(&mut self, extent: &Extent) {
-        if 2 * extent.rows > self.scratch.extent.rows {
-            self.used = Instant::now();
-        } else if self.used.elapsed() > DISUSE {
+    /// After a minute of small steps gives back what large ones took. Not in a step, whose streams aren't in their slots.
+    pub(super) fn tidy(&mut self) {
+        if self.used.elapsed() > DISUSE {
             self.shrink();
         }
     }

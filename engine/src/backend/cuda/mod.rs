@@ -285,6 +285,7 @@ impl Backend for CudaBackend {
         }
         self.run(cached, true, &mut results);
         self.run(whole, false, &mut results);
+        self.tidy();
         let missing = |slot: Slot| Err(failed(format!("slot {} is not open or stepped twice", slot.0)));
         let step = |(result, step): (Option<_>, &Step<'_>)| result.unwrap_or_else(|| missing(step.slot));
         results.into_iter().zip(steps).map(step).collect()

@@ -2,6 +2,7 @@
 //! A step from beginning to end: described, enqueued part by part, and its tokens read.
 
 use std::mem::offset_of;
+use std::time::Instant;
 
 use rayon::prelude::*;
 
@@ -152,12 +153,14 @@ impl CudaBackend {
         let extent = rung.unwrap_or(exact);
         let layout = Layout::new(&extent);
         let bytes = self.batch.bytes(&layout);
+        if 2 * extent.rows > self.scratch.extent.rows {
+            self.used = Instant::now();
+        }
         if !rings {
             self.check_room(jobs, &extent, bytes)?;
         }
         self.grow_scratch(&extent, bytes)?;
         let long = !rings && self.extend_positions(jobs)?;
-        self.note_use(&extent);
         let decode = Extent { items: ladder(exact.items), joints: exact.joints, ..extent };
         Ok(Ready { extent, decode, layout, bytes, rings, captured: rung.is_some(), long })
     }

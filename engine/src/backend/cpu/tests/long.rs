@@ -75,6 +75,20 @@ fn a_long_signal_is_heard_at_once_as_it_is_chunk_by_chunk() {
 }
 
 #[test]
+fn a_backend_beside_another_hears_the_same() {
+    let (model, pcm) = speech(1);
+    let mut backend = CpuBackend::new(model, 1).expect("the model is complete");
+    let mut beside = backend.beside().expect("there is one").expect("it has threads");
+    let mode = Mode::Offline { context: 0 };
+    let [slot, other] = [backend.open(mode, 0).expect("a slot"), beside.open(mode, 0).expect("a slot")];
+    assert_eq!(slot, other, "each has slots of its own");
+    let step = [Step { slot, pcm: &pcm, end: true }];
+    let [alone, both] = [backend.step(&step), beside.step(&step)].map(|mut results| results.remove(0));
+    let [alone, both] = [alone, both].map(|result| result.expect("the step succeeds"));
+    assert!(alone == both && alone.tokens.len() > 10);
+}
+
+#[test]
 fn what_does_not_fit_is_refused_with_what_does_and_others_go_on() {
     let (model, pcm) = speech(1);
     let mut backend = CpuBackend::new(model, 1).expect("the model is complete");
