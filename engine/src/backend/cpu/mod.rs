@@ -206,7 +206,7 @@ impl Backend for CpuBackend {
                 }
                 memory::Next::Refuse(free) => {
                     let job = &mut rest[0];
-                    let (needed, samples) = (need(&job), job.step.pcm.len());
+                    let (needed, samples) = (need(job), job.step.pcm.len());
                     job.result = Err(no_room(NAME, self.config(), samples, needed, free));
                     1
                 }

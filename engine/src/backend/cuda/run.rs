@@ -224,6 +224,9 @@ impl CudaBackend {
         self.device.send(&self.scratch.staged, self.scratch.input.part(0, ready.bytes)?)?;
         let copied = mark(&self.device)?;
         self.part(Part::Features, ready)?;
+        if self.paced {
+            self.device.wait()?;
+        }
         let subsampled = mark(&self.device)?;
         self.part(Part::Layers, ready)?;
         let encoded = mark(&self.device)?;
