@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! `parakeet bench`: what a model costs on this machine, and how many live streams it serves.
 
+mod beside;
 mod costs;
 mod feed;
 mod files;
@@ -37,6 +38,7 @@ const RATE: f64 = 16_000.0;
 #[derive(clap::Args)]
 #[command(group = clap::ArgGroup::new("mode").args(["steps", "streams", "live", "files"]))]
 #[command(group = clap::ArgGroup::new("curve").args(["steps", "live"]))]
+#[command(group = clap::ArgGroup::new("load").args(["streams", "live"]))]
 pub struct Args {
     /// Sound file with speech; repeated as often as need be
     file: PathBuf,
@@ -52,7 +54,7 @@ pub struct Args {
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3_600))]
     seconds: u32,
     /// Time the backend's steps by batch and chunk, and the parts of a step, beside what the device can do at best; with
-    /// --offline a step is the whole file
+    /// --offline a step of a model that doesn't stream with caches is the whole file
     #[arg(long)]
     steps: bool,
     /// Streams in a step, rising
@@ -76,11 +78,16 @@ pub struct Args {
     /// Milliseconds of audio that a live source hands over at a time
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     piece_ms: u32,
+    /// Beside the live streams decode a file of this many seconds in one pass, over and over: how much later do their words
+    /// come? For models that hear a file at once, not chunk by chunk with caches
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=36_000), requires = "load")]
+    beside: Option<u32>,
     /// Share of the words that must be those of one stream alone; less than 1 for models with random weights, whose choices
     /// are so close that rounding decides them
     #[arg(long, value_name = "SHARE", default_value_t = 1.0)]
     agreement: f64,
-    /// Run this many copies of the audio at once as fast as they go, in one pass each and as streams
+    /// Run this many copies of the audio at once as fast as they go, in one pass each and as streams; for a model that streams
+    /// with caches that is the same
     #[arg(long, value_name = "N", value_parser = count)]
     files: Option<usize>,
     #[command(flatten)]
@@ -185,6 +192,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let load_seconds = started.elapsed().as_secs_f64();
     let weights_bytes = parakeet_engine::convert::describe(&dir)?.weight_bytes;
     let ways = args.streaming.ways(engine.config())?;
+    if args.beside.is_some() {
+        beside::check(&engine)?;
+    }
     let context = ways.iter().map(|way| way.context_seconds.ceil() as u32).max().unwrap_or(0);
     let settle = args.settle.unwrap_or(context);
     let before = if args.live || args.streams.is_some() { args.spread + settle } else { 0 };
@@ -197,6 +207,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         settle,
         piece: Duration::from_millis(args.piece_ms.into()),
         agreement: args.agreement,
+        beside: args.beside,
     };
     let measured = if let Some(count) = args.streams {
         Measured::Streams(Box::new(live::streams(&load, &ways[0], count)?))

@@ -62,7 +62,8 @@ pub struct StreamArgs {
     /// Seconds after a chunk that are heard before its words come out [default: the model's own, most often 2]
     #[arg(long, value_name = "SECONDS", conflicts_with = "offline")]
     right: Option<f64>,
-    /// Hear everything, then decode it in one pass
+    /// Decode what one pass over everything decodes: a model that streams with caches chunk by chunk, another at the end, in
+    /// memory that grows with the length
     #[arg(long)]
     offline: bool,
     /// Leave silence out: each stretch of speech is recognised by itself

@@ -12,20 +12,41 @@ fn repository() -> PathBuf {
 }
 
 fn bench(arguments: &[&str]) -> Output {
+    bench_of(&repository().join("models/parakeet-tdt-mini"), arguments)
+}
+
+fn bench_of(model: &Path, arguments: &[&str]) -> Output {
     Command::cargo_bin("parakeet")
         .unwrap()
         .arg("bench")
         .arg(repository().join("tests/data/speech.wav"))
         .arg("--model")
-        .arg(repository().join("models/parakeet-tdt-mini"))
+        .arg(model)
         .args(arguments)
         .output()
         .unwrap()
 }
 
+/// A small model with full attention, which hears whole files in one pass.
+fn hears_everything(dir: &Path) -> PathBuf {
+    let model = dir.join("model");
+    Command::cargo_bin("parakeet")
+        .unwrap()
+        .args(["synth-model", "--like", "parakeet-tdt_ctc-110m", "--layers", "1", "--vocabulary", "300"])
+        .arg(&model)
+        .assert()
+        .success();
+    model
+}
+
 /// The report of a run that succeeded.
 fn json(arguments: &[&str]) -> Value {
-    let output = bench(&[&["--json", "--backend", "cpu"], arguments].concat());
+    json_of(&repository().join("models/parakeet-tdt-mini"), arguments)
+}
+
+/// The same with another model.
+fn json_of(model: &Path, arguments: &[&str]) -> Value {
+    let output = bench_of(model, &[&["--json", "--backend", "cpu"], arguments].concat());
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
@@ -53,7 +74,14 @@ fn costs_are_told_for_each_context() {
     for name in ["load_seconds", "weights_bytes", "read_seconds"] {
         figure(&report, name);
     }
+}
+
+#[test]
+fn one_pass_is_chunks_of_a_model_that_streams_with_caches() {
     let one_pass = &json(&["--seconds", "2", "--offline"])["contexts"][0];
+    assert_eq!((&one_pass["way"], &one_pass["chunk_ms"]), (&"look-ahead 13".into(), &1_120.into()));
+    let dir = tempfile::tempdir().unwrap();
+    let one_pass = &json_of(&hears_everything(dir.path()), &["--seconds", "2", "--offline"])["contexts"][0];
     assert_eq!((&one_pass["way"], &one_pass["chunk_ms"]), (&"offline".into(), &0.into()));
 }
 
@@ -120,6 +148,21 @@ fn live_streams_say_what_one_says() {
 }
 
 #[test]
+fn a_file_beside_live_streams_is_told_and_its_time_is_not_theirs() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = hears_everything(dir.path());
+    let short = ["--seconds", "2", "--spread", "0", "--settle", "0", "--chunk", "0.5", "--right", "0.5"];
+    let arguments = [&["--streams", "1", "--beside", "10", "--agreement", "0"], &short[..]].concat();
+    let report = json_of(&model, &arguments);
+    assert_eq!(report["beside"]["audio_seconds"], 10, "{report}");
+    assert!(!report["beside"]["files"].is_null() && figure(&report, "chunks") <= 5.0, "{report}");
+    // A model with caches hears no file at once.
+    let output = bench(&["--backend", "cpu", "--streams", "1", "--beside", "10"]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && error.starts_with("error: beside: "), "{error}");
+}
+
+#[test]
 fn the_search_tells_each_trial() {
     let dir = tempfile::tempdir().unwrap();
     let picture = dir.path().join("live.svg");
@@ -141,7 +184,9 @@ fn the_search_tells_each_trial() {
 
 #[test]
 fn a_step_of_one_pass_is_the_whole_file() {
-    let report = json(&["--steps", "--offline", "--batches", "1,2", "--seconds", "10"]);
+    let dir = tempfile::tempdir().unwrap();
+    let model = hears_everything(dir.path());
+    let report = json_of(&model, &["--steps", "--offline", "--batches", "1,2", "--seconds", "10"]);
     let steps = report["steps"].as_array().unwrap();
     assert_eq!(steps.iter().map(|step| &step["way"]).collect::<Vec<_>>(), ["offline", "offline"]);
     for step in steps {
@@ -152,16 +197,22 @@ fn a_step_of_one_pass_is_the_whole_file() {
 
 #[test]
 fn files_run_in_one_pass_and_as_streams() {
-    let report = json(&["--files", "2", "--seconds", "2", "--look-ahead", "1"]);
+    let dir = tempfile::tempdir().unwrap();
+    let model = hears_everything(dir.path());
+    let report = json_of(&model, &["--files", "2", "--seconds", "2", "--chunk", "1", "--right", "1"]);
     assert_eq!((&report["mode"], &report["files"]), (&"files".into(), &2.into()));
     let ways = report["ways"].as_array().unwrap();
-    assert_eq!(ways.iter().map(|way| &way["way"]).collect::<Vec<_>>(), ["offline", "look-ahead 1"]);
+    assert_eq!(ways.iter().map(|way| &way["way"]).collect::<Vec<_>>(), ["offline", "10.00-0.96-0.96"]);
     for way in ways {
         assert!((figure(way, "throughput") * figure(way, "seconds") / 4.0 - 1.0).abs() < 1e-6, "{way}");
         let (batch, busy) = (figure(way, "batch"), figure(way, "busy"));
         assert!((1.0..=2.0).contains(&batch) && busy > 0.0 && busy <= 1.0, "{way}");
     }
-    assert_eq!(json(&["--files", "1", "--seconds", "1", "--offline"])["ways"].as_array().unwrap().len(), 1);
+    let one = ["--files", "1", "--seconds", "1", "--offline"];
+    assert_eq!(json_of(&model, &one)["ways"].as_array().unwrap().len(), 1);
+    // With caches both are the same.
+    let ways = &json(&["--files", "1", "--seconds", "1", "--look-ahead", "1"])["ways"];
+    assert_eq!((&ways[0]["way"], ways.as_array().unwrap().len()), (&"look-ahead 1".into(), 1));
 }
 
 #[test]
@@ -180,12 +231,13 @@ fn people_get_tables() {
 
 #[test]
 fn what_makes_no_sense_is_refused() {
-    let cases: [&[&str]; 8] = [
+    let cases: [&[&str]; 9] = [
         &["--steps", "--live"],
         &["--streams", "0"],
         &["--batches", "1"],
         &["--steps", "--batches", "1,none"],
         &["--live", "--offline"],
+        &["--files", "2", "--beside", "10"],
         &["--seconds", "0"],
         &["--plot", "picture.svg"],
         &["--live", "--plot", "picture.png"],

@@ -37,7 +37,8 @@
 //! # Threads
 //!
 //! Engines and streams can be shared and called from any thread; one may push audio while another takes events. An engine has a
-//! thread for each device, and for the CPU a pool of [`EngineOptions::threads`]; large steps use rayon's global pool as well.
+//! thread for each device, and for the CPU a pool of [`EngineOptions::threads`]; both once more where models that hear whole
+//! signals at once have any to hear. Large steps use rayon's global pool as well.
 //! These calls block:
 //!
 //! - [`Engine::open`] while the model loads, for some seconds; [`convert::convert`] for longer.

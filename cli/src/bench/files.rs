@@ -40,7 +40,7 @@ pub struct Throughput {
     pub busy: f64,
 }
 
-/// Runs `count` copies of `pcm` in one pass each, then as streams with `options`, unless those name one pass too.
+/// Runs `count` copies of `pcm` in one pass each, then as streams with `options`, unless the model does the same for both.
 pub fn measure(
     engine: &Arc<Engine>,
     options: &StreamOptions,
@@ -49,19 +49,21 @@ pub fn measure(
 ) -> Result<Files, Failure> {
     let audio_seconds = pcm.len() as f64 / RATE;
     let one_pass = StreamOptions { offline: true, window: None, ..options.clone() };
+    let config = engine.config();
     let mut all = vec![one_pass];
-    if !options.offline {
+    if options.mode(config)? != all[0].mode(config)? {
         all.push(options.clone());
     }
     let run = |options| {
-        let way = Way::new(options, engine.config())?;
+        let way = Way::new(options, config)?;
         engine.reset_statistics();
         let runs = three(engine, &way.options, count, pcm)?;
         let [least, seconds, most] = runs;
         let throughput = count as f64 * audio_seconds / seconds;
         let statistics = engine.statistics();
         let seen = statistics.total();
-        let in_steps = seen.step_seconds.mean() * seen.steps as f64 / statistics.lanes.len() as f64;
+        let devices = statistics.lanes.iter().filter(|lane| !lane.whole).count();
+        let in_steps = seen.step_seconds.mean() * seen.steps as f64 / devices as f64;
         Ok(Throughput {
             way: way.name,
             seconds,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Live load: streams of real speech in real time, and how late their text comes.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 use parakeet_engine::{Engine, Event, LaneStatistics, Overflow, Stream, StreamOptions};
 use serde::Serialize;
 
+use super::beside::{Beside, decode};
 use super::feed::{Punctuality, Source, Times, feed};
 use super::race::{listen, race};
 use super::search::greatest;
@@ -47,6 +49,8 @@ pub struct Load<'a> {
     pub piece: Duration,
     /// Share of the words that must be those of one stream alone; 1 asks for the same text of every stream.
     pub agreement: f64,
+    /// Seconds of a file that is decoded in one pass beside the streams, over and over.
+    pub beside: Option<u32>,
 }
 
 /// One load.
@@ -126,6 +130,9 @@ pub struct Seen {
     /// Pieces that the sources handed over more than a piece's time late, as a share of all.
     pub source_late_share: f64,
     pub source_most_late_seconds: f64,
+    /// Seconds of the file that was decoded beside them, and how often it was done with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beside: Option<Beside>,
 }
 
 /// One load of `count` streams. Fails if they can't all be opened.
@@ -336,7 +343,10 @@ fn run(
     let counted = Barrier::new(threads + 1);
     let begin = Instant::now() + Duration::from_millis(50);
 
-    let (total, punctuality, read) = thread::scope(|scope| {
+    let stop = AtomicBool::new(false);
+    let (total, punctuality, read, beside) = thread::scope(|scope| {
+        let stop = &stop;
+        let files = load.beside.map(|seconds| scope.spawn(move || decode(engine, pcm, seconds, stop)));
         let feeders: Vec<_> = parts
             .iter()
             .map(|part| {
@@ -353,13 +363,17 @@ fn run(
         thread::sleep((begin + settled).saturating_duration_since(Instant::now()));
         engine.reset_statistics();
         thread::sleep((begin + end).saturating_duration_since(Instant::now()));
-        let total = engine.statistics().total();
+        let mut statistics = engine.statistics();
+        statistics.lanes.retain(|lane| !lane.whole);
+        let total = statistics.total();
+        stop.store(true, Ordering::Relaxed);
         counted.wait();
         let punctuality = joined(feeders)?.into_iter().fold(Punctuality::default(), Punctuality::and);
         let read = joined(readers)?.into_iter().collect::<Result<Vec<Read>, Failure>>()?;
-        Ok::<_, Failure>((total, punctuality, read))
+        let beside = files.map(|files| files.join().map_err(|_| Failure::Closed)?).transpose()?;
+        Ok::<_, Failure>((total, punctuality, read, beside))
     })?;
-    let seen = Seen::new(&total, punctuality, &read, engine.stream_bytes(options)?);
+    let seen = Seen { beside, ..Seen::new(&total, punctuality, &read, engine.stream_bytes(options)?) };
     let reasons = reasons(&seen, way.chunk_seconds, load.agreement);
     Ok(Trial { streams: count, passed: reasons.is_empty(), reasons, seen: Some(seen) })
 }
@@ -392,6 +406,7 @@ impl Seen {
             stream_bytes,
             source_late_share: share(sources.late, sources.pieces),
             source_most_late_seconds: sources.most,
+            beside: None,
         }
     }
 }

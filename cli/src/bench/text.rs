@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! A report of `parakeet bench` for people.
 
+use super::beside::Beside;
 use super::costs::Costs;
 use super::files::Files;
 use super::live::{Live, Seen, Streams};
@@ -82,6 +83,9 @@ fn seen(seen: &Seen) {
         _ => String::new(),
     };
     println!("{memory}{:.2} MB a stream", seen.stream_bytes as f64 / 1e6);
+    if let Some(Beside { audio_seconds, files }) = seen.beside {
+        println!("beside them a file of {audio_seconds} s in one pass, {files} times to its end");
+    }
     println!(
         "the sources handed over {:.2} % of their pieces late, the latest by {:.1} ms",
         seen.source_late_share * 100.0,

@@ -33,6 +33,9 @@ pub const LOG_GUARD: f32 = 1.0 / (1 << 24) as f32;
 /// What is added to a bin's deviation where features are normalised.
 pub const DEVIATION_GUARD: f64 = 1e-5;
 
+/// Most samples that are taken at a time.
+const PIECE: usize = 1 << 14;
+
 /// Mel frames of `samples` samples: of a whole signal, or those that no later sample can change.
 pub fn mel_frames(samples: usize, ended: bool) -> usize {
     if ended { samples / HOP } else { (samples + HOP).saturating_sub(HANN_AHEAD) / HOP }
@@ -95,6 +98,11 @@ impl LogMel {
     /// Takes `pcm` (16 kHz mono, in [-1, 1]) and appends every frame that is complete now to `out`,
     /// `bins()` values each.
     pub fn push(&self, state: &mut LogMelState, pcm: &[f32], out: &mut Vec<f32>) {
+        // In pieces, so that a long signal isn't held twice.
+        pcm.chunks(PIECE).for_each(|pcm| self.push_piece(state, pcm, out));
+    }
+
+    fn push_piece(&self, state: &mut LogMelState, pcm: &[f32], out: &mut Vec<f32>) {
         for &x in pcm {
             let emphasised = if state.samples == 0 { x } else { x - PREEMPHASIS * state.last_sample };
             state.pending.push(emphasised);

@@ -64,6 +64,7 @@ pub mod cuda;
 mod fold;
 pub(crate) mod mode;
 mod open;
+mod room;
 pub(crate) mod timeline;
 mod visibility;
 
@@ -172,7 +173,7 @@ pub struct Memory {
 
 /// Encoder and decoder of one model on one device.
 ///
-/// An engine moves each backend to a thread of its own, which makes all the calls, one at a time; while one lasts every
+/// An engine moves each backend to a thread of its own, and what [`beside`](Self::beside) makes of it to another, which makes all the calls, one at a time; while one lasts every
 /// stream of the device waits. A panic becomes an error of the call.
 ///
 /// A slot hears one utterance after another, with a [`reset`](Self::reset) in between. Each is cut into steps by its
@@ -211,10 +212,28 @@ pub trait Backend: Send {
     /// Bytes of state that one slot of this mode holds.
     fn slot_bytes(&self, mode: Mode) -> usize;
 
+    /// Bytes of working memory that a step over a whole signal of so many samples takes at most, beside what its slot holds;
+    /// `None` for steps of one size, and where the backend doesn't know. A step that there is no room for is refused, with
+    /// [`Fault::OutOfMemory`](crate::Fault::OutOfMemory).
+    fn signal_bytes(&self, _mode: Mode, _samples: usize) -> Option<usize> {
+        None
+    }
+
     /// Memory of the device, where it has its own.
     fn memory(&self) -> Option<Memory> {
         None
     }
+
+    /// Another backend on the same device that shares what this one doesn't change, above all the weights, for whole signals:
+    /// their steps run beside this one's, on a thread of their own, and hold its streams up as little as the device can. The
+    /// engine asks when it opens the first stream of [`Mode::Offline`], and again if that failed; meanwhile, and with `None`,
+    /// such streams are stepped here.
+    fn beside(&mut self) -> Option<Result<Box<dyn Backend>>> {
+        None
+    }
+
+    /// There has been nothing to do for a minute: gives back what large steps took.
+    fn rest(&mut self) {}
 
     /// Whether later steps are timed part by part, which may slow them down. A backend that can't ignores it.
     fn measure(&mut self, _on: bool) {}

@@ -44,6 +44,13 @@ impl Visibility {
         let start = frame / self.chunk * self.chunk;
         start - self.left..start + self.chunk + self.right
     }
+
+    /// Distances `query - key` that can be visible among the first `frames` frames.
+    pub fn distances(self, frames: usize) -> Range<i64> {
+        let last = (frames as i64 - 1).max(0);
+        let [ahead, behind] = [self.chunk - 1 + self.right, self.left.saturating_add(self.chunk - 1)];
+        -ahead.min(last)..behind.min(last) + 1
+    }
 }
 
 /// Sinusoids of the relative positions `range`, `[positions, width]`: sine and cosine in turn.
@@ -71,6 +78,27 @@ mod tests {
         for (frame, frames) in expected {
             let seen = visibility.of(frame);
             assert_eq!(seen.start.max(0)..seen.end, frames, "frame {frame}");
+        }
+    }
+
+    #[test]
+    fn distances_are_those_of_frames_that_see_each_other() {
+        let unlimited = i64::from(i32::MAX);
+        for (left, chunk, right) in [(4, 2, 0), (4, 2, 1), (0, 1, 0), (unlimited, 1, unlimited)] {
+            let visibility = Visibility { left, chunk, right };
+            for frames in [1, 2, 8, 30] {
+                let keys = |frame: i64| {
+                    let seen = visibility.of(frame);
+                    (0..frames).filter(move |key| seen.contains(key)).map(move |key| frame - key)
+                };
+                let seen: Vec<i64> = (0..frames).flat_map(keys).collect();
+                let distances = visibility.distances(frames as usize);
+                assert!(seen.iter().all(|distance| distances.contains(distance)), "{visibility:?} {frames}");
+                // Enough frames show each of them.
+                if frames == 30 {
+                    assert!(distances.clone().all(|distance| seen.contains(&distance)), "{visibility:?}");
+                }
+            }
         }
     }
 

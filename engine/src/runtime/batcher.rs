@@ -7,13 +7,13 @@ use std::cmp::Reverse;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{JoinHandle, available_parallelism};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::lane::Lane;
-use super::queue::Backlog;
+use super::queue::{Backlog, Received};
 use super::stream::{Chunk, Shared, StreamLane, Wait};
 use crate::backend::{Backend, Decoded, Slot, Step};
 use crate::error::{Error, Result};
@@ -26,6 +26,9 @@ const SHARE: usize = 32;
 
 /// Samples of a chunk's buffer that is kept for later steps at most: those of one pass can be of any size.
 const KEPT_SAMPLES: usize = 1 << 16;
+
+/// Without anything to do for so long, a backend is told to rest.
+const QUIET: Duration = Duration::from_secs(60);
 
 /// A lane and its thread, which stops when this is dropped.
 pub(crate) struct Batcher {
@@ -103,7 +106,17 @@ impl Drop for Runner {
 impl Runner {
     fn run(&mut self) {
         let (mut backlog, mut requests) = (Backlog::default(), Vec::new());
-        while self.lane.queue.receive(&mut backlog, &mut requests) {
+        let mut patience = Some(QUIET);
+        loop {
+            match self.lane.queue.receive(&mut backlog, &mut requests, patience) {
+                Received::Work => patience = Some(QUIET),
+                Received::Quiet => {
+                    // Once is enough until there is something to do again.
+                    patience = None;
+                    let _ = catch_unwind(AssertUnwindSafe(|| self.backend.rest()));
+                }
+                Received::Stopped => return,
+            }
             for request in requests.drain(..) {
                 // Who asked sees that no answer comes.
                 let _ = catch_unwind(AssertUnwindSafe(|| request(self.backend.as_mut())));

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
-use super::batcher::Batcher;
-use super::fleet::{Batchers, Fleet, take_least};
+use super::device::{DeviceLanes, Threads};
+use super::fleet::{Fleet, take_least};
 use super::options::StreamOptions;
 use super::statistics::Statistics;
 use super::stream::{self, Shared, Stream, StreamLane};
@@ -14,13 +14,13 @@ use crate::backend::{self, Backend, EngineOptions, Opened};
 use crate::error::{Error, Result};
 use crate::model::{Model, ModelConfig, Vocabulary};
 
-/// A loaded model and the threads that run its streams, one for each device.
+/// A loaded model and the threads that run its streams, one for each device, and another where that computes whole signals.
 pub struct Engine {
     model: Arc<Model>,
     vocabulary: Arc<Vocabulary>,
-    /// One for each device; they end with the engine.
-    _batchers: Batchers,
     fleet: Arc<Fleet>,
+    /// Of all lanes; they end with the engine.
+    _threads: Threads,
     passed_over: Vec<String>,
 }
 
@@ -60,7 +60,7 @@ impl Engine {
     }
 
     /// The model on these backends, one for each device: what [`Engine::open`] makes of those that it finds, without sharing
-    /// it. Each is run by a thread of its own.
+    /// it. Each is run by a thread of its own, and so is what [`Backend::beside`] makes of it.
     ///
     /// Fails if there is none, or if a thread can't be started.
     pub fn with_backends(model: Arc<Model>, backends: Vec<Box<dyn Backend>>) -> Result<Arc<Self>> {
@@ -72,13 +72,13 @@ impl Engine {
 
     pub(crate) fn start(model: Arc<Model>, opened: Opened) -> Result<Self> {
         let Opened { backends, passed_over, spare } = opened;
-        let batchers: Vec<_> = backends.into_iter().map(Batcher::start).collect::<Result<_>>()?;
-        let batchers: Batchers = Arc::new(Mutex::new(batchers));
+        let threads = Threads::default();
+        let devices = backends.into_iter().map(|backend| DeviceLanes::start(backend, &threads));
         Ok(Self {
             vocabulary: Arc::new(model.vocabulary.clone()),
             model,
-            fleet: Fleet::new(&batchers, spare),
-            _batchers: batchers,
+            fleet: Fleet::new(devices.collect::<Result<_>>()?, &threads, spare),
+            _threads: threads,
             passed_over: passed_over.iter().map(Error::to_string).collect(),
         })
     }
@@ -118,13 +118,13 @@ impl Engine {
         let mode = options.mode(self.config())?;
         let language = options.language_place(self.config())?;
         let load = stream::load(mode);
-        let (mut lanes, mut lost, mut refused) = (self.fleet.lanes(), None, None);
-        while let Some(lane) = take_least(&mut lanes, load, &mut lost) {
-            match lane.open(mode, language, load) {
-                Ok(slot) => {
+        let (mut devices, mut lost, mut refused) = (self.fleet.devices(), None, None);
+        while let Some(device) = take_least(&mut devices, load, &mut lost) {
+            match device.open(mode, language, load) {
+                Ok(place) => {
                     let how = (mode, language, self.config());
                     let shared = Shared::new(self.fleet.clone(), self.vocabulary.clone(), how, options);
-                    return Ok(Stream::new(self.clone(), (lane, slot), shared));
+                    return Ok(Stream::new(self.clone(), place, shared));
                 }
                 Err(error) => drop(refused.get_or_insert(error)),
             }
@@ -136,22 +136,23 @@ impl Engine {
 
     /// What the engine has done since it was opened, or since [`Engine::reset_statistics`]. Waits for the step under way.
     pub fn statistics(&self) -> Statistics {
-        Statistics { lanes: self.lanes().iter().map(|lane| lane.snapshot()).collect() }
+        Statistics { lanes: self.fleet.devices().iter().flat_map(|device| device.statistics()).collect() }
     }
 
     /// Begins the counts and distributions of [`Engine::statistics`] anew.
     pub fn reset_statistics(&self) {
-        self.lanes().iter().for_each(|lane| lane.reset_statistics());
+        self.fleet.devices().iter().for_each(|device| device.reset_statistics());
     }
 
     /// Whether there is a device that isn't lost: after that only another engine helps, in this process if it has another
     /// device, else in another one.
     pub fn works(&self) -> bool {
-        self.lanes().iter().any(|lane| lane.works().is_ok())
+        self.fleet.devices().iter().any(|device| device.works().is_ok())
     }
 
+    /// The main lane of each device.
     pub(crate) fn lanes(&self) -> Vec<Arc<StreamLane>> {
-        self.fleet.lanes()
+        self.fleet.devices().iter().map(|device| device.main().clone()).collect()
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Instant;
 
 use super::batcher::Batcher;
+use super::device::{DeviceLanes, Threads};
 use super::recovery::Trouble;
 use super::stream::{self, Shared, StreamLane};
 use crate::audio::SAMPLE_RATE;
@@ -15,14 +16,11 @@ use crate::model::ModelConfig;
 /// Share of its time that a spare device may be busy, by what one stream took alone.
 const BEARABLE: f64 = 0.8;
 
-/// The threads of an engine's lanes, which end with it.
-pub(crate) type Batchers = Arc<Mutex<Vec<Batcher>>>;
-
-/// All lanes of an engine.
+/// All devices of an engine.
 pub(crate) struct Fleet {
-    lanes: RwLock<Vec<Arc<StreamLane>>>,
+    devices: RwLock<Vec<Arc<DeviceLanes>>>,
     /// Where the thread of the spare device goes.
-    batchers: Weak<Mutex<Vec<Batcher>>>,
+    threads: Weak<Mutex<Vec<Batcher>>>,
     spare: Mutex<Standby>,
 }
 
@@ -36,28 +34,27 @@ enum Standby {
 }
 
 impl Fleet {
-    /// The lanes of these, and what may become another one.
-    pub(crate) fn new(batchers: &Batchers, spare: Option<Spare>) -> Arc<Self> {
-        let lanes = lock(batchers).iter().map(|batcher| batcher.lane().clone()).collect();
+    /// These, and what may become another one.
+    pub(crate) fn new(devices: Vec<Arc<DeviceLanes>>, threads: &Threads, spare: Option<Spare>) -> Arc<Self> {
         let spare = Mutex::new(spare.map_or(Standby::Over, Standby::Closed));
-        Arc::new(Self { lanes: RwLock::new(lanes), batchers: Arc::downgrade(batchers), spare })
+        Arc::new(Self { devices: RwLock::new(devices), threads: Arc::downgrade(threads), spare })
     }
 
-    /// Its lanes.
-    pub(crate) fn lanes(&self) -> Vec<Arc<StreamLane>> {
-        self.lanes.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// All of them.
+    pub(crate) fn devices(&self) -> Vec<Arc<DeviceLanes>> {
+        self.devices.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Samples that a stream's full queue gave up.
     pub(crate) fn count_dropped(&self, samples: usize) {
-        if let Some(lane) = self.lanes.read().unwrap_or_else(PoisonError::into_inner).first() {
-            lane.count_dropped(samples);
+        if let Some(device) = self.devices.read().unwrap_or_else(PoisonError::into_inner).first() {
+            device.main().count_dropped(samples);
         }
     }
 
     /// Gets a stream that lost its place another one, or ends it where there is none. Doesn't wait.
     pub(crate) fn place(&self, stream: Arc<Shared>, trouble: Trouble) {
-        Move { untried: self.lanes(), offered: None, stream, trouble: Some(trouble) }.go();
+        Move { untried: self.devices(), offered: None, stream, trouble: Some(trouble) }.go();
     }
 
     /// Has a stream wait for the spare device, which the first one opens.
@@ -84,22 +81,16 @@ impl Fleet {
     fn open_spare(&self, open: Spare, mode: Mode) {
         let opened = open().and_then(|(mut backend, config)| {
             let bound = bearable(backend.as_mut(), &config, mode)?;
-            Ok((Batcher::start(backend)?, bound))
+            // The engine may have gone meanwhile, and all streams with it.
+            let device = self.threads.upgrade().map(|threads| DeviceLanes::start(backend, &threads));
+            device.transpose().map(|device| device.inspect(|device| device.main().bound_load(bound)))
         });
-        let lane = match (opened, self.batchers.upgrade()) {
-            (Ok((batcher, bound)), Some(batchers)) => {
-                let lane = batcher.lane().clone();
-                lane.bound_load(bound);
-                lock(&batchers).push(batcher);
-                self.lanes.write().unwrap_or_else(PoisonError::into_inner).push(lane.clone());
-                Some(lane)
-            }
-            _ => None,
-        };
+        let device = opened.ok().flatten();
+        self.devices.write().unwrap_or_else(PoisonError::into_inner).extend(device.clone());
         let waiting = std::mem::replace(&mut *lock(&self.spare), Standby::Over);
         let Standby::Opening(waiting) = waiting else { return };
         for mut one in waiting {
-            one.untried.extend(lane.clone());
+            one.untried.extend(device.clone());
             one.go();
         }
     }
@@ -130,16 +121,16 @@ fn bearable(backend: &mut dyn Backend, config: &ModelConfig, mode: Mode) -> Resu
     Ok((stream::load(mode) as f64 * (BEARABLE / share).floor()) as u64)
 }
 
-/// Takes out the lane with the least load of those that work and bear `load` more; `refused` gets a reason why others
+/// Takes out the device with the least load of those that work and bear `load` more; `refused` gets a reason why others
 /// don't.
 pub(crate) fn take_least(
-    lanes: &mut Vec<Arc<StreamLane>>,
+    devices: &mut Vec<Arc<DeviceLanes>>,
     load: u64,
     refused: &mut Option<Error>,
-) -> Option<Arc<StreamLane>> {
+) -> Option<Arc<DeviceLanes>> {
     let lost = |error: &Error| error.fault() == Some(Fault::DeviceLost);
-    lanes.retain(|lane| {
-        let bears = lane.bears(load);
+    devices.retain(|device| {
+        let bears = device.bears(load);
         let bearing = bears.is_ok();
         // What a device that works says counts more.
         if let Some(error) = bears.err().filter(|_| refused.as_ref().is_none_or(lost)) {
@@ -147,8 +138,8 @@ pub(crate) fn take_least(
         }
         bearing
     });
-    let index = (0..lanes.len()).min_by_key(|&index| lanes[index].load())?;
-    Some(lanes.swap_remove(index))
+    let index = (0..devices.len()).min_by_key(|&index| devices[index].load())?;
+    Some(devices.remove(index))
 }
 
 /// A stream on its way to another place. Where it gets lost, as with the thread of a lane, the stream ends.
@@ -156,23 +147,24 @@ struct Move {
     stream: Arc<Shared>,
     /// None once it is over.
     trouble: Option<Trouble>,
-    untried: Vec<Arc<StreamLane>>,
+    untried: Vec<Arc<DeviceLanes>>,
     /// The lane that is asked for a slot.
     offered: Option<Arc<StreamLane>>,
 }
 
 impl Move {
-    /// Asks the next lane for a slot.
+    /// Asks the next device for a slot.
     fn go(mut self) {
         let load = self.stream.load;
-        let Some(lane) = take_least(&mut self.untried, load, &mut None) else {
+        let Some(device) = take_least(&mut self.untried, load, &mut None) else {
             let fleet = self.stream.fleet.clone();
-            if fleet.lanes().iter().all(|lane| lane.works().is_err()) {
+            if fleet.devices().iter().all(|device| device.works().is_err()) {
                 fleet.wait_for_spare(self);
             }
             return;
         };
         let (mode, language) = (self.stream.mode, self.stream.language);
+        let lane = device.lane(mode).clone();
         lane.reserve(load);
         self.offered = Some(lane.clone());
         lane.queue.request(Box::new(move |backend| match backend.open(mode, language) {

@@ -20,7 +20,9 @@ pub struct StreamOptions {
     /// Window of buffered streaming, one that the model was trained for where it was for some only. If `None`, a model that
     /// can is streamed with caches, and another in [its own window](Window::of).
     pub window: Option<Window>,
-    /// One pass over each utterance, at its end; audio of any length is queued until then.
+    /// What one pass over each utterance decodes, whatever the window. A model that streams with caches decodes just that
+    /// chunk by chunk: it is stepped as if this was not set, in no more memory. Another hears the whole utterance at its
+    /// end: audio of any length is queued until then, whatever `queue_samples` says, and text comes at the end.
     pub offline: bool,
     /// Skips silence: what comes before speech and after it is not recognised, and each stretch of speech is an utterance
     /// of its own.
@@ -57,11 +59,9 @@ impl StreamOptions {
     /// How a stream of the model is run. Fails if the model has no such context or window.
     pub fn mode(&self, config: &ModelConfig) -> Result<Mode> {
         let context = self.context(config)?;
-        if self.offline {
-            return Ok(Mode::Offline { context });
-        }
-        match self.window {
+        match self.window.filter(|_| !self.offline) {
             None if config.is_cache_aware(context) => Ok(Mode::Cached { context }),
+            None if self.offline => Ok(Mode::Offline { context }),
             window => {
                 let window = window.unwrap_or_else(|| Window::of(config));
                 window.check_for(config)?;
@@ -159,7 +159,7 @@ mod tests {
         let options = StreamOptions::default();
         // 26 frames of 80 ms at 16 kHz.
         assert_eq!(options.latency_samples(&config).unwrap(), 26 * 1_280);
-        let offline = StreamOptions { offline: true, ..options };
+        let offline = StreamOptions { offline: true, window: Some(own), ..options };
         assert_eq!(offline.mode(&config).unwrap(), Mode::Offline { context: 0 });
     }
 
@@ -179,6 +179,19 @@ mod tests {
         let config = ModelConfig { emission_delay_ms: 450, ..v3() };
         // 50 frames of 80 ms and 450 ms at 16 kHz.
         assert_eq!(StreamOptions::default().latency_samples(&config).unwrap(), 50 * 1_280 + 7_200);
+    }
+
+    #[test]
+    fn one_pass_of_a_model_with_caches_is_streamed() {
+        let like = Like::NemotronStreaming06b;
+        let options = SynthOptions { like, vocabulary: None, layers: None, seed: 0 };
+        let config = synthetic_config(&options).expect("a configuration");
+        for (context, [_, right]) in config.encoder.contexts.iter().enumerate() {
+            let look_ahead = u32::try_from(*right).ok();
+            let window = Some(Window::default());
+            let offline = StreamOptions { look_ahead, window, offline: true, ..Default::default() };
+            assert_eq!(offline.mode(&config).unwrap(), Mode::Cached { context });
+        }
     }
 
     #[test]

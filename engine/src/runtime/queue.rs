@@ -2,7 +2,7 @@
 //! What a lane's thread has to do: chunks with deadlines, the most urgent first, and requests between two steps.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::backend::Limits;
 
@@ -26,6 +26,17 @@ struct Entry<T> {
     /// Encoder frames that it adds to a step.
     frames: usize,
     item: T,
+}
+
+/// Why [`Queue::receive`] came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Received {
+    /// There is something to do.
+    Work,
+    /// There has been nothing for so long.
+    Quiet,
+    /// [`Queue::stop`] came.
+    Stopped,
 }
 
 /// What the lane's thread has taken out of the queue and not begun.
@@ -75,20 +86,35 @@ impl<T, R> Queue<T, R> {
         }
     }
 
-    /// Takes everything out, once there is something here or in the backlog; false after [`Queue::stop`].
-    pub(crate) fn receive(&self, backlog: &mut Backlog<T>, requests: &mut Vec<R>) -> bool {
+    /// Takes everything out, once there is something here or in the backlog; waits no longer than `patience`, if there is
+    /// any.
+    pub(crate) fn receive(
+        &self,
+        backlog: &mut Backlog<T>,
+        requests: &mut Vec<R>,
+        patience: Option<Duration>,
+    ) -> Received {
         let mut arrived = self.lock();
+        let end = patience.map(|patience| Instant::now() + patience);
         while !arrived.stopped
             && arrived.entries.is_empty()
             && arrived.requests.is_empty()
             && backlog.entries.is_empty()
         {
+            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
             arrived.idle = true;
-            arrived = self.changed.wait(arrived).unwrap_or_else(PoisonError::into_inner);
+            arrived = match left {
+                Some(Duration::ZERO) => return Received::Quiet,
+                Some(left) => {
+                    let waited = self.changed.wait_timeout(arrived, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.changed.wait(arrived).unwrap_or_else(PoisonError::into_inner),
+            };
         }
         requests.append(&mut arrived.requests);
         backlog.entries.append(&mut arrived.entries);
-        !arrived.stopped
+        if arrived.stopped { Received::Stopped } else { Received::Work }
     }
 
     fn lock(&self) -> MutexGuard<'_, Arrived<T, R>> {
@@ -145,18 +171,33 @@ mod tests {
             queue.add(start + Duration::from_secs(after), 10, after);
         }
         queue.request('a');
-        assert!(queue.receive(&mut backlog, &mut requests));
+        assert_eq!(queue.receive(&mut backlog, &mut requests, None), Received::Work);
         assert_eq!((step(&mut backlog, 3, 100), &requests[..]), (vec![0, 1, 2], &['a'][..]));
         queue.add(start, 10, 9);
-        assert!(queue.receive(&mut backlog, &mut requests));
+        assert_eq!(queue.receive(&mut backlog, &mut requests, None), Received::Work);
         assert_eq!(step(&mut backlog, 2, 100), [3, 9]);
         queue.request('b');
         queue.stop();
         queue.request('c');
-        assert!(!queue.receive(&mut backlog, &mut requests));
+        assert_eq!(queue.receive(&mut backlog, &mut requests, None), Received::Stopped);
         assert_eq!(requests, ['a'], "who waits for an answer sees that none comes");
         assert_eq!(step(&mut backlog, 9, 100), [4]);
         assert_eq!(step(&mut backlog, 9, 100), [0; 0]);
+    }
+
+    #[test]
+    fn who_waits_with_patience_is_told_when_it_is_over() {
+        let queue = Queue::<u64, char>::default();
+        let (mut backlog, mut requests) = (Backlog::default(), Vec::new());
+        let patience = Some(Duration::from_millis(1));
+        assert_eq!(queue.receive(&mut backlog, &mut requests, patience), Received::Quiet);
+        queue.add(Instant::now(), 1, 7);
+        assert_eq!(queue.receive(&mut backlog, &mut requests, patience), Received::Work);
+        assert_eq!(queue.receive(&mut backlog, &mut requests, patience), Received::Work, "it isn't begun");
+        assert_eq!(step(&mut backlog, 9, 100), [7]);
+        assert_eq!(queue.receive(&mut backlog, &mut requests, patience), Received::Quiet);
+        queue.stop();
+        assert_eq!(queue.receive(&mut backlog, &mut requests, patience), Received::Stopped);
     }
 
     #[test]
@@ -167,7 +208,7 @@ mod tests {
         for (after, frames) in [(2, 30), (0, 60), (1, 40), (3, 500), (4, 1)] {
             queue.add(start + Duration::from_secs(after), frames, after);
         }
-        queue.receive(&mut backlog, &mut Vec::new());
+        queue.receive(&mut backlog, &mut Vec::new(), None);
         assert_eq!(step(&mut backlog, 9, 100), [0, 1]);
         assert_eq!(step(&mut backlog, 9, 100), [2], "what is less urgent doesn't overtake");
         assert_eq!(step(&mut backlog, 9, 100), [3]);

@@ -14,19 +14,22 @@ const DIGITS: u8 = 3;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Statistics {
-    /// Of each device that the engine runs on.
+    /// Of each device that the engine runs on; where it has computed whole signals beside its other streams, another
+    /// follows for those.
     pub lanes: Vec<LaneStatistics>,
 }
 
-/// What one device has done.
+/// What one device has done, or what it has done beside that.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LaneStatistics {
     /// The device for people.
     pub device: String,
+    /// Of whole signals ([`Mode::Offline`](crate::backend::Mode::Offline)), beside the device's other streams.
+    pub whole: bool,
     /// Streams that have a place on it now.
     pub open_streams: usize,
-    /// Memory of the device now, where it has its own.
+    /// Memory of the device now, where it has its own; told once for each device.
     pub memory: Option<Memory>,
     /// Steps.
     pub steps: u64,
@@ -71,7 +74,8 @@ pub struct Percentiles {
 impl Statistics {
     /// All devices together.
     pub fn total(&self) -> LaneStatistics {
-        let names: Vec<_> = self.lanes.iter().map(|lane| lane.device.as_str()).collect();
+        let devices = self.lanes.iter().filter(|lane| !lane.whole);
+        let names: Vec<_> = devices.map(|lane| lane.device.as_str()).collect();
         let mut total = LaneStatistics::new(names.join(", "));
         for lane in &self.lanes {
             total.open_streams += lane.open_streams;
@@ -97,6 +101,7 @@ impl LaneStatistics {
     pub(crate) fn new(device: String) -> Self {
         Self {
             device,
+            whole: false,
             open_streams: 0,
             memory: None,
             steps: 0,

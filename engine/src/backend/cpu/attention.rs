@@ -12,6 +12,7 @@ use super::matmul::product_f32;
 use super::ops::softmax;
 use super::params::Layer;
 use super::rows::Rows;
+use crate::backend::visibility::sinusoids;
 
 /// Values of the widest vectors. Rows are filled up to it, so that the same instructions add them in the same order whatever
 /// the ring's length: one pass and streaming give the same bits.
@@ -58,6 +59,34 @@ pub struct Positions {
     pub rows: Vec<f32>,
 }
 
+/// Positions that are projected at a time.
+const PIECE: i64 = 1_024;
+
+/// Values of working memory that [`Positions::new`] takes.
+pub fn projection(width: usize) -> usize {
+    2 * PIECE as usize * width
+}
+
+impl Positions {
+    /// Of the layer, for distances in `range`.
+    pub fn new(layer: &Layer, range: &Range<i64>) -> Self {
+        let width = layer.position.outputs;
+        let mut rows = Vec::with_capacity(range.clone().count() * width);
+        let mut projected = Vec::new();
+        for first in range.clone().step_by(PIECE as usize) {
+            let sinusoids = sinusoids(first..(first + PIECE).min(range.end), width);
+            layer.position.apply(Rows::dense(&sinusoids, width), &mut projected);
+            rows.extend_from_slice(&projected);
+        }
+        Self { least: range.start, rows }
+    }
+}
+
+/// Values of working memory that a thread takes for queries that see `keys` keys, of a model of this width.
+pub fn working(keys: usize, width: usize) -> usize {
+    BLOCK * (3 * keys + BLOCK + LANES + 2 * width)
+}
+
 /// Working memory of [`attend`].
 #[derive(Default)]
 pub struct Scratch {
@@ -79,6 +108,8 @@ pub struct Queries<'a> {
     pub first: i64,
     /// Frame index of each row of the ring, negative where it holds none.
     pub ring: &'a [i64],
+    /// The ring holds a whole signal, frame by frame.
+    pub whole: bool,
 }
 
 /// The rows of [`Positions`] that some queries need.
@@ -88,10 +119,22 @@ struct PositionRows<'a> {
 }
 
 impl<'a> Queries<'a> {
-    /// The relative positions that `count` queries and the frames in the ring can have.
-    fn positions(&self, count: usize, width: usize) -> PositionRows<'a> {
+    /// Rows of the ring that hold all that `count` queries see: of a whole signal no more than that, from a multiple of
+    /// [`LANES`] on, of a ring all.
+    fn keys(&self, count: usize, visible: &impl Fn(i64) -> Range<i64>) -> Range<usize> {
+        if !self.whole {
+            return 0..self.cache.rows;
+        }
+        let last = self.first + count as i64 - 1;
+        let [start, end] = [visible(self.first).start, visible(last).end];
+        let end = end.clamp(0, self.cache.rows as i64) as usize;
+        (start.max(0) as usize).min(end) / LANES * LANES..end
+    }
+
+    /// The relative positions that `count` queries and the frames in some rows of the ring can have.
+    fn positions(&self, count: usize, rows: &Range<usize>, width: usize) -> PositionRows<'a> {
         let (mut first, mut last) = (i64::MAX, i64::MIN);
-        for &key in self.ring.iter().filter(|&&key| key >= 0) {
+        for &key in self.ring[rows.clone()].iter().filter(|&&key| key >= 0) {
             (first, last) = (first.min(key), last.max(key));
         }
         let table = self.positions;
@@ -138,19 +181,27 @@ fn attend_block(
     let width = layer.query.outputs;
     let head_width = width / heads;
     let count = queries.queries.len() / width;
-    let positions = queries.positions(count, width);
+    let keys = queries.keys(count, visible);
+    // What fills the rows up lies beyond them or isn't visible, and weighs nothing.
+    let stride = keys.len().next_multiple_of(LANES);
+    let positions = queries.positions(count, &keys, width);
     let position_rows = positions.rows.len() / width;
     let scale = 1.0 / (head_width as f32).sqrt();
     let Scratch { content, position, scores, with_u, with_v } = scratch;
     add_bias(queries.queries, &layer.bias_u, with_u);
     add_bias(queries.queries, &layer.bias_v, with_v);
-    content.resize(count * cache.rows, 0.0);
+    content.resize(count * keys.len(), 0.0);
     position.resize(count * position_rows, 0.0);
-    scores.resize(count * cache.stride, 0.0);
+    scores.resize(count * stride, 0.0);
     for head in 0..heads {
         let from = head * head_width;
         let rows = |data, count| Rows::new(data, count, head_width, width);
-        product_f32(rows(&with_u[from..], count), rows(&cache.keys[from..], cache.rows), content, cache.rows);
+        product_f32(
+            rows(&with_u[from..], count),
+            rows(&cache.keys[keys.start * width + from..], keys.len()),
+            content,
+            keys.len(),
+        );
         product_f32(
             rows(&with_v[from..], count),
             rows(&positions.rows[from..], position_rows),
@@ -160,8 +211,8 @@ fn attend_block(
         for i in 0..count {
             let frame = queries.first + i as i64;
             let visible = visible(frame);
-            let row = &mut scores[i * cache.stride..][..cache.stride];
-            let terms = content[i * cache.rows..].iter().zip(queries.ring);
+            let row = &mut scores[i * stride..][..stride];
+            let terms = content[i * keys.len()..].iter().zip(&queries.ring[keys.clone()]);
             let position = &position[i * position_rows..][..position_rows];
             for (score, (content, &key)) in row.iter_mut().zip(terms) {
                 *score = if key >= 0 && visible.contains(&key) {
@@ -170,12 +221,13 @@ fn attend_block(
                     f32::NEG_INFINITY
                 };
             }
-            let (row, surplus) = row.split_at_mut(cache.rows);
+            let (row, surplus) = row.split_at_mut(keys.len());
             surplus.fill(0.0);
             softmax(row);
         }
-        let values = Rows::new(&cache.values[from * cache.stride..], head_width, cache.stride, cache.stride);
-        let weights = Rows::new(scores, count, cache.stride, cache.stride);
+        let first = from * cache.stride + keys.start;
+        let values = Rows::new(&cache.values[first..], head_width, stride, cache.stride);
+        let weights = Rows::new(scores, count, stride, stride);
         product_f32(weights, values, &mut out[from..], width);
     }
 }

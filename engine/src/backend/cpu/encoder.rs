@@ -2,10 +2,10 @@
 //! The FastConformer layers over the new frames of several streams at once (arXiv:2305.05084; NeMo
 //! `ConformerEncoder`). Products run over all rows together, attention and convolution stream by stream.
 
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-use crate::backend::visibility::{Visibility, sinusoids};
+use crate::backend::visibility::Visibility;
 use crate::model::config::{ConvNorm, EncoderConfig};
 
 use super::attention::{self, KeyValues, Positions, Queries, attend};
@@ -15,19 +15,49 @@ use super::parts::{Linear, Norm, Taps};
 use super::rows::Rows;
 use super::simd::weigh;
 
-/// Projected positions of all layers.
-pub struct PositionTables(Vec<Positions>);
+/// Projected positions for queries and keys whose distance `query - key` lies in a range.
+pub enum PositionTables {
+    /// Of all layers, for a ring or short windows.
+    Held(Vec<Positions>),
+    /// Of none: those of one layer at a time are projected when it needs them.
+    Made(Range<i64>),
+}
+
+/// The positions of one layer.
+pub enum LayerPositions<'a> {
+    Held(&'a Positions),
+    Made(Positions),
+}
+
+/// Most positions that are held for all layers.
+const MOST_HELD: usize = 1_024;
 
 impl PositionTables {
-    /// For queries and keys whose distance `query - key` lies in `range`.
-    pub fn new(layers: &[Layer], width: usize, range: Range<i64>) -> Self {
-        let sinusoids = sinusoids(range.clone(), width);
-        let project = |layer: &Layer| {
-            let mut rows = Vec::new();
-            layer.position.apply(Rows::dense(&sinusoids, width), &mut rows);
-            Positions { least: range.start, rows }
-        };
-        Self(layers.iter().map(project).collect())
+    /// Held if they are few.
+    pub fn new(layers: &[Layer], range: Range<i64>) -> Self {
+        match range.clone().count() {
+            0..=MOST_HELD => Self::Held(layers.iter().map(|layer| Positions::new(layer, &range)).collect()),
+            _ => Self::Made(range),
+        }
+    }
+
+    /// Those of a layer.
+    pub fn of(&self, layer: &Layer, index: usize) -> LayerPositions<'_> {
+        match self {
+            Self::Held(tables) => LayerPositions::Held(&tables[index]),
+            Self::Made(range) => LayerPositions::Made(Positions::new(layer, range)),
+        }
+    }
+}
+
+impl Deref for LayerPositions<'_> {
+    type Target = Positions;
+
+    fn deref(&self) -> &Positions {
+        match self {
+            Self::Held(positions) => positions,
+            Self::Made(positions) => positions,
+        }
     }
 }
 
@@ -42,13 +72,13 @@ pub struct LayerState {
 /// The encoder's memory of a stream.
 #[derive(Clone)]
 pub struct EncoderState {
-    layers: Vec<LayerState>,
+    pub(super) layers: Vec<LayerState>,
     /// Frame index of each ring row, -1 where none is yet.
     pub ring: Vec<i64>,
-    visibility: Visibility,
+    pub(super) visibility: Visibility,
     pub positions: Arc<PositionTables>,
-    /// All layers share one memory.
-    whole: bool,
+    /// All layers share one memory, whose rows are the frames of a whole signal.
+    pub(super) whole: bool,
 }
 
 impl EncoderState {
@@ -75,6 +105,11 @@ impl EncoderState {
             Self::new(&EncoderConfig { layers: 1, ..config.clone() }, rows, visibility, positions);
         state.whole = true;
         state
+    }
+
+    /// Whether it is for one pass.
+    pub fn is_whole(&self) -> bool {
+        self.whole
     }
 
     /// Where the memory of layer `layer` is.
@@ -110,14 +145,14 @@ pub struct Segment<'a> {
 /// Working memory of [`run`], kept from step to step.
 #[derive(Default)]
 pub struct Scratch {
-    normed: Vec<f32>,
-    wide: Vec<f32>,
-    narrow: Vec<f32>,
-    query: Vec<f32>,
-    key: Vec<f32>,
-    value: Vec<f32>,
-    context: Vec<f32>,
-    attention: attention::Scratch,
+    pub(super) normed: Vec<f32>,
+    pub(super) wide: Vec<f32>,
+    pub(super) narrow: Vec<f32>,
+    pub(super) query: Vec<f32>,
+    pub(super) key: Vec<f32>,
+    pub(super) value: Vec<f32>,
+    pub(super) context: Vec<f32>,
+    pub(super) attention: attention::Scratch,
 }
 
 /// Runs all layers over `x` (`[rows, width]`, the subsampled frames) in place.
@@ -143,7 +178,7 @@ pub fn run(
     }
 }
 
-fn feed_forward(norm: &Norm, [up, down]: &[Linear; 2], x: &mut [f32], scratch: &mut Scratch) {
+pub(super) fn feed_forward(norm: &Norm, [up, down]: &[Linear; 2], x: &mut [f32], scratch: &mut Scratch) {
     let Scratch { normed, wide, narrow, .. } = scratch;
     layer_norm_into(x, norm, normed);
     up.apply(Rows::dense(normed, norm.weight.len()), wide);
@@ -176,12 +211,14 @@ fn self_attention(
         let memory = state.index(index);
         let cache = &mut state.layers[memory].cache;
         cache.store(first_row, &key[range.clone()], &value[range.clone()], width);
+        let positions = state.positions.of(layer, index);
         let queries = Queries {
             cache,
-            positions: &state.positions.0[index],
+            positions: &positions,
             queries: &query[range.clone()],
             first: segment.first as i64,
             ring: &state.ring,
+            whole: state.whole,
         };
         let visible = |frame| state.visibility.of(frame);
         attend(layer, config.heads, &queries, visible, attention, &mut context[range]);
@@ -208,12 +245,23 @@ fn convolution(
         let inputs = &narrow[segment.rows.start * width..segment.rows.end * width];
         depthwise(config, &layer.depthwise, inputs, segment.state.tail(index), normed, context);
     }
+    convolved(config, layer, x, context, narrow);
+}
+
+/// The convolution module from its depthwise convolution's output `context` on; `narrow` is working memory.
+pub(super) fn convolved(
+    config: &EncoderConfig,
+    layer: &Layer,
+    x: &mut [f32],
+    context: &mut [f32],
+    narrow: &mut Vec<f32>,
+) {
     match config.conv_norm {
         ConvNorm::LayerNorm => layer_norm(context, &layer.conv_norm),
         ConvNorm::BatchNorm => scale_and_shift(context, &layer.conv_norm),
     }
     silu(context);
-    layer.pointwise2.apply(Rows::dense(context, width), narrow);
+    layer.pointwise2.apply(Rows::dense(context, config.width), narrow);
     add_scaled(x, 1.0, narrow);
 }
 
@@ -235,8 +283,13 @@ fn depthwise(
     window.resize(window.len() + config.conv_context[1] * width, 0.0);
     let start = out.len();
     out.resize(start + inputs.len(), 0.0);
+    weigh_window(taps, window, width, &mut out[start..]);
+}
+
+/// Convolves each channel of `window` (`[frames + taps - 1, width]`) into `out`.
+pub(super) fn weigh_window(taps: &Taps, window: &[f32], width: usize, out: &mut [f32]) {
     let mut terms = Vec::new();
-    for (frame, out) in out[start..].chunks_exact_mut(width).enumerate() {
+    for (frame, out) in out.chunks_exact_mut(width).enumerate() {
         terms.clear();
         terms.extend(taps.taps.chunks_exact(width).zip(window[frame * width..].chunks_exact(width)));
         weigh(&taps.bias, &terms, out);

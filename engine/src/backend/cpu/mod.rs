@@ -7,6 +7,7 @@ mod encoder;
 #[cfg(target_arch = "x86_64")]
 mod kernel;
 mod matmul;
+mod memory;
 mod ops;
 mod params;
 mod parts;
@@ -17,6 +18,7 @@ mod slot;
 mod subsampling;
 #[cfg(test)]
 mod tests;
+mod whole;
 mod window;
 
 use std::collections::HashMap;
@@ -27,6 +29,7 @@ use rayon::prelude::*;
 
 use crate::audio::features::LogMel;
 use crate::backend::mode::{check, ring_rows};
+use crate::backend::room::no_room;
 use crate::backend::timeline::Portion;
 use crate::backend::{Backend, Decoded, Limits, Mode, Slot, Step};
 use crate::error::{Error, Fault, Result};
@@ -46,9 +49,12 @@ const MOST_STREAMS: usize = 64;
 /// Most rows that one thread runs through the layers together: their widest activation stays in its cache.
 const GROUP_ROWS: usize = 64;
 
+/// Most rows whose working memory is kept for later steps.
+const KEPT_ROWS: usize = 1_024;
+
 /// A model on the processor's cores.
 pub struct CpuBackend {
-    shared: Shared,
+    shared: Arc<Shared>,
     /// By number; none of a slot that is free, or whose state a panic took along.
     slots: Vec<Option<Box<SlotState>>>,
     /// Numbers of those that were closed.
@@ -57,9 +63,11 @@ pub struct CpuBackend {
     positions: HashMap<Range<i64>, Arc<PositionTables>>,
     pool: rayon::ThreadPool,
     scratch: Mutex<Vec<Scratch>>,
+    /// Bytes of memory that are free, if that is known.
+    available: fn() -> Option<usize>,
 }
 
-/// What all threads read.
+/// What all threads read, those of a backend beside it too.
 struct Shared {
     model: Arc<Model>,
     params: Params,
@@ -67,11 +75,10 @@ struct Shared {
     geometry: Geometry,
 }
 
-/// Spaning memory of one group of steps.
+/// Working memory of one group of steps.
 #[derive(Default)]
 struct Scratch {
     rows: Vec<f32>,
-    subsampled: Vec<f32>,
     encoder: encoder::Scratch,
     prompt: prompt::Scratch,
 }
@@ -86,17 +93,21 @@ struct Job<'a> {
 impl CpuBackend {
     /// Prepares `model` for `threads` threads, all cores if 0.
     pub fn new(model: Arc<Model>, threads: usize) -> Result<Self> {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|index| format!("parakeet-cpu-{index}"))
-            .build()
-            .map_err(|e| failed(format!("cannot start its threads: {e}")))?;
         let shared = Shared {
             params: Params::load(&model)?,
             mel: LogMel::new(&model.config.features),
             geometry: Geometry::new(&model.config),
             model,
         };
+        Self::with(Arc::new(shared), threads)
+    }
+
+    fn with(shared: Arc<Shared>, threads: usize) -> Result<Self> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|index| format!("parakeet-cpu-{index}"))
+            .build()
+            .map_err(|e| failed(format!("cannot start its threads: {e}")))?;
         Ok(Self {
             shared,
             slots: Vec::new(),
@@ -104,6 +115,7 @@ impl CpuBackend {
             positions: HashMap::new(),
             pool,
             scratch: Mutex::default(),
+            available: memory::available,
         })
     }
 
@@ -121,8 +133,8 @@ impl CpuBackend {
                 let frames = ring_rows(self.config(), mode) as i64;
                 1 - frames..frames
             }
-            // One pass makes its own, once it knows how many.
-            Mode::Offline { .. } => return Arc::new(self.shared.position_tables(0..0)),
+            // Once it is known how many.
+            Mode::Offline { .. } => return Arc::new(PositionTables::Made(0..0)),
         };
         self.positions.retain(|known, tables| *known == range || Arc::strong_count(tables) > 1);
         let shared = &self.shared;
@@ -182,15 +194,25 @@ impl Backend for CpuBackend {
             })
             .collect();
         let mut present: Vec<_> = jobs.iter_mut().flatten().collect();
-        let per_thread = present.len().div_ceil(self.pool.current_num_threads()).max(1);
-        let (shared, scratch) = (&self.shared, &self.scratch);
-        let run = |jobs: &mut [&mut Job<'_>]| {
-            let pop = || scratch.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let mut memory = pop().unwrap_or_default();
-            shared.run(jobs, &mut memory);
-            scratch.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
-        };
-        self.pool.install(|| present.par_chunks_mut(per_thread).for_each(run));
+        let mut rest = &mut present[..];
+        while !rest.is_empty() {
+            let need = |job: &&mut Job<'_>| {
+                self.signal_bytes(job.state.mode(), job.step.pcm.len()).unwrap_or_default()
+            };
+            let count = match memory::next(rest.iter().map(need), self.available) {
+                memory::Next::Run(count) => {
+                    self.run(&mut rest[..count]);
+                    count
+                }
+                memory::Next::Refuse(free) => {
+                    let job = &mut rest[0];
+                    let (needed, samples) = (need(job), job.step.pcm.len());
+                    job.result = Err(no_room(NAME, self.config(), samples, needed, free));
+                    1
+                }
+            };
+            rest = &mut rest[count..];
+        }
         let slots = &mut self.slots;
         steps
             .iter()
@@ -209,11 +231,44 @@ impl Backend for CpuBackend {
         let config = self.config();
         SlotState::bytes(config, mode) + DecoderState::bytes(&config.decoder)
     }
+
+    fn signal_bytes(&self, mode: Mode, samples: usize) -> Option<usize> {
+        let samples = match mode {
+            Mode::Cached { .. } => return None,
+            Mode::Buffered { window, .. } => window.samples(),
+            Mode::Offline { .. } => samples,
+        };
+        Some(memory::signal_bytes(self.config(), mode, samples, self.pool.current_num_threads()))
+    }
+
+    fn beside(&mut self) -> Option<Result<Box<dyn Backend>>> {
+        let threads = self.pool.current_num_threads();
+        Some(Self::with(self.shared.clone(), threads).map(|backend| Box::new(backend) as Box<dyn Backend>))
+    }
+
+    fn rest(&mut self) {
+        self.scratch.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+impl CpuBackend {
+    /// Runs jobs side by side.
+    fn run(&self, jobs: &mut [&mut Job<'_>]) {
+        let per_thread = jobs.len().div_ceil(self.pool.current_num_threads()).max(1);
+        let (shared, scratch) = (&self.shared, &self.scratch);
+        let run = |jobs: &mut [&mut Job<'_>]| {
+            let pop = || scratch.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let mut memory = pop().unwrap_or_default();
+            shared.run(jobs, &mut memory);
+            scratch.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
+        };
+        self.pool.install(|| jobs.par_chunks_mut(per_thread).for_each(run));
+    }
 }
 
 impl Shared {
     fn position_tables(&self, range: Range<i64>) -> PositionTables {
-        PositionTables::new(&self.params.layers, self.model.config.encoder.width, range)
+        PositionTables::new(&self.params.layers, range)
     }
 
     /// Features of every job, then the layers and the decoder over as many jobs at a time as fit.
@@ -237,6 +292,9 @@ impl Shared {
             let (group, others) = rest.split_at_mut(count);
             self.forward(group, scratch);
             rest = others;
+            if scratch.rows.len() > KEPT_ROWS * self.model.config.encoder.width {
+                *scratch = Scratch::default();
+            }
         }
     }
 
@@ -255,13 +313,15 @@ impl Shared {
                 state: &mut job.state.encoder,
             });
         }
-        encoder::run(
-            &config.encoder,
-            &self.params.layers,
-            &mut scratch.rows,
-            &mut segments,
-            &mut scratch.encoder,
-        );
+        let (layers, x) = (&self.params.layers, &mut scratch.rows);
+        match &mut segments[..] {
+            [one] if one.state.is_whole() && rows > GROUP_ROWS => {
+                whole::run(&config.encoder, layers, x, one.state, &mut scratch.encoder);
+            }
+            _ => encoder::run(&config.encoder, layers, x, &mut segments, &mut scratch.encoder),
+        }
+        let finish = |(job, _): &mut (&mut Job<'_>, Portion)| job.state.finish(config);
+        group.iter_mut().for_each(finish);
         let mut encoded = Rows::dense(&scratch.rows, width);
         if let Some(prompt) = &self.params.prompt {
             let languages = group
@@ -292,28 +352,26 @@ impl Shared {
         scratch.rows.clear();
         for (job, portion) in group.iter_mut() {
             let state = &mut job.state;
-            let frames = portion.frames.len();
-            match state.mode() {
-                Mode::Cached { .. } => {}
-                Mode::Buffered { .. } => state.size_for(config, frames, state.positions()),
-                Mode::Offline { .. } => {
-                    let range = 1 - frames as i64..frames as i64;
-                    state.size_for(config, frames, Arc::new(self.position_tables(range)));
-                }
+            let width = config.encoder.width;
+            if !matches!(state.mode(), Mode::Cached { .. }) {
+                state.size_for(config, portion.frames.len());
             }
-            self.params.subsampling.run(
-                self.geometry,
-                state.features(config),
-                portion.mel_old.start,
-                portion.mel_total,
-                portion.frames.clone(),
-                &mut scratch.subsampled,
-            );
+            let (first, start) = (portion.frames.start, scratch.rows.len());
+            let (mel, mel_first, mel_total) =
+                (state.features(config), portion.mel_old.start, portion.mel_total);
+            scratch.rows.reserve_exact(portion.frames.len() * width);
+            scratch.rows.resize(start + portion.frames.len() * width, 0.0);
+            let pieces = scratch.rows[start..].par_chunks_mut(subsampling::PIECE * width).enumerate();
+            pieces.for_each_init(Vec::new, |made, (index, rows)| {
+                let first = first + index * subsampling::PIECE;
+                let frames = first..first + rows.len() / width;
+                self.params.subsampling.run(self.geometry, mel, mel_first, mel_total, frames, made);
+                rows.copy_from_slice(made);
+            });
             if config.encoder.xscaling {
-                let factor = (config.encoder.width as f32).sqrt();
-                scratch.subsampled.iter_mut().for_each(|x| *x *= factor);
+                let factor = (width as f32).sqrt();
+                scratch.rows[start..].iter_mut().for_each(|x| *x *= factor);
             }
-            scratch.rows.extend_from_slice(&scratch.subsampled);
             state.advance(portion, config.features.mel_bins);
         }
     }

@@ -31,7 +31,7 @@ pub struct SlotState {
 }
 
 impl SlotState {
-    /// `positions` are those of the mode's context (any in offline mode, which makes its own).
+    /// `positions` are those of the mode's context or window; one pass has its own.
     pub fn new(config: &ModelConfig, mode: Mode, language: usize, positions: Arc<PositionTables>) -> Self {
         let visibility = Visibility::new(&config.encoder, mode);
         let encoder = match mode {
@@ -94,6 +94,7 @@ impl SlotState {
                 window.features(mel, &mut self.mel);
             }
             None => {
+                self.mel.reserve(portion.mel_new.len() * mel.bins());
                 mel.push(&mut self.mel_state, step.pcm, &mut self.mel);
                 if step.end {
                     mel.finish(&mut self.mel_state, &mut self.mel);
@@ -105,11 +106,13 @@ impl SlotState {
     }
 
     /// Readies the encoder for one pass over `frames` frames.
-    pub fn size_for(&mut self, config: &ModelConfig, frames: usize, positions: Arc<PositionTables>) {
+    pub fn size_for(&mut self, config: &ModelConfig, frames: usize) {
+        if matches!(self.mode, Mode::Offline { .. }) {
+            self.encoder.positions = Arc::new(PositionTables::Made(self.visibility.distances(frames)));
+        }
         if self.encoder.ring.len() != frames {
+            let positions = self.encoder.positions.clone();
             self.encoder = EncoderState::whole(&config.encoder, frames, self.visibility, positions);
-        } else {
-            self.encoder.positions = positions;
         }
     }
 
@@ -123,8 +126,17 @@ impl SlotState {
 
     /// Forgets the mel frames that no later step sees; a window makes them anew.
     pub fn advance(&mut self, portion: &Portion, bins: usize) {
-        if self.window.is_none() {
-            self.mel.drain(..self.mel.len() - portion.mel_keep * bins);
+        match self.mode {
+            Mode::Cached { .. } => drop(self.mel.drain(..self.mel.len() - portion.mel_keep * bins)),
+            Mode::Buffered { .. } => {}
+            Mode::Offline { .. } => self.mel = Vec::new(),
+        }
+    }
+
+    /// Gives back what one pass took; another may be long in coming.
+    pub fn finish(&mut self, config: &ModelConfig) {
+        if matches!(self.mode, Mode::Offline { .. }) {
+            self.size_for(config, ring_rows(config, self.mode));
         }
     }
 }

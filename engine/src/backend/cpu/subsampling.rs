@@ -14,6 +14,19 @@ use super::parts::Taps;
 use super::rows::Rows;
 use super::simd::weigh;
 
+/// Frames of a signal that are made of its mel frames at a time: what is between them is many times as large.
+pub const PIECE: usize = 16;
+
+/// Values that [`Subsampling::run`] works in for pieces of a signal of so many frames, one on each thread.
+pub fn values(geometry: Geometry, frames: usize, threads: usize) -> usize {
+    let pieces = frames.div_ceil(PIECE).min(threads);
+    let [one, two, three] = geometry.levels();
+    let frames = frames.min(PIECE);
+    let positions = 2 * frames + 1;
+    let first = (2 * positions + 1) * one + 2 * positions * two + 2 * frames * three;
+    pieces * (first * geometry.channels + (4 * positions + 3) * geometry.mel_bins)
+}
+
 /// Values `[position][bin][channel]` from position `first` on.
 struct Level {
     first: usize,
@@ -41,7 +54,15 @@ impl Subsampling {
         let bound = |range: Range<usize>, level: usize| range.start..range.end.min(length(level));
         let second = bound(geometry.inputs(frames.clone()), 2);
         let first = bound(geometry.inputs(second.clone()), 1);
-        let mel = Level { first: first_mel, bins: geometry.mel_bins, data: mel.to_vec() };
+        let bins = geometry.mel_bins;
+        let seen = geometry.inputs(first.clone());
+        let seen =
+            seen.start.saturating_sub(first_mel)..(seen.end.saturating_sub(first_mel)).min(mel.len() / bins);
+        let mel = Level {
+            first: first_mel + seen.start,
+            bins,
+            data: mel[seen.start * bins..seen.end * bins].to_vec(),
+        };
 
         let mut level = convolve(geometry, &mel, 1, length(0), first, &self.first);
         relu(&mut level.data);

@@ -2,6 +2,7 @@
 //! The CPU backend against what NeMo computes.
 
 mod hf;
+mod long;
 mod shapes;
 mod words;
 

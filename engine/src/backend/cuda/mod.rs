@@ -16,9 +16,12 @@ mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use crate::backend::mode::check;
 use crate::backend::timeline::Portion;
+use crate::backend::visibility::Visibility;
 use crate::backend::{Backend, Decoded, EngineOptions, Limits, Memory, Mode, Peaks, Slot, Step, Timings};
 use crate::error::{Error, Fault, Result};
 use crate::model::Model;
@@ -26,8 +29,8 @@ use crate::model::Model;
 use card::{Buffer, Device, Graph, Kernels, Products, Target};
 use memory::{Params, Pool, Scratch};
 use run::{GRAIN, GraphKey, Job, each};
-use sizes::{Extent, FIRST_ROWS, Shape};
-use step::{Batch, Positions, SlotState};
+use sizes::{Extent, FIRST_ROWS, Shape, WORKSPACE, WorkingSizes};
+use step::{Batch, MOST_HELD, Positions, SlotState};
 
 pub use sizes::stream_bytes;
 
@@ -41,24 +44,38 @@ pub(crate) struct CudaBackend {
     device: Arc<Device>,
     model: Arc<Model>,
     shape: Shape,
-    kernels: Kernels,
-    params: Params,
+    kernels: Arc<Kernels>,
+    params: Arc<Params>,
     products: Products,
     pool: Pool,
     slots: Vec<Option<Box<SlotState>>>,
     scratch: Scratch,
     batch: Batch,
     /// Of streams with caches.
-    ring_positions: Option<Positions>,
-    /// Of signals by themselves, for the longest so far.
+    ring_positions: Option<Arc<Positions>>,
+    /// Of signals by themselves, for the longest so far of those for which all layers' are kept.
     signal_positions: Option<Positions>,
+    /// Of longer ones.
+    long_positions: Option<Positions>,
+    /// Bytes of the positions of all layers of whole signals that are kept at most.
+    most_held: usize,
     /// Decoder state of a fresh stream.
-    start: Buffer,
+    start: Arc<Buffer>,
     graphs: HashMap<GraphKey, Graph>,
     /// What ran once without being captured: its products are planned.
     planned: HashSet<GraphKey>,
     /// Bytes of the card's memory, in all.
     total_memory: usize,
+    /// Bytes that a graph has taken at most.
+    graph_bytes: usize,
+    /// When a step last made use of most of the working memory.
+    used: Instant,
+    /// What this backend's streams and steps may still need, for the one beside it.
+    own_reserve: Arc<AtomicUsize>,
+    /// The same of the one that this is beside.
+    others_reserve: Arc<AtomicUsize>,
+    /// It is beside another.
+    paced: bool,
     measuring: bool,
     timings: Option<Timings>,
     /// Why the card can't be used any more.
@@ -97,25 +114,71 @@ impl CudaBackend {
                 Some(Positions::new(&device, &shape, &kernels, &params, &mut products, range)?)
             }
         };
-        let pool = Pool::new(&device, shape.block_bytes())?;
-        let total_memory = device.memory().map_or(0, |memory| memory.total);
         Ok(Self {
-            total_memory,
+            pool: Pool::new(&device, shape.block_bytes())?,
+            total_memory: device.memory().map_or(0, |memory| memory.total),
             device,
             model,
             shape,
-            kernels,
-            params,
+            kernels: Arc::new(kernels),
+            params: Arc::new(params),
             products,
-            pool,
             slots: Vec::new(),
             scratch,
             batch: Batch::default(),
-            ring_positions,
+            ring_positions: ring_positions.map(Arc::new),
             signal_positions: None,
-            start,
+            long_positions: None,
+            most_held: MOST_HELD,
+            start: Arc::new(start),
             graphs: HashMap::new(),
             planned: HashSet::new(),
+            graph_bytes: 0,
+            used: Instant::now(),
+            own_reserve: Arc::default(),
+            others_reserve: Arc::default(),
+            paced: false,
+            measuring: false,
+            timings: None,
+            broken: None,
+        })
+    }
+
+    /// Another on the same card with the same weights and kernels, whose work goes behind this one's.
+    fn second(&mut self) -> Result<Self> {
+        self.device.bind()?;
+        let (reserve, block) = (self.reserve(), self.shape.block_bytes());
+        self.own_reserve.store(reserve, Ordering::Relaxed);
+        if let Some(memory) = self.device.memory().filter(|memory| memory.free < reserve + block + WORKSPACE)
+        {
+            let reason = format!("no memory for whole signals by themselves: {} bytes are free", memory.free);
+            return Err(failed_as(Fault::OutOfMemory, reason));
+        }
+        let device = self.device.beside()?;
+        Ok(Self {
+            products: Products::new(&device, &self.shape)?,
+            pool: Pool::new(&device, block)?,
+            scratch: Scratch::new(&device, &self.shape, Extent::rung(FIRST_ROWS), 0)?,
+            device,
+            model: self.model.clone(),
+            shape: self.shape.clone(),
+            kernels: self.kernels.clone(),
+            params: self.params.clone(),
+            slots: Vec::new(),
+            batch: Batch::default(),
+            ring_positions: self.ring_positions.clone(),
+            signal_positions: None,
+            long_positions: None,
+            most_held: MOST_HELD,
+            start: self.start.clone(),
+            graphs: HashMap::new(),
+            planned: HashSet::new(),
+            total_memory: self.total_memory,
+            graph_bytes: 0,
+            used: Instant::now(),
+            own_reserve: Arc::default(),
+            others_reserve: self.own_reserve.clone(),
+            paced: true,
             measuring: false,
             timings: None,
             broken: None,
@@ -156,7 +219,9 @@ impl Backend for CudaBackend {
             ));
         }
         self.device.bind()?;
-        let slot = self.pool.take(self.reserve())?;
+        let reserve = self.reserve();
+        self.own_reserve.store(reserve, Ordering::Relaxed);
+        let slot = self.pool.take(reserve + self.others_reserve.load(Ordering::Relaxed))?;
         let index = slot as usize;
         if self.slots.len() <= index {
             self.slots.resize_with(index + 1, || None);
@@ -220,6 +285,7 @@ impl Backend for CudaBackend {
         }
         self.run(cached, true, &mut results);
         self.run(whole, false, &mut results);
+        self.tidy();
         let missing = |slot: Slot| Err(failed(format!("slot {} is not open or stepped twice", slot.0)));
         let step = |(result, step): (Option<_>, &Step<'_>)| result.unwrap_or_else(|| missing(step.slot));
         results.into_iter().zip(steps).map(step).collect()
@@ -231,6 +297,27 @@ impl Backend for CudaBackend {
             Mode::Cached { .. } | Mode::Offline { .. } => 0,
         };
         self.shape.slot_bytes() + samples * size_of::<f32>()
+    }
+
+    fn signal_bytes(&self, mode: Mode, samples: usize) -> Option<usize> {
+        let samples = match mode {
+            Mode::Cached { .. } => return None,
+            Mode::Buffered { window, .. } => window.samples(),
+            Mode::Offline { .. } => samples,
+        };
+        let extent = Extent::signal(self.shape.geometry, self.shape.tile, samples);
+        let positions = Visibility::new(&self.model.config.encoder, mode).distances(extent.rows).count();
+        let working = WorkingSizes::new(&self.shape, &extent, samples).bytes();
+        let positions = positions.next_multiple_of(64) + 65;
+        Some(working + Positions::bytes(&self.shape, positions, self.are_held(positions)))
+    }
+
+    fn beside(&mut self) -> Option<Result<Box<dyn Backend>>> {
+        Some(self.second().map(|backend| Box::new(backend) as Box<dyn Backend>))
+    }
+
+    fn rest(&mut self) {
+        self.shrink();
     }
 
     fn memory(&self) -> Option<Memory> {

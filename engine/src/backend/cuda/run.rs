@@ -2,6 +2,7 @@
 //! A step from beginning to end: described, enqueued part by part, and its tokens read.
 
 use std::mem::offset_of;
+use std::time::Instant;
 
 use rayon::prelude::*;
 
@@ -31,6 +32,9 @@ pub fn each<T: Send>(items: &mut [T], grain: usize, work: impl Fn(&mut T) + Send
         items.iter_mut().for_each(work);
     }
 }
+
+/// Bytes of a graph at most.
+const MOST_GRAPH_BYTES: usize = 32 << 20;
 
 /// A part of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -79,6 +83,8 @@ struct Ready {
     rings: bool,
     /// Its features and layers are captured: its description lies at the same places whatever it holds.
     captured: bool,
+    /// Its positions are made layer by layer.
+    long: bool,
 }
 
 impl CudaBackend {
@@ -149,12 +155,16 @@ impl CudaBackend {
         let extent = rung.unwrap_or(exact);
         let layout = Layout::new(&extent);
         let bytes = self.batch.bytes(&layout);
-        self.grow_scratch(&extent, bytes)?;
-        if !rings {
-            self.extend_positions(jobs)?;
+        if 2 * extent.rows > self.scratch.extent.rows {
+            self.used = Instant::now();
         }
+        if !rings {
+            self.check_room(jobs, &extent, bytes)?;
+        }
+        self.grow_scratch(&extent, bytes)?;
+        let long = !rings && self.extend_positions(jobs)?;
         let decode = Extent { items: ladder(exact.items), joints: exact.joints, ..extent };
-        Ok(Ready { extent, decode, layout, bytes, rings, captured: rung.is_some() })
+        Ok(Ready { extent, decode, layout, bytes, rings, captured: rung.is_some(), long })
     }
 
     fn run_ready(&mut self, jobs: &mut [Job<'_>], ready: Ready) -> Result<()> {
@@ -216,6 +226,9 @@ impl CudaBackend {
         self.device.send(&self.scratch.staged, self.scratch.input.part(0, ready.bytes)?)?;
         let copied = mark(&self.device)?;
         self.part(Part::Features, ready)?;
+        if self.paced {
+            self.device.wait()?;
+        }
         let subsampled = mark(&self.device)?;
         self.part(Part::Layers, ready)?;
         let encoded = mark(&self.device)?;
@@ -232,7 +245,7 @@ impl CudaBackend {
 
     /// Enqueues one part, as a graph if there is one for so many rows.
     fn part(&mut self, part: Part, ready: Ready) -> Result<()> {
-        let Ready { layout, rings, .. } = ready;
+        let Ready { layout, rings, long, .. } = ready;
         let extent = match part {
             Part::Features | Part::Layers => ready.extent,
             Part::Decode | Part::End => ready.decode,
@@ -248,8 +261,13 @@ impl CudaBackend {
             layout,
             blocks: self.pool.table(),
             rings,
+            paced: self.paced,
         };
-        let positions = if rings { &self.ring_positions } else { &self.signal_positions };
+        let positions = match (rings, long) {
+            (true, _) => self.ring_positions.as_deref(),
+            (false, true) => self.long_positions.as_ref(),
+            (false, false) => self.signal_positions.as_ref(),
+        };
         let normalize = self.model.config.features.normalize;
         let mut enqueue = || match (part, positions) {
             (Part::Features, _) => pass.enqueue_features(products, normalize),
@@ -273,6 +291,8 @@ impl CudaBackend {
         if planned.insert(key) {
             return enqueue();
         }
+        let free = |device: &card::Device| device.memory().map_or(0, |memory| memory.free);
+        let before = free(device);
         let graph = match device.capture(&mut enqueue) {
             // A graph takes memory of its own; without one a step takes longer, no more.
             Err(e) if e.fault() == Some(Fault::OutOfMemory) => return enqueue(),
@@ -280,6 +300,9 @@ impl CudaBackend {
         };
         graph.launch()?;
         graphs.insert(key, graph);
+        // Others may have taken memory meanwhile.
+        let took = before.saturating_sub(free(device)).min(MOST_GRAPH_BYTES);
+        self.graph_bytes = self.graph_bytes.max(took);
         Ok(())
     }
 

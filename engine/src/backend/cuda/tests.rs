@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The CUDA backend against what NeMo computes, and against the CPU backend.
 
+mod beside;
 mod overflow;
 
 use std::cell::RefCell;

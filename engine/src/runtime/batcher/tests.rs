@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Lanes on devices that a test holds in its hand: which stream is stepped when, and who waits for whom.
 
+mod beside;
+
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;

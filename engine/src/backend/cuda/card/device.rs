@@ -61,7 +61,7 @@ fn kind_of(status: sys::CUresult) -> Fault {
     }
 }
 
-/// One card and the stream that everything runs on.
+/// One card and the stream that everything of a backend runs on.
 pub struct Device {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
@@ -110,12 +110,15 @@ impl Device {
         }
         let fail = driver("cannot open the card");
         let context = CudaContext::new(index).map_err(&fail)?;
-        // SAFETY: everything runs on one stream, so there is nothing to order by events.
+        // SAFETY: no memory is used on two streams but what was written and waited for before the second was made, so there is
+        // nothing to order by events.
         unsafe { context.disable_event_tracking() };
+        // What is enqueued here goes before what another stream of this process has.
+        let (_, first) = priorities(&context)?;
         let attribute = |which| context.attribute(which).map_err(&fail);
         use sys::CUdevice_attribute_enum as Attribute;
         Ok(Arc::new(Self {
-            stream: context.new_stream().map_err(&fail)?,
+            stream: context.new_stream_with_priority(first).map_err(&fail)?,
             index,
             name: context.name().map_err(&fail)?,
             card: Card {
@@ -125,6 +128,18 @@ impl Device {
             },
             processors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize,
             context,
+        }))
+    }
+
+    /// The same card with a stream of its own for work that goes behind what the first enqueues.
+    pub fn beside(&self) -> Result<Arc<Self>> {
+        let (last, _) = priorities(&self.context)?;
+        let stream = self.context.new_stream_with_priority(last);
+        Ok(Arc::new(Self {
+            stream: stream.map_err(driver("cannot use the card a second time"))?,
+            context: self.context.clone(),
+            name: self.name.clone(),
+            ..*self
         }))
     }
 
@@ -329,6 +344,13 @@ impl Device {
     }
 }
 
+/// The last and the first priority that streams of work can have.
+fn priorities(context: &CudaContext) -> Result<(i32, i32)> {
+    let fail = driver("cannot use the card");
+    context.bind_to_thread().map_err(&fail)?;
+    result::stream::get_priority_range().map_err(&fail)
+}
+
 /// Brings `values` to the card in this precision.
 pub fn upload(device: &Arc<Device>, precision: Precision, values: &[f32]) -> Result<Buffer> {
     match precision {
@@ -509,6 +531,8 @@ pub struct Kernel {
 
 // SAFETY: a function's handle belongs to no thread.
 unsafe impl Send for Kernel {}
+// SAFETY: as above, and nothing changes it once it is made.
+unsafe impl Sync for Kernel {}
 
 impl Kernel {
     /// The same as one of a row of kernels that start early.

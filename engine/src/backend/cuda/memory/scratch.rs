@@ -11,8 +11,8 @@ use crate::error::{Error, Result};
 pub struct Scratch {
     /// What it is large enough for.
     pub extent: Extent,
-    /// Bytes of it that grow with the rows.
-    pub growing: usize,
+    /// Bytes of all of it on the card.
+    pub bytes: usize,
     /// Bytes of a step's description and samples.
     pub input: Buffer,
     /// Log-mel frames `[frames][bins]`, single precision.
@@ -66,7 +66,7 @@ impl Scratch {
         };
         Ok(Self {
             extent,
-            growing: sizes.growing(),
+            bytes: sizes.bytes(),
             input: buffer(sizes.input)?,
             mel: buffer(sizes.mel)?,
             second: pair(sizes.second)?,

@@ -48,6 +48,8 @@ pub struct Layer {
     pub norm_ff1: Norm,
     pub ff1: [Matrix; 2],
     pub norm_attention: Norm,
+    /// Heads of attention.
+    pub heads: usize,
     /// Query, key and value together; the query's bias has u in it.
     pub qkv: Matrix,
     pub position: Matrix,
@@ -291,6 +293,7 @@ fn layer(loader: &Loader<'_>, config: &ModelConfig, index: usize) -> Result<Laye
         norm_ff1: norm("norm_feed_forward1")?,
         ff1: [matrix("feed_forward1.linear1", &[ff, width])?, half("feed_forward1.linear2")?],
         norm_attention: norm("norm_self_att")?,
+        heads: encoder.heads,
         qkv: loader.narrow(Matrix {
             weight: loader.real(&qkv)?,
             scales: None,

@@ -4,6 +4,7 @@
 use super::shape::{KEPT, TILE};
 use crate::audio::features::{HANN, HOP};
 use crate::backend::Mode;
+use crate::model::Geometry;
 use crate::model::config::EncoderConfig;
 
 /// Sizes that numbers of rows are rounded up to, so that few plans and graphs serve all batches. The surplus rows hold
@@ -98,6 +99,14 @@ impl Extent {
         }
     }
 
+    /// What a whole signal of so many samples brings, whose convolutions are computed by tiles of so many rows.
+    pub fn signal(geometry: Geometry, tile: usize, samples: usize) -> Self {
+        let mels = samples / HOP;
+        let (rows, [_, positions, _]) = (geometry.frames(mels), geometry.lengths(mels));
+        let joints = span(rows);
+        Self { items: 1, rows, mels, frames: mels, positions, tiles: rows.div_ceil(tile), joints }
+    }
+
     /// Samples that a stream of this mode brings to a step.
     pub fn samples(mode: Mode, encoder: &EncoderConfig) -> usize {
         match mode {
@@ -144,6 +153,29 @@ mod tests {
             let rung = ladder(rows);
             assert!(rung >= rows && ladder(rung) == rung, "{rows}: {rung}");
             assert!(rows < 33 || rung <= rows * 3 / 2, "{rows}: {rung}");
+        }
+    }
+
+    #[test]
+    fn a_signal_brings_what_its_steps_are_made_of() {
+        use crate::backend::cuda::step::{Batch, Stream};
+        use crate::backend::timeline::Timeline;
+        use crate::backend::visibility::Visibility;
+        use crate::backend::{Slot, Step};
+        use crate::convert::{Like, SynthOptions, synthetic_config};
+        for like in [Like::Tdt06bV3, Like::NemotronStreaming06b] {
+            let options = SynthOptions { like, vocabulary: None, layers: None, seed: 0 };
+            let config = synthetic_config(&options).expect("a configuration");
+            let (geometry, mode) = (Geometry::new(&config), Mode::Offline { context: 0 });
+            for samples in [1_280, 100_000, 1_000_001] {
+                let pcm = vec![0.0; samples];
+                let step = Step { slot: Slot(0), pcm: &pcm, end: true };
+                let portion = Timeline::new(&config, mode).next(&step).expect("one pass");
+                let visibility = Visibility::new(&config.encoder, mode);
+                let mut batch = Batch::default();
+                batch.push(Stream { slot: 0, language: 0, ring: 0, visibility }, &portion, geometry, TILE);
+                assert_eq!(Extent::signal(geometry, TILE, samples), batch.extent(), "{like} {samples}");
+            }
         }
     }
 

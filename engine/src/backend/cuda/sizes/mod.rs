@@ -22,4 +22,6 @@ pub use launch::Block;
 pub use records::{Counts, Cursor, DECLARATIONS, Emission, HEADER, Item, Layout, Place, Results};
 pub use shape::{Shape, stream_bytes};
 pub use skinny::{ROW_LIMITS, SkinnyShape};
-pub use working::{FIRST_ROWS, MOST_BLOCKS, WORKSPACE, WorkingSizes, most_rows, padded8};
+pub use working::{
+    FIRST_ROWS, MOST_BLOCKS, MOST_GRAPHS, WORKSPACE, WorkingSizes, full_bytes, most_rows, padded8,
+};

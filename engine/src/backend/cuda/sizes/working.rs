@@ -5,6 +5,8 @@ use super::blocks::SKINNY_ROWS;
 use super::extent::{Extent, ladder};
 use super::records::{Cursor, Emission, HEADER, Layout, Pick};
 use super::shape::Shape;
+use crate::backend::Mode;
+use crate::model::ModelConfig;
 
 /// Bytes that products of matrices work in: what cuBLASLt recommends for Hopper.
 pub const WORKSPACE: usize = 32 << 20;
@@ -27,6 +29,23 @@ pub fn most_rows(memory: usize, rings: bool) -> usize {
 /// Rows of 8 bits that are multiplied where there are so many: the library takes them by the 16.
 pub fn padded8(rows: usize) -> usize {
     rows.next_multiple_of(16)
+}
+
+/// Graphs that are captured at most: of each of three parts for each number of rows that has some.
+pub const MOST_GRAPHS: usize = 3 * 18;
+
+/// Bytes that the fullest step of streams with caches works in: as many rows as a step should have, of streams of whichever
+/// context takes the most; 0 where there are none.
+pub fn full_bytes(shape: &Shape, config: &ModelConfig, most_rows: usize) -> usize {
+    let encoder = &config.encoder;
+    let cached = (0..encoder.contexts.len()).filter(|&context| config.is_cache_aware(context));
+    let bytes = cached.map(|context| {
+        let mode = Mode::Cached { context };
+        let count = (most_rows / Extent::expected(mode, encoder, 1).rows.max(1)).max(1);
+        let samples = count * Extent::samples(mode, encoder);
+        WorkingSizes::new(shape, &Extent::expected(mode, encoder, count), samples).bytes()
+    });
+    bytes.max().unwrap_or(0)
 }
 
 /// Bytes of each buffer of `Scratch`, which says what they hold.
@@ -96,12 +115,48 @@ impl WorkingSizes {
         }
     }
 
-    /// All bytes on the card, but for samples and tokens: what grows with the rows.
-    pub fn growing(&self) -> usize {
-        let Self { mel, x, spare, y, wide, qkv, encoded, joint, logits, gates, cell, .. } = self;
-        let rows = mel + 2 * self.second + 2 * self.third + x + spare + y + wide + qkv + encoded;
+    /// All bytes on the card.
+    pub fn bytes(&self) -> usize {
+        let Self { input, mel, x, spare, y, wide, qkv, encoded, joint, logits, gates, cell, results, .. } =
+            self;
+        let rows =
+            mel + 2 * self.second + 2 * self.third + x + spare + y + wide + qkv + encoded + input + results;
         let decoder =
             joint + logits + gates + cell + 2 * self.predicted + self.hidden + self.cursors + self.picks;
         rows + decoder + self.input8.map_or(0, |[values, scales]| values + scales)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::EngineOptions;
+    use crate::convert::{Like, SynthOptions, synthetic_config};
+
+    fn model(like: Like) -> (ModelConfig, Shape) {
+        let options = SynthOptions { like, vocabulary: None, layers: None, seed: 0 };
+        let config = synthetic_config(&options).expect("a configuration");
+        let shape = Shape::new(&config, &EngineOptions::default()).expect("a shape");
+        (config, shape)
+    }
+
+    #[test]
+    fn the_fullest_step_has_room_for_the_joints_of_any_context() {
+        let (config, shape) = model(Like::NemotronStreaming06b);
+        let full = full_bytes(&shape, &config, 4_096);
+        for context in 0..config.encoder.contexts.len() {
+            let mode = Mode::Cached { context };
+            let one = Extent::expected(mode, &config.encoder, 1).rows;
+            for count in [1, 64, 4_096 / one] {
+                let extent = Extent::expected(mode, &config.encoder, count);
+                let samples = count * Extent::samples(mode, &config.encoder);
+                let sizes = WorkingSizes::new(&shape, &extent, samples);
+                assert!(sizes.bytes() <= full, "{mode:?} {count}");
+                assert!(sizes.joint + sizes.logits + sizes.input < sizes.bytes());
+            }
+        }
+        // Rows alone: residual stream, its norm, feed-forward module, q, k, v and the encoder's output of 640 values.
+        assert!(full > 4_096 * (2 * (1_024 + 1_024 + 4_096 + 3_072) + 4 * 640));
+        assert_eq!(full_bytes(&shape, &model(Like::Tdt06bV3).0, 4_096), 0, "none has caches");
     }
 }

@@ -25,11 +25,15 @@ impl Pass<'_> {
                 Some(last) => self.norm_twice(last, &layer.norm_ff1)?,
             }
             self.feed_forward(products, &layer.ff1)?;
+            positions.make(self.device, self.kernels, products, layer)?;
             self.attention(products, layer, index, positions)?;
             self.convolution(products, layer, index)?;
             self.norm_input(&layer.norm_ff2)?;
             self.feed_forward(products, &layer.ff2)?;
             before = Some(&layer.norm_out);
+            if self.paced {
+                self.device.wait()?;
+            }
         }
         if let Some(last) = before {
             self.norm(last, [(&scratch.y).into(), NONE])?;
@@ -139,11 +143,12 @@ impl Pass<'_> {
     /// Attention of what is in `scratch.qkv`, to `scratch.y`.
     pub fn attend(&self, index: usize, positions: &Positions) -> Result<()> {
         let Self { device, kernels, scratch, extent, shape, .. } = self;
+        let table = positions.of(index);
         let arguments = [
             (&scratch.qkv).into(),
             (&scratch.y).into(),
-            (&positions.table[index]).into(),
-            (&positions.constant[index]).into(),
+            (&table.rows).into(),
+            (&table.constant).into(),
             Argument::Int(positions.range.start as i32),
             Argument::Int((positions.range.end - positions.range.start) as i32),
             self.items(),

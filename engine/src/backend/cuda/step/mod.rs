@@ -13,5 +13,5 @@ mod slot;
 pub use batch::{Batch, Stream};
 pub use decoder::{ITERATIONS, start};
 pub use pass::Pass;
-pub use positions::Positions;
+pub use positions::{MOST_HELD, Positions};
 pub use slot::SlotState;

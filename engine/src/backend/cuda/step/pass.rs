@@ -21,6 +21,9 @@ pub struct Pass<'a> {
     pub blocks: u64,
     /// The items have rings.
     pub rings: bool,
+    /// No more than a layer is enqueued at a time: what waits for all of the card's work, as freeing memory does, waits no
+    /// longer than for that.
+    pub paced: bool,
 }
 
 impl Pass<'_> {
