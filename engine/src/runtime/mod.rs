@@ -2,6 +2,7 @@
 //! Many streams on few devices: engines, the threads that step streams, and the streams themselves.
 
 mod batcher;
+mod decoding;
 mod device;
 mod engine;
 mod event;

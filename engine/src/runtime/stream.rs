@@ -8,17 +8,17 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
+use super::decoding::{Decoding, Speech};
 use super::event::{Event, PushError};
 use super::fleet::Fleet;
 use super::lane::Lane;
 use super::options::{Overflow, StreamOptions};
-use super::recovery::{Echo, History, Recovery, Suspicion, Trouble};
+use super::recovery::{History, Suspicion, Trouble};
 use crate::audio::{FRAME_SAMPLES, Gate, Intake, Next, Part, SAMPLE_RATE};
-use crate::backend::{Decoded, Mode, Slot, StepSizes, Token};
+use crate::backend::{Decoded, Mode, Slot, StepSizes};
 use crate::error::Error;
-use crate::model::vocabulary::Signal;
 use crate::model::{ModelConfig, Vocabulary};
-use crate::text::{Clock, FrameWord, Placement, Seam, WordBuilder};
+use crate::text::Clock;
 
 /// Events that may wait to be taken; with more the stream is not stepped until some are.
 const MOST_EVENTS: usize = 256;
@@ -100,38 +100,6 @@ pub(super) struct Inner {
     scheduled: bool,
     failed: bool,
     dropped: bool,
-}
-
-/// Where the first utterance stands.
-#[derive(Default)]
-struct Decoding {
-    /// Chunks that the slot has taken.
-    chunks: u64,
-    /// The slot's first frame, and how many it has decoded.
-    origin: u64,
-    slot_frames: u64,
-    /// Frames that are decoded, and samples that are or are being.
-    frames: u64,
-    samples: u64,
-    words: WordBuilder,
-    /// While what was heard is heard again.
-    recovery: Option<Recovery>,
-    echo: Echo,
-    placement: Placement,
-    /// Samples that this has heard.
-    placed: u64,
-    seam: Seam,
-}
-
-impl Decoding {
-    /// Begins the next utterance.
-    fn restart(&mut self) {
-        let (mut words, mut placement) =
-            (std::mem::take(&mut self.words), std::mem::take(&mut self.placement));
-        words.restart();
-        placement.restart();
-        *self = Self { words, placement, ..Self::default() };
-    }
 }
 
 /// A chunk that was taken out of its stream, but for its samples.
@@ -309,14 +277,11 @@ impl Stream {
     /// still come make another, [joined](crate::Word::joined) word.
     pub fn hurry(&self) {
         let mut inner = self.shared.used();
-        let Inner { decoding, intake, .. } = &mut *inner;
-        let Some(word) = decoding.words.give(&self.shared.vocabulary, decoding.frames) else { return };
-        let done = intake.heard(decoding.samples);
-        let clock = Clock { base: intake.base(), done, delay: self.shared.delay };
-        let horizon = clock.horizon(decoding.words.horizon(decoding.frames));
-        let word = decoding.placement.word(word, clock);
-        self.shared.report(&mut inner, Event::Word(word));
-        self.shared.report(&mut inner, Event::Progress { sample: done.min(horizon) });
+        let clock = self.shared.clock(&inner, inner.decoding.samples);
+        let said = inner.decoding.hurry(&self.shared.vocabulary, clock);
+        for event in said.into_iter().flatten() {
+            self.shared.report(&mut inner, event);
+        }
     }
 
     /// Samples from where a word is spoken to the end of the chunk that decodes it, at most, if the model's delay is right.
@@ -461,12 +426,8 @@ impl Shared {
         if let Some((start, samples)) = taken.lost {
             self.report(&mut inner, Event::Lost { start, samples });
         }
-        let (before, end) = (inner.decoding.samples, inner.intake.position());
-        let new = end.saturating_sub(inner.decoding.placed).min(pcm.len() as u64);
-        inner.decoding.placement.hear(&pcm[pcm.len() - new as usize..]);
-        inner.decoding.placed += new;
-        inner.decoding.chunks += 1;
-        inner.decoding.samples = before.max(end);
+        let end = inner.intake.position();
+        let before = inner.decoding.take(pcm, end);
         let party = inner.suspicion.as_ref().filter(|s| end >= s.from).map_or(usize::MAX, |s| s.party);
         if inner.writers > 0 {
             self.room.notify_all();
@@ -494,7 +455,7 @@ impl Shared {
         if inner.generation == chunk.generation {
             match result {
                 Ok(decoded) => {
-                    let again = inner.decoding.recovery.is_some();
+                    let again = inner.decoding.is_recovering();
                     if inner.suspicion.as_ref().is_some_and(|s| chunk.next >= s.from) {
                         inner.suspicion = None;
                     }
@@ -579,7 +540,9 @@ impl Shared {
         }
         inner.place = Some(Place { lane: lane.clone(), slot });
         if let Some(trouble) = trouble {
-            inner.go_back(&self.history, trouble);
+            let Inner { decoding, intake, slot_is_stale, .. } = &mut *inner;
+            decoding.go_back(&self.history, intake, trouble);
+            *slot_is_stale = false;
         }
         self.schedule(&mut inner);
         drop(inner);
@@ -590,13 +553,10 @@ impl Shared {
 
     /// Gives out what is decoded and ends the stream; `chunk` was not decoded.
     fn end(&self, inner: &mut Inner, error: Error, chunk: Option<&Chunk>) {
-        let Inner { decoding, intake, .. } = &mut *inner;
-        let base = intake.base();
-        let sample = intake.heard(chunk.map_or(decoding.samples, |chunk| chunk.before));
-        let clock = Clock { base, done: sample, delay: self.delay };
-        if let Some(word) = decoding.words.finish(&self.vocabulary) {
-            let word = decoding.placement.word(word, clock);
-            self.report(inner, Event::Word(word));
+        let clock = self.clock(inner, chunk.map_or(inner.decoding.samples, |chunk| chunk.before));
+        let sample = clock.done;
+        if let Some(word) = inner.decoding.finish(&self.vocabulary, clock) {
+            self.report(inner, word);
         }
         self.report(inner, Event::Progress { sample });
         inner.failed = true;
@@ -606,70 +566,29 @@ impl Shared {
     }
 
     fn hand_out(&self, inner: &mut Inner, end: bool, decoded: Decoded) {
-        let Inner { decoding, intake, tries, .. } = &mut *inner;
-        let base = intake.base();
-        let done = intake.heard(decoding.samples);
-        let clock = Clock { base, done, delay: self.delay };
-        let placement = &mut decoding.placement;
-        let mut word = |word: FrameWord| Event::Word(placement.word(word, clock));
-        let mut said = Vec::new();
-        let origin = decoding.origin;
-        decoding.slot_frames += decoded.frames as u64;
-        let frames = origin + decoding.slot_frames;
-        let recovered = decoding.recovery.take_if(|recovery| frames > recovery.until || end);
-        said.extend(recovered.map(|recovery| recovery.over(base)));
-        for token in decoded.tokens {
-            let token = Token { frame: origin + token.frame, ..token };
-            let Some(token) = decoding.echo.admit(token) else { continue };
-            if self.whole && !decoding.seam.is_new(&self.vocabulary, &token, decoding.frames) {
-                continue;
-            }
-            match self.vocabulary.signal(token.id) {
-                None => said.extend(decoding.words.push(&self.vocabulary, token).map(&mut word)),
-                Some(signal) => {
-                    let sample = (base + token.frame * FRAME_SAMPLES).min(done);
-                    said.extend(decoding.words.finish(&self.vocabulary).map(&mut word));
-                    said.push(match signal {
-                        Signal::EndOfUtterance => Event::EndOfUtterance { sample, backchannel: false },
-                        Signal::EndOfBackchannel => Event::EndOfUtterance { sample, backchannel: true },
-                        Signal::Language(code) => Event::Language { sample, code: code.clone() },
-                    });
-                }
-            }
-        }
-        if decoding.recovery.is_some() {
-            return;
-        }
-        *tries = 0;
-        decoding.frames = decoding.frames.max(frames);
-        said.extend(decoding.words.advance(&self.vocabulary, decoding.frames).map(&mut word));
-        if end {
-            said.extend(decoding.words.finish(&self.vocabulary).map(&mut word));
-        }
-        let horizon = decoding.words.horizon(decoding.frames);
-        placement.forget_before(horizon, clock);
-        let partial = if self.partials { decoding.words.partial(&self.vocabulary) } else { None };
-        let partial = partial.map(|word| placement.preview(word, clock));
+        let clock = self.clock(inner, inner.decoding.samples);
+        let speech = Speech { vocabulary: &self.vocabulary, whole: self.whole, partials: self.partials };
+        let Some(said) = inner.decoding.hear(&speech, clock, end, decoded) else { return };
+        inner.tries = 0;
         for event in said {
             self.report(inner, event);
         }
         if end {
-            self.report(inner, Event::Progress { sample: done });
             inner.decoding.restart();
             inner.slot_is_stale = true;
             let over = inner.intake.over();
             if over.finished {
-                self.report(inner, Event::Finished { sample: done });
+                self.report(inner, Event::Finished { sample: clock.done });
             }
             if let Some(sample) = over.silent_until {
                 self.report(inner, Event::Progress { sample });
             }
-        } else {
-            self.report(inner, Event::Progress { sample: clock.horizon(horizon) });
-            if let Some(word) = partial {
-                self.report(inner, Event::Partial(word));
-            }
         }
+    }
+
+    /// The clock of the utterance with its first `samples` samples heard.
+    fn clock(&self, inner: &Inner, samples: u64) -> Clock {
+        Clock { base: inner.intake.base(), done: inner.intake.heard(samples), delay: self.delay }
     }
 
     fn report(&self, inner: &mut Inner, event: Event) {
@@ -714,21 +633,6 @@ impl Inner {
     /// What is held against the stream after a step of `party` streams that failed.
     fn suspect(&self, error: &Error, party: usize, end: u64) -> Option<Suspicion> {
         Suspicion::of(error, party, end, (self.suspicion.as_ref(), self.tries))
-    }
-
-    /// Has a fresh slot hear again what lies before the first frame that isn't decoded.
-    fn go_back(&mut self, history: &History, mut trouble: Trouble) {
-        let Self { intake, decoding, .. } = self;
-        if let Some(before) = decoding.recovery.take() {
-            trouble.since = before.since();
-        }
-        let (position, until) = (intake.position(), decoding.frames);
-        let origin = history.origin(until, intake.kept());
-        intake.rewind(origin * FRAME_SAMPLES);
-        (decoding.chunks, decoding.origin, decoding.slot_frames) = (0, origin, 0);
-        decoding.echo.reopen(until);
-        decoding.recovery = Some(Recovery::new(trouble, until, intake.position() < position));
-        self.slot_is_stale = false;
     }
 
     /// Whether events keep the stream from being stepped, and there is no other thread to take them.
