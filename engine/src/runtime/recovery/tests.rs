@@ -19,7 +19,10 @@ const POISON: f32 = 0.9;
 
 static MODEL: LazyLock<Arc<Model>> = LazyLock::new(|| {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/parakeet-tdt-mini");
-    Arc::new(Model::load(&dir).expect("the embedded model loads"))
+    let mut model = Model::load(&dir).expect("the embedded model loads");
+    // What the audio says is said at once.
+    model.config.emission_delay_ms = 0;
+    Arc::new(model)
 });
 
 /// Pieces that are words of their own.
