@@ -46,7 +46,6 @@ fn a_hurried_word_comes_in_pieces_that_are_the_same_text() {
     // A mark that comes when its word is out goes.
     let marks = [',', '.'];
     assert_eq!(text(&words).replace(marks, ""), text(&unhurried).replace(marks, ""));
-    let engine = engine();
     let is_word = |id: &u32| engine.vocabulary().piece(*id).is_some_and(|piece| !piece.ends_with(marks));
     let tokens = |words: &[Word]| {
         let ids = words.iter().flat_map(|word| word.tokens.clone()).map(|t| t.token.id);

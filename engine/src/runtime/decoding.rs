@@ -102,7 +102,7 @@ impl Decoding {
                 }
             }
         }
-        if self.is_recovering() {
+        if self.recovery.is_some() {
             return None;
         }
         self.frames = self.frames.max(frames);

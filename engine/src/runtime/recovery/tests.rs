@@ -221,8 +221,14 @@ fn run(engine: &Arc<Engine>, streams: usize, frames: usize, options: &StreamOpti
         let heard = hear(stream);
         let said = &texts[..if heard.failed.is_some() { heard.words.len() } else { texts.len() }];
         assert_eq!(heard.words, said, "stream {index}: {:?}", heard.failed);
-        let starts: Vec<_> = (0..said.len() as u64).map(|word| 2 * word * FRAME_SAMPLES).collect();
-        assert_eq!(heard.starts, starts, "stream {index}: {:?}", heard.failed);
+        for (word, start) in heard.starts.iter().enumerate() {
+            // The last before a failure lasts for 20 ms, and begins earlier for it where there is less.
+            let said = 2 * word as u64 * FRAME_SAMPLES;
+            assert!(
+                (said.saturating_sub(320)..=said).contains(start),
+                "stream {index}, word {word}: {start}"
+            );
+        }
         heard
     });
     heard.collect()
@@ -429,7 +435,7 @@ fn audio_lost_meanwhile_is_told_and_the_rest_is_heard() {
     let mut heard = 0;
     for (index, text) in texts.iter().enumerate() {
         let said = 2 * index as u64 * FRAME_SAMPLES;
-        let near = |start: u64| start >= said && start < said + FRAME_SAMPLES;
+        let near = |start: u64| start + FRAME_SAMPLES > said && start < said + FRAME_SAMPLES;
         if words.next_if(|(word, start)| word == text && near(*start)).is_some() {
             heard += 1;
             continue;
