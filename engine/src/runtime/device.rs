@@ -48,7 +48,7 @@ impl DeviceLanes {
         }
     }
 
-    /// Takes a slot for a stream of this load, and says in which lane. Waits for the step under way, no longer.
+    /// Takes a slot for a stream of this load, and says in which lane. Waits for the step under way there, no longer.
     pub(crate) fn open(&self, mode: Mode, language: usize, load: u64) -> Result<(Arc<StreamLane>, Slot)> {
         if matches!(mode, Mode::Offline { .. }) {
             self.make_beside();
@@ -80,10 +80,9 @@ impl DeviceLanes {
         }
     }
 
-    /// What each lane has done, the main one first.
+    /// What each lane has done, the main one first. Waits for the step under way in that one; the other's may be long.
     pub(crate) fn statistics(&self) -> impl Iterator<Item = LaneStatistics> {
-        let beside =
-            self.beside().map(|lane| LaneStatistics { whole: true, memory: None, ..lane.snapshot() });
+        let beside = self.beside().map(|lane| LaneStatistics { whole: true, ..lane.counts() });
         std::iter::once(self.main().snapshot()).chain(beside)
     }
 
