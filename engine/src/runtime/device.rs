@@ -61,7 +61,7 @@ impl DeviceLanes {
         self.works().and_then(|()| self.main.bears(load))
     }
 
-    /// Takes a slot for a stream of this load, and says in which lane. Waits for the step under way, no longer.
+    /// Takes a slot for a stream of this load, and says in which lane. Waits for the step under way there, no longer.
     pub(crate) fn open(&self, mode: Mode, language: usize, load: u64) -> Result<(Arc<StreamLane>, Slot)> {
         if is_whole(mode) {
             self.make_beside();
@@ -96,9 +96,9 @@ impl DeviceLanes {
         }
     }
 
-    /// What each lane has done, the main one first.
+    /// What each lane has done, the main one first. Waits for the step under way in that one; the other's may be long.
     pub(crate) fn statistics(&self) -> impl Iterator<Item = LaneStatistics> {
-        let whole = |lane: &Arc<StreamLane>| LaneStatistics { whole: true, memory: None, ..lane.snapshot() };
+        let whole = |lane: &Arc<StreamLane>| LaneStatistics { whole: true, ..lane.counts() };
         std::iter::once(self.main.snapshot()).chain(self.beside.get().map(whole))
     }
 

@@ -111,7 +111,8 @@ impl Engine {
     }
 
     /// Opens a stream on the device with the least load: the encoder frames that its streams have in a second of audio.
-    /// Where that one has no memory left the others are tried. Waits for the step under way, no longer.
+    /// Where that one has no memory left the others are tried. Waits for the step under way, no longer; where that is one over a
+    /// whole signal, only who opens another such stream.
     ///
     /// Fails if the model has no such context, can't be streamed, or memory is out.
     pub fn stream(self: &Arc<Self>, options: &StreamOptions) -> Result<Stream> {

@@ -169,11 +169,16 @@ impl<S> Lane<S> {
         self.dropped_samples.fetch_add(samples as u64, Ordering::Relaxed);
     }
 
-    /// What was done since the last reset.
+    /// What was done since the last reset, and the device's memory. Waits for the step under way.
     pub(crate) fn snapshot(&self) -> LaneStatistics {
         let memory = self.ask(|backend| backend.memory()).ok().flatten();
+        LaneStatistics { memory, ..self.counts() }
+    }
+
+    /// What was done since the last reset. Doesn't wait.
+    pub(crate) fn counts(&self) -> LaneStatistics {
         let dropped_samples = self.dropped_samples.load(Ordering::Relaxed);
-        LaneStatistics { memory, dropped_samples, ..self.statistics().clone() }
+        LaneStatistics { dropped_samples, ..self.statistics().clone() }
     }
 
     pub(crate) fn reset_statistics(&self) {

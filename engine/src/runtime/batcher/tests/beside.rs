@@ -105,6 +105,7 @@ fn a_whole_signal_does_not_hold_up_a_live_chunk() {
     main_hand.permit();
     assert!(survives(&live));
     drop(main_hand);
+    assert_eq!(lanes(&engine), [(false, 1), (true, 1)], "who asks doesn't wait for it");
     assert!(whole.try_next().is_none(), "it is being stepped");
     beside_hand.permit();
     assert!(survives(&whole));
