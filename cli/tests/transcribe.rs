@@ -164,6 +164,50 @@ fn flac_mp3_and_ogg_are_read() {
 }
 
 #[test]
+fn a_sound_file_on_standard_input_is_heard() {
+    for name in ["speech.flac", "speech.mp3", "speech.ogg"] {
+        let bytes = std::fs::read(fixture(name)).unwrap();
+        assert_eq!(json(Path::new("-"), &[], &bytes), json(&fixture(name), &[], &[]), "{name}");
+    }
+    let wav = std::fs::read(speech()).unwrap();
+    assert_eq!(json(Path::new("-"), &[], &wav), json(&speech(), &[], &[]));
+    let output = transcribe(Path::new("-"), &[], &std::fs::read(fixture("opus.ogg")).unwrap());
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.starts_with("error: standard input: an Ogg Opus file, which isn't supported"), "{error}");
+}
+
+#[test]
+fn channels_that_cancel_are_told_and_one_can_be_chosen() {
+    let spec = hound::WavSpec {
+        channels: 2,
+        sample_rate: 16_000,
+        bits_per_sample: 16,
+        sample_format: hound::SampleFormat::Int,
+    };
+    let file = tempfile::Builder::new().suffix(".wav").tempfile().unwrap();
+    let mut writer = hound::WavWriter::create(file.path(), spec).unwrap();
+    for sample in hound::WavReader::open(speech()).unwrap().into_samples::<i16>() {
+        let sample = sample.unwrap();
+        writer.write_sample(sample).unwrap();
+        writer.write_sample(sample.saturating_neg()).unwrap();
+    }
+    writer.finalize().unwrap();
+    let said = stdout(transcribe(&speech(), &[], &[]));
+    let output = transcribe(file.path(), &[], &[]);
+    assert!(output.status.success());
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), said);
+    let warning = String::from_utf8(output.stderr).unwrap();
+    assert!(warning.starts_with("warning: ") && warning.contains("channel 1 was heard alone"), "{warning}");
+    for channel in ["1", "2"] {
+        assert_eq!(stdout(transcribe(file.path(), &["--channel", channel], &[])), said, "{channel}");
+    }
+    let refused = transcribe(file.path(), &["--channel", "3"], &[]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("there is no channel 3, it has 2"));
+}
+
+#[test]
 fn a_cut_file_gives_its_words_and_an_error() {
     let wav = std::fs::read(speech()).unwrap();
     let cut = tempfile::Builder::new().suffix(".wav").tempfile().unwrap();
@@ -237,6 +281,17 @@ fn windows_out_of_range_are_named() {
         let error = String::from_utf8(output.stderr).unwrap();
         assert!(error.contains(expected), "{arguments:?}: {error}");
     }
+}
+
+#[test]
+fn a_window_that_hears_no_word_is_refused() {
+    let output = transcribe(&speech(), &["--left", "0", "--chunk", "0.08", "--right", "0"], &[]);
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        error.contains("0.08 s together, in which no word can be heard; take 0.64 s at least"),
+        "{error}"
+    );
 }
 
 #[test]

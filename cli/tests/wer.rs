@@ -163,3 +163,20 @@ fn the_picture_is_drawn() {
         assert!(picture.contains(text), "{text}");
     }
 }
+
+#[test]
+fn words_start_with_their_sounds_and_the_delay_is_the_models() {
+    let dir = set(&format!("speech.wav\t{REFERENCE}\n"));
+    let times = &json(dir.path(), &["--times"])["times"];
+    // The sentence begins after quiet, in each of four places.
+    assert!(times["sounds"].as_u64().unwrap() >= 4, "{times}");
+    let (least, most) = (times["told"]["least"].as_f64().unwrap(), times["told"]["most"].as_f64().unwrap());
+    assert!((-30.0..=100.0).contains(&least) && (-30.0..=100.0).contains(&most), "{times}");
+    // The model's own is of many speakers; of each it is within two frames.
+    let delay = times["emission_delay_ms"].as_u64().unwrap();
+    let config = std::fs::read(repository().join("models/parakeet-tdt-mini/config.json")).unwrap();
+    let config: Value = serde_json::from_slice(&config).unwrap();
+    assert!(delay.abs_diff(config["emission_delay_ms"].as_u64().unwrap()) <= 160, "{times}");
+    let people = String::from_utf8(wer(dir.path(), &["--times"]).stdout).unwrap();
+    assert!(people.contains(&format!("emission_delay_ms: {delay}\n")), "{people}");
+}

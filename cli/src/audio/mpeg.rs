@@ -59,7 +59,7 @@ impl Frame {
     pub fn begin(bytes: &[u8]) -> Option<bool> {
         let (mut at, mut first) = (0, None);
         for _ in 0..3 {
-            let Some(rest) = bytes.get(at..at + 4) else { return None };
+            let rest = bytes.get(at..at + 4)?;
             let Some(frame) = Self::read(rest) else { return Some(false) };
             let Self { rate, layer, .. } = *first.get_or_insert(frame);
             if (frame.rate, frame.layer) != (rate, layer) {
