@@ -98,10 +98,12 @@ fn properties_say_when_they_act_and_refuse_to_be_set_otherwise() {
         let before = element.property_value(name);
         element.set_property_from_str(name, value);
         assert_eq!(format!("{:?}", element.property_value(name)), format!("{before:?}"), "{name}");
+        element.set_property_from_value(name, &before);
         let warning = bench.message(gst::MessageType::Warning);
         let gst::MessageView::Warning(warning) = warning.view() else { unreachable!() };
         assert!(warning.error().to_string().contains(&format!("property {name} ")), "{warning:?}");
     }
+    assert!(bench.bus.pop_filtered(&[gst::MessageType::Warning]).is_none(), "the same again is no matter");
     element.set_property("language-code", "de-DE");
     assert_eq!(element.property::<String>("language-code"), "de-DE", "transcriberbin sets it at any time");
     element.set_property_from_str("overload", "block");

@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use gst::prelude::*;
+use gst::{prelude::*, subclass::prelude::*};
 use std::{fs, path::Path, time::Duration};
 
 /// The error that an element with this model posts; audio is pushed all the while.
@@ -72,7 +72,8 @@ mod locking {
     #[derive(Default)]
     pub struct Imp {
         pub lock: Mutex<()>,
-        pub errors: Mutex<Option<mpsc::Sender<String>>>,
+        /// An error that comes, without what it says while the lock is held.
+        pub errors: Mutex<Option<mpsc::Sender<Option<String>>>>,
     }
 
     #[glib::object_subclass]
@@ -91,9 +92,10 @@ mod locking {
             let gst::MessageView::Error(error) = message.view() else {
                 return self.parent_handle_message(message);
             };
+            let errors = self.errors.lock().unwrap().clone().unwrap();
+            errors.send(None).unwrap();
             let _lock = self.lock.lock().unwrap();
-            let errors = self.errors.lock().unwrap().clone();
-            errors.unwrap().send(error.error().to_string()).unwrap();
+            errors.send(Some(error.error().to_string())).unwrap();
         }
     }
 
@@ -103,47 +105,43 @@ mod locking {
 
     impl LockingBin {
         /// With one child; the errors that come from it.
-        pub fn around(child: &gst::Element) -> (Self, mpsc::Receiver<String>) {
+        pub fn around(child: &gst::Element) -> (Self, mpsc::Receiver<Option<String>>) {
             let bin: Self = glib::Object::new();
             let (sender, errors) = mpsc::channel();
             *bin.imp().errors.lock().unwrap() = Some(sender);
             bin.add(child).unwrap();
             (bin, errors)
         }
-
-        /// Changes the child's state with the lock held.
-        pub fn change(&self, child: &gst::Element, state: gst::State) -> bool {
-            let _lock = self.imp().lock.lock().unwrap();
-            child.set_state(state).is_ok()
-        }
     }
 }
 
-/// Goes through these states in a bin that holds a lock all the while; the first error that comes. In PAUSED what `push`
-/// does is done, and waited for only after the last change.
+/// The first error of an element in a bin that holds its lock from NULL over PAUSED, where something is pushed, until the error
+/// comes, and back to NULL.
 fn error_in_a_locking_bin(
     element: gst::Element,
     push: impl FnOnce(&gst::Pad) -> Result<gst::FlowSuccess, gst::FlowError> + Send + 'static,
 ) -> String {
+    let patience = Duration::from_secs(60);
     let (bin, errors) = locking::LockingBin::around(&element);
     let (sender, done) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        let states = [gst::State::Ready, gst::State::Paused];
-        assert!(states.into_iter().all(|state| bin.change(&element, state)), "the state changes succeed");
+        let lock = bin.imp().lock.lock().unwrap();
+        for state in [gst::State::Ready, gst::State::Paused] {
+            assert!(element.set_state(state).is_ok(), "the state changes succeed");
+        }
         let pad = element.static_pad("sink").unwrap();
         let pusher = std::thread::spawn(move || {
             pad.send_event(gst::event::StreamStart::new("test"));
             pad.send_event(gst::event::Caps::new(&S16.parse().unwrap()));
             push(&pad)
         });
-        std::thread::sleep(Duration::from_millis(50));
-        assert!(bin.change(&element, gst::State::Null));
-        sender.send(pusher.join().unwrap()).unwrap();
+        assert_eq!(errors.recv_timeout(patience), Ok(None));
+        assert!(element.set_state(gst::State::Null).is_ok());
+        assert!(pusher.join().unwrap().is_err());
+        drop(lock);
+        sender.send(errors.recv_timeout(patience).unwrap().unwrap()).unwrap();
     });
-    let patience = Duration::from_secs(60);
-    let error = errors.recv_timeout(patience).expect("an error comes, and nobody waits for ever");
-    assert!(done.recv_timeout(patience).expect("nobody waits for ever").is_err());
-    error
+    done.recv_timeout(2 * patience).expect("an error comes, and nobody waits for ever")
 }
 
 fn push_silence(pad: &gst::Pad) -> Result<gst::FlowSuccess, gst::FlowError> {
@@ -170,12 +168,7 @@ fn errors_wait_for_no_lock_that_a_state_change_holds() {
     assert!(error.contains("whole samples"), "{error}");
     let element = element();
     element.set_property("look-ahead", 5_u32);
-    // It is opened for the first audio, so the bin must leave it some time.
-    let error = error_in_a_locking_bin(element, |pad| {
-        let pushed = push_silence(pad);
-        std::thread::sleep(Duration::from_millis(100));
-        pushed
-    });
+    let error = error_in_a_locking_bin(element, push_silence);
     assert!(error.contains("look-ahead"), "{error}");
 }
 

@@ -152,7 +152,7 @@ impl ParakeetTdt {
         let due = state.run.arrivals.of(first)? + own.saturating_sub(STEP);
         drop(state);
         let late = now.checked_sub(due)?;
-        Some(((late + own / 4) / NS_PER_SAMPLE) as usize)
+        Some(((late + own / 2) / NS_PER_SAMPLE) as usize)
     }
 
     /// Gives up audio that waits for the engine and is too late.

@@ -176,6 +176,11 @@ impl ObjectImpl for ParakeetTdt {
         let is_running = self.obj().current_state() > gst::State::Ready;
         match settable(name) {
             Settable::Never if is_running => {
+                let mut wanted = self.settings().clone();
+                wanted.set(name, value);
+                if wanted == *self.settings() {
+                    return;
+                }
                 gst::warning!(CAT, imp = self, "property {name} is not set: the state must be NULL or READY");
                 gst::element_imp_warning!(
                     self,

@@ -156,14 +156,14 @@ pub enum TextUnit {
 pub enum Overload {
     /// By the source.
     #[default]
-    #[enum_value(name = "Auto: drop with a live source, else block", nick = "auto")]
+    #[enum_value(name = "Auto: drop-oldest with a live source, else block", nick = "auto")]
     Auto,
     /// The oldest audio goes.
     #[enum_value(
-        name = "Drop: the oldest audio is dropped, so that text is never later than latency",
-        nick = "drop"
+        name = "Drop oldest: audio that waited too long for its text to be in time is dropped",
+        nick = "drop-oldest"
     )]
-    Drop,
+    DropOldest,
     /// The source waits.
     #[enum_value(name = "Block: the source waits", nick = "block")]
     Block,

@@ -22,7 +22,7 @@ const AUTO: &str = "auto";
 const FRAME_MS: usize = 80;
 
 /// The element's properties.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     pub model: Option<String>,
     backend: Backend,
@@ -127,7 +127,7 @@ impl Settings {
     pub fn blocks(&self, live: bool) -> bool {
         match self.overload {
             Overload::Auto => !live,
-            Overload::Drop => false,
+            Overload::DropOldest => false,
             Overload::Block => true,
         }
     }
