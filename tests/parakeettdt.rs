@@ -65,6 +65,9 @@ fn everything_leaves_in_order() {
     let order =
         [gst::EventType::StreamStart, gst::EventType::Caps, gst::EventType::Segment, gst::EventType::Eos];
     assert_eq!(events(&outs), order);
+    let Some(Out::Event(first)) = outs.first() else { panic!("{outs:?}") };
+    let gst::EventView::StreamStart(start_event) = first.view() else { panic!("{first:?}") };
+    assert!(start_event.stream_flags().contains(gst::StreamFlags::SPARSE), "text has holes");
     assert!(matches!(outs.last(), Some(Out::Event(_))), "nothing comes after EOS");
     assert_eq!(text(&outs), expected);
     assert_eq!(assert_contiguous(&outs), Some((start, end)));

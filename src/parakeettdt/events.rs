@@ -31,7 +31,7 @@ impl ParakeetTdt {
                 let id = format!("{}/text", start.stream_id());
                 let builder = gst::event::StreamStart::builder(&id)
                     .seqnum(event.seqnum())
-                    .flags(gst::StreamFlags::empty());
+                    .flags(gst::StreamFlags::SPARSE);
                 let event = match start.group_id() {
                     Some(group) => builder.group_id(group).build(),
                     None => builder.build(),

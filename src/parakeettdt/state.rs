@@ -84,6 +84,8 @@ pub enum Action {
     EndOfUtterance { at: Option<Moment>, backchannel: bool },
     /// A hypothesis to tell the application.
     Partial(Partial),
+    /// The recogniser failed and went on, here, after so long; tell why.
+    Recovered { at: Option<Moment>, gap: Duration, error: Error },
     /// The recogniser is dead; tell why.
     Fail(Error),
 }
@@ -377,6 +379,9 @@ impl Run {
                 actions
             }
             Event::Lost { start, samples } => self.lost(self.offset + start, samples).into_iter().collect(),
+            Event::Recovered { sample, gap, error } => {
+                vec![Action::Recovered { at: self.start(self.offset + sample), gap, error }]
+            }
             Event::Failed { error, .. } => {
                 self.dead = true;
                 self.stream = None;

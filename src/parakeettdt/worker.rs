@@ -9,8 +9,11 @@ use super::{
     timeline::nanoseconds,
 };
 use gst::{glib, prelude::*, subclass::prelude::*};
-use parakeet_engine::Event;
-use std::{sync::PoisonError, time::Instant};
+use parakeet_engine::{Error, Event};
+use std::{
+    sync::PoisonError,
+    time::{Duration, Instant},
+};
 
 impl ParakeetTdt {
     /// Starts the task.
@@ -94,6 +97,10 @@ impl ParakeetTdt {
                 }
                 Action::Partial(partial) => {
                     self.tell_partial(&partial);
+                    Ok(gst::FlowSuccess::Ok)
+                }
+                Action::Recovered { at, gap, error } => {
+                    self.tell_recovery(at, gap, &error);
                     Ok(gst::FlowSuccess::Ok)
                 }
                 Action::Fail(error) => {
@@ -187,6 +194,18 @@ impl ParakeetTdt {
                 time(loss.start.running)
             ),
             details: structure()
+        );
+    }
+
+    /// Tells the application that the recogniser went on elsewhere.
+    fn tell_recovery(&self, at: Option<Moment>, gap: Duration, error: &Error) {
+        let gap = gst::ClockTime::try_from(gap).unwrap_or(gst::ClockTime::MAX);
+        let structure = gst::Structure::builder("parakeettdt/recovered").field("duration", gap);
+        gst::element_imp_warning!(
+            self,
+            gst::LibraryError::Failed,
+            ("recognition went on after {:.2} s, nothing is lost: {error}", gap.nseconds() as f64 / 1e9),
+            details: timed(structure, at).build()
         );
     }
 
