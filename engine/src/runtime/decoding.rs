@@ -49,12 +49,14 @@ impl Decoding {
         *self = Self { words, placement, ..Self::default() };
     }
 
-    /// Takes note of a chunk whose samples are `pcm`, up to sample `end` of the utterance; returns how many samples were
-    /// stepped before.
-    pub(super) fn take(&mut self, pcm: &[f32], end: u64) -> u64 {
-        let new = end.saturating_sub(self.placed).min(pcm.len() as u64);
-        self.placement.hear(&pcm[pcm.len() - new as usize..]);
-        self.placed += new;
+    /// Takes note of a chunk whose samples are `pcm`, up to sample `end` of the utterance, and of where there is sound if words
+    /// are emitted `late`; returns how many samples were stepped before.
+    pub(super) fn take(&mut self, pcm: &[f32], end: u64, late: bool) -> u64 {
+        if late {
+            let new = end.saturating_sub(self.placed).min(pcm.len() as u64);
+            self.placement.hear(&pcm[pcm.len() - new as usize..]);
+            self.placed += new;
+        }
         self.chunks += 1;
         let before = self.samples;
         self.samples = before.max(end);

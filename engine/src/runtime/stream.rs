@@ -427,7 +427,7 @@ impl Shared {
             self.report(&mut inner, Event::Lost { start, samples });
         }
         let end = inner.intake.position();
-        let before = inner.decoding.take(pcm, end);
+        let before = inner.decoding.take(pcm, end, self.delay > 0);
         let party = inner.suspicion.as_ref().filter(|s| end >= s.from).map_or(usize::MAX, |s| s.party);
         if inner.writers > 0 {
             self.room.notify_all();

@@ -13,6 +13,7 @@ mod sizes;
 mod step;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use memory::{Params, Pool, Scratch};
 use run::{GRAIN, GraphKey, Job, each};
 use sizes::{Extent, FIRST_ROWS, Shape, WORKSPACE, WorkingSizes};
 use step::{Batch, MOST_HELD, Positions, SlotState};
+use turns::Turns;
 
 pub use sizes::stream_bytes;
 
@@ -74,7 +76,9 @@ pub(crate) struct CudaBackend {
     own_reserve: Arc<AtomicUsize>,
     /// The same of the one that this is beside.
     others_reserve: Arc<AtomicUsize>,
-    /// It is beside another.
+    /// With the other one of the same card, if there is one.
+    turns: Arc<Turns>,
+    /// It is beside another, whose streams come first.
     paced: bool,
     measuring: bool,
     timings: Option<Timings>,
@@ -137,6 +141,7 @@ impl CudaBackend {
             used: Instant::now(),
             own_reserve: Arc::default(),
             others_reserve: Arc::default(),
+            turns: Arc::default(),
             paced: false,
             measuring: false,
             timings: None,
@@ -178,6 +183,7 @@ impl CudaBackend {
             used: Instant::now(),
             own_reserve: Arc::default(),
             others_reserve: self.own_reserve.clone(),
+            turns: self.turns.clone(),
             paced: true,
             measuring: false,
             timings: None,
@@ -227,6 +233,9 @@ impl Backend for CudaBackend {
             self.slots.resize_with(index + 1, || None);
         }
         self.slots[index] = Some(Box::new(SlotState::new(&self.model.config, mode, language)));
+        if !self.paced {
+            self.turns.opened();
+        }
         if let Err(e) = self.prepare_for(mode) {
             self.close(Slot(slot));
             return Err(e);
@@ -239,6 +248,9 @@ impl Backend for CudaBackend {
         if let Some(state) = self.slots.get_mut(slot.0 as usize) {
             *state = None;
             self.pool.give(slot.0);
+            if !self.paced {
+                self.turns.closed();
+            }
         }
     }
 
@@ -249,6 +261,8 @@ impl Backend for CudaBackend {
     }
 
     fn step(&mut self, steps: &[Step<'_>]) -> Vec<Result<Decoded>> {
+        let turns = self.turns.clone();
+        let _turn = (!self.paced).then(|| turns.begin());
         let mut results: Vec<Option<Result<Decoded>>> = steps.iter().map(|_| None).collect();
         let mut prepared: Vec<Prepared> = Vec::with_capacity(steps.len());
         for (index, step) in steps.iter().enumerate() {

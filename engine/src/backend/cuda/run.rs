@@ -227,7 +227,7 @@ impl CudaBackend {
         let copied = mark(&self.device)?;
         self.part(Part::Features, ready)?;
         if self.paced {
-            self.device.wait()?;
+            self.turns.give_way(&self.device)?;
         }
         let subsampled = mark(&self.device)?;
         self.part(Part::Layers, ready)?;
@@ -261,7 +261,7 @@ impl CudaBackend {
             layout,
             blocks: self.pool.table(),
             rings,
-            paced: self.paced,
+            turns: self.paced.then_some(&*self.turns),
         };
         let positions = match (rings, long) {
             (true, _) => self.ring_positions.as_deref(),

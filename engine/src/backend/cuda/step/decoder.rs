@@ -223,7 +223,7 @@ pub fn start(
         layout: Layout::new(&Extent::default()),
         blocks: 0,
         rings: false,
-        paced: false,
+        turns: None,
     };
     pass.enqueue_predictor(products)?;
     let memory = device.zeros(shape.memory_bytes())?;

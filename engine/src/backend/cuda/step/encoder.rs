@@ -25,15 +25,15 @@ impl Pass<'_> {
                 Some(last) => self.norm_twice(last, &layer.norm_ff1)?,
             }
             self.feed_forward(products, &layer.ff1)?;
+            self.give_way()?;
             positions.make(self.device, self.kernels, products, layer)?;
             self.attention(products, layer, index, positions)?;
+            self.give_way()?;
             self.convolution(products, layer, index)?;
             self.norm_input(&layer.norm_ff2)?;
             self.feed_forward(products, &layer.ff2)?;
+            self.give_way()?;
             before = Some(&layer.norm_out);
-            if self.paced {
-                self.device.wait()?;
-            }
         }
         if let Some(last) = before {
             self.norm(last, [(&scratch.y).into(), NONE])?;

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use crate::backend::cuda::card::{Argument, Device, Kernels, Matrix, SkinnyKernels};
 use crate::backend::cuda::memory::{Params, Scratch};
 use crate::backend::cuda::sizes::{Counts, Extent, Layout, Shape};
+use crate::backend::cuda::turns::Turns;
+use crate::error::Result;
 
 /// A step's way over the card: what it is enqueued with.
 pub struct Pass<'a> {
@@ -21,12 +23,17 @@ pub struct Pass<'a> {
     pub blocks: u64,
     /// The items have rings.
     pub rings: bool,
-    /// No more than a layer is enqueued at a time: what waits for all of the card's work, as freeing memory does, waits no
-    /// longer than for that.
-    pub paced: bool,
+    /// Where steps of streams come first, a part of a layer is enqueued at a time. What waits for all of the card's work, as
+    /// freeing memory does, waits no longer than for that.
+    pub turns: Option<&'a Turns>,
 }
 
 impl Pass<'_> {
+    /// Lets the steps of streams go first.
+    pub fn give_way(&self) -> Result<()> {
+        self.turns.map_or(Ok(()), |turns| turns.give_way(self.device))
+    }
+
     /// A part of the description.
     pub fn at(&self, offset: usize) -> Argument {
         Argument::Address(self.scratch.input.address + offset as u64)
