@@ -130,11 +130,11 @@ fn error_in_a_locking_bin(
             assert!(element.set_state(state).is_ok(), "the state changes succeed");
         }
         let pad = element.static_pad("sink").unwrap();
-        let pusher = std::thread::spawn(move || {
-            pad.send_event(gst::event::StreamStart::new("test"));
-            pad.send_event(gst::event::Caps::new(&S16.parse().unwrap()));
-            push(&pad)
-        });
+        // An element that stops takes no event, and without these no data may come.
+        pad.send_event(gst::event::StreamStart::new("test"));
+        pad.send_event(gst::event::Caps::new(&S16.parse().unwrap()));
+        pad.send_event(gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new()));
+        let pusher = std::thread::spawn(move || push(&pad));
         assert_eq!(errors.recv_timeout(patience), Ok(None));
         assert!(element.set_state(gst::State::Null).is_ok());
         assert!(pusher.join().unwrap().is_err());
@@ -145,7 +145,6 @@ fn error_in_a_locking_bin(
 }
 
 fn push_silence(pad: &gst::Pad) -> Result<gst::FlowSuccess, gst::FlowError> {
-    pad.send_event(gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new()));
     pad.chain(buffer(&[0; 1_600], Some(gst::ClockTime::ZERO)))
 }
 
