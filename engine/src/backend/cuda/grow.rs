@@ -88,7 +88,11 @@ impl CudaBackend {
         let positions = if there { 0 } else { Positions::bytes(&self.shape, wanted, self.are_held(wanted)) };
         let working = WorkingSizes::new(&self.shape, &extent, samples).bytes();
         let needed = working.saturating_sub(self.scratch.bytes) + positions;
-        let Some(memory) = self.device.memory().filter(|_| needed > 0) else { return Ok(()) };
+        if needed == 0 {
+            return Ok(());
+        }
+        // It takes the driver a while to say.
+        let Some(memory) = self.device.memory() else { return Ok(()) };
         let free = memory.free.saturating_sub(self.others_reserve.load(Ordering::Relaxed));
         if needed <= free {
             return Ok(());
