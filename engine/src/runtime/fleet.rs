@@ -45,7 +45,7 @@ impl Fleet {
         self.devices.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Samples that a stream's full queue gave up.
+    /// Samples that the full queue of a stream without a place gave up.
     pub(crate) fn count_dropped(&self, samples: usize) {
         if let Some(device) = self.devices.read().unwrap_or_else(PoisonError::into_inner).first() {
             device.main().count_dropped(samples);

@@ -168,7 +168,7 @@ impl Stream {
                     }
                     Overflow::DropOldest => {
                         room = inner.intake.drop_oldest(capacity / 4);
-                        self.shared.fleet.count_dropped(room);
+                        self.shared.count_dropped(&inner, room);
                     }
                 }
             }
@@ -266,7 +266,7 @@ impl Stream {
     pub fn drop_oldest(&self, samples: usize) {
         let mut inner = self.shared.used();
         let dropped = inner.intake.drop_oldest(samples);
-        self.shared.fleet.count_dropped(dropped);
+        self.shared.count_dropped(&inner, dropped);
         self.shared.schedule(&mut inner);
         if inner.writers > 0 {
             self.shared.room.notify_all();
@@ -338,6 +338,14 @@ impl Shared {
             }),
             room: Condvar::new(),
             news: Condvar::new(),
+        }
+    }
+
+    /// Counts samples that the full queue gave up; of a stream on its way somewhere for any of the devices.
+    fn count_dropped(&self, inner: &Inner, samples: usize) {
+        match &inner.place {
+            Some(place) => place.lane.count_dropped(samples),
+            None => self.fleet.count_dropped(samples),
         }
     }
 

@@ -383,6 +383,20 @@ fn an_overloaded_device_lets_all_streams_fall_behind_alike() {
 }
 
 #[test]
+fn what_a_stream_drops_counts_for_its_device() {
+    let (first, second) = (Fake::new(1), Fake::new(1));
+    let engine = engine([first.0, second.0]);
+    let options = StreamOptions { queue_samples: 1, overflow: Overflow::DropOldest, ..quick() };
+    let _before = open(&engine);
+    let stream = engine.stream(&options).expect("a stream");
+    (0..8).for_each(|_| push(&stream));
+    // The first step goes on, whose device is asked.
+    drop((first.1, second.1));
+    let dropped: Vec<_> = engine.statistics().lanes.iter().map(|lane| lane.dropped_samples).collect();
+    assert!(dropped[0] == 0 && dropped[1] > 0, "{dropped:?}");
+}
+
+#[test]
 fn what_fails_takes_nobody_along() {
     for (fault, alone) in [(Trouble::First, true), (Trouble::Panic, false), (Trouble::Short, false)] {
         let (mut fake, hand) = Fake::new(2);
