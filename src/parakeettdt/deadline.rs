@@ -103,7 +103,7 @@ impl ParakeetTdt {
             self.watch_upstream();
         }
         let Some(now) = self.running_time().filter(|_| live == Some(true)) else { return false };
-        let own = self.settings().latency(stream.latency_samples().div_ceil(16)).nseconds();
+        let own = self.latency().nseconds();
         let overdue = self.state().overdue(now, own);
         match overdue {
             Overdue::Not(next) => {

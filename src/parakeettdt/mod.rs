@@ -22,10 +22,10 @@
  * 13; it computes all elements of a process that name the same model together.
  *
  * With a live source text is pushed at most `latency` after it was begun, which is what the element answers to a latency
- * query beside upstream's: by default what the model hears ahead and how late it emits a word, a second for a word, and what `text-unit` takes. Less makes the
- * element choose a shorter look-ahead or window where those are not set, and cut units of text short. Audio that can't be recognised
- * in time is dropped with a message, unless `overload` says otherwise. Without a live source nothing is ever dropped: the source
- * waits, and so must other branches of the pipeline, with queues as long as that takes.
+ * query beside upstream's: by default what the model hears ahead and how late it emits a word, a second for a word, and what
+ * `text-unit` takes. Less makes the element choose a shorter look-ahead or window where those are not set, and cut units of text
+ * short. Audio that can't be recognised in time is dropped with a message, unless `overload` says otherwise. Without a live source
+ * nothing is ever dropped: the source waits, and so must other branches of the pipeline, with queues as long as that takes.
  *
  * Time stamps of the text are running times, in a segment of its own; ParakeetTextMeta has the stream time.
  *

@@ -36,6 +36,15 @@ impl Mode {
         context
     }
 
+    /// Samples of each signal by itself in a stream whose utterance has so many; none where there are caches.
+    pub(crate) fn signal_samples(self, samples: usize) -> Option<usize> {
+        match self {
+            Self::Cached { .. } => None,
+            Self::Buffered { window, .. } => Some(window.samples()),
+            Self::Offline { .. } => Some(samples),
+        }
+    }
+
     /// How many samples the steps of an utterance take.
     pub fn step_sizes(self, encoder: &EncoderConfig) -> StepSizes {
         match self {

@@ -99,7 +99,7 @@ impl Drop for Runner {
     /// Should the thread break down, nobody is to wait for an answer or an event.
     fn drop(&mut self) {
         self.lane.queue.stop();
-        self.evacuate(self.lane.broken());
+        self.evacuate();
     }
 }
 
@@ -134,16 +134,19 @@ impl Runner {
                     self.buffers.push(pcm);
                 }
             }
-            if let Err(lost) = self.lane.works() {
-                self.evacuate(lost);
-            }
+            self.evacuate();
         }
     }
 
-    /// Has every stream go on elsewhere.
-    fn evacuate(&self, reason: Error) {
+    /// Has every stream go on elsewhere if it can't here.
+    fn evacuate(&self) {
+        if self.lane.works().is_ok() {
+            return;
+        }
         for stream in self.lane.leave() {
-            stream.rescue(same(&reason));
+            if let Err(reason) = self.lane.works() {
+                stream.rescue(reason);
+            }
         }
     }
 
@@ -188,11 +191,13 @@ impl Runner {
             let (group, others) = rest.split_at_mut(fitting.count().max(1));
             self.step_group(group, share);
             rest = others;
+            if self.lane.works().is_err() {
+                break;
+            }
+        }
+        for job in rest {
             if let Err(lost) = self.lane.works() {
-                for job in rest.iter_mut() {
-                    job.interrupt(same(&lost));
-                }
-                return;
+                job.interrupt(lost);
             }
         }
     }
@@ -228,17 +233,6 @@ impl Runner {
             statistics.late_chunks += u64::from(wait.late);
             statistics.wait_seconds.record(wait.time.as_secs_f64());
         }
-    }
-}
-
-/// The error once more.
-fn same(error: &Error) -> Error {
-    match error {
-        Error::Backend { backend, device, kind, reason } => {
-            let (device, reason) = (device.clone(), reason.clone());
-            Error::Backend { backend, device, kind: *kind, reason }
-        }
-        other => Error::Unsupported(other.to_string()),
     }
 }
 

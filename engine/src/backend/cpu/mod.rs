@@ -233,11 +233,7 @@ impl Backend for CpuBackend {
     }
 
     fn signal_bytes(&self, mode: Mode, samples: usize) -> Option<usize> {
-        let samples = match mode {
-            Mode::Cached { .. } => return None,
-            Mode::Buffered { window, .. } => window.samples(),
-            Mode::Offline { .. } => samples,
-        };
+        let samples = mode.signal_samples(samples)?;
         Some(memory::signal_bytes(self.config(), mode, samples, self.pool.current_num_threads()))
     }
 

@@ -314,11 +314,7 @@ impl Backend for CudaBackend {
     }
 
     fn signal_bytes(&self, mode: Mode, samples: usize) -> Option<usize> {
-        let samples = match mode {
-            Mode::Cached { .. } => return None,
-            Mode::Buffered { window, .. } => window.samples(),
-            Mode::Offline { .. } => samples,
-        };
+        let samples = mode.signal_samples(samples)?;
         let extent = Extent::signal(self.shape.geometry, self.shape.tile, samples);
         let positions = Visibility::new(&self.model.config.encoder, mode).distances(extent.rows).count();
         let working = WorkingSizes::new(&self.shape, &extent, samples).bytes();

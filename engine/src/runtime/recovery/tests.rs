@@ -83,17 +83,7 @@ impl Listener {
             let said = pcm.get(((frame * FRAME + 1).saturating_sub(FRAME))..=frame * FRAME)?;
             let index = (said.iter().find(|&&x| x > 0.0 && x < POISON)? * 1_000.0).round() as usize;
             let id = *WORDS.get(index.checked_sub(1)?)?;
-            let frame = frame as u64;
-            let certain = (1.0, 1.0, 1.0);
-            Some(Token {
-                id,
-                frame,
-                duration: Some(1),
-                log_prob: 0.0,
-                confidence: certain.0,
-                margin: certain.1,
-                duration_margin: certain.2,
-            })
+            Some(token(id, frame as u64))
         });
         Ok(Decoded { tokens: tokens.collect(), frames: portion.decode.len() })
     }
@@ -268,24 +258,32 @@ fn streams_of_a_lost_device_go_on_where_they_were() {
     assert!(moved >= 3 * 7 * 4, "{moved} streams moved");
 }
 
+/// What happens to each step with poison in it.
+fn poisoned(fault: Fault) -> impl FnMut(usize, &[Step<'_>]) -> Option<Fault> + Send + 'static {
+    move |_, steps| steps.iter().any(|step| step.pcm.contains(&POISON)).then_some(fault)
+}
+
+/// So many streams that say 120 frames and end, one of them with poison in frame 61.
+fn with_poison(engine: &Arc<Engine>, options: &StreamOptions, count: usize, guilty: usize) -> Vec<Stream> {
+    let streams: Vec<_> = (0..count).map(|_| engine.stream(options).expect("a stream")).collect();
+    for (index, stream) in streams.iter().enumerate() {
+        let (mut pcm, _) = audio(index, 120);
+        if index == guilty {
+            pcm[61 * FRAME + 5] = POISON;
+        }
+        stream.push(&pcm).expect("the stream takes audio");
+        stream.finish();
+    }
+    streams
+}
+
 #[test]
 fn who_breaks_every_step_ends_alone() {
-    let poisoned = |_, steps: &[Step<'_>]| {
-        steps.iter().any(|step| step.pcm.contains(&POISON)).then_some(Fault::Internal)
-    };
     for options in ways() {
-        let listener = Listener::new("device", poisoned);
+        let listener = Listener::new("device", poisoned(Fault::Internal));
         let largest = listener.largest.clone();
         let engine = engine(vec![listener]);
-        let streams: Vec<_> = (0..50).map(|_| engine.stream(&options).expect("a stream")).collect();
-        for (index, stream) in streams.iter().enumerate() {
-            let (mut pcm, _) = audio(index, 120);
-            if index == 33 {
-                pcm[61 * FRAME + 5] = POISON;
-            }
-            stream.push(&pcm).expect("the stream takes audio");
-            stream.finish();
-        }
+        let streams = with_poison(&engine, &options, 50, 33);
         let mut words = 0;
         for (index, stream) in streams.iter().enumerate() {
             let heard = hear(stream);
@@ -307,21 +305,10 @@ fn who_breaks_every_step_ends_alone() {
 
 #[test]
 fn who_breaks_a_device_breaks_no_more_than_it_takes_to_tell() {
-    let poisoned = |_, steps: &[Step<'_>]| {
-        steps.iter().any(|step| step.pcm.contains(&POISON)).then_some(Fault::DeviceLost)
-    };
     let names = ["first", "second", "third"];
-    let engine = engine(names.map(|name| Listener::new(name, poisoned)).into());
+    let engine = engine(names.map(|name| Listener::new(name, poisoned(Fault::DeviceLost))).into());
     let options = StreamOptions { look_ahead: Some(0), queue_samples: 1 << 20, ..Default::default() };
-    let streams: Vec<_> = (0..30).map(|_| engine.stream(&options).expect("a stream")).collect();
-    for (index, stream) in streams.iter().enumerate() {
-        let (mut pcm, _) = audio(index, 120);
-        if index == 17 {
-            pcm[61 * FRAME + 5] = POISON;
-        }
-        stream.push(&pcm).expect("the stream takes audio");
-        stream.finish();
-    }
+    let streams = with_poison(&engine, &options, 30, 17);
     let heard: Vec<_> = streams.iter().map(hear).collect();
     for (index, heard) in heard.iter().enumerate() {
         let (_, texts) = audio(index, 120);
