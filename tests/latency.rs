@@ -167,6 +167,32 @@ fn the_last_words_dont_wait_for_more_audio() {
 }
 
 #[test]
+fn a_word_after_a_pause_doesnt_wait_for_a_whole_chunk() {
+    let mut bench = Bench::with(element(), true);
+    bench.wait_for_model();
+    let pcm = speech(SHORT);
+    bench.push(&pcm, ZERO, 20 * MS);
+    let end = bench.pause(time(pcm.len()), 10 * SECOND);
+    let clock = bench.harness.testclock().unwrap();
+    // The element looks whether more is to be awaited.
+    for _ in 0..5 {
+        if clock.peek_id_count() > 0 {
+            clock.crank();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    assert!(clock.time() < end);
+    clock.set_time(end);
+    assert_eq!(clock.peek_id_count(), 0);
+    let (word, start) = expected(SHORT, "70,13").words.pop().unwrap();
+    let last = &pcm[start as usize - 200 * MS..];
+    assert!(last.len() < 1_120 * MS, "{word} is short");
+    bench.push(last, end, 20 * MS);
+    while !matches!(bench.next_in_time(), Out::Word { .. }) {}
+    bench.assert_no_errors();
+}
+
+#[test]
 fn a_gap_without_end_means_until_now() {
     let element = element();
     // The clock jumps, and nothing is to be too late for it.

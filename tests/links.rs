@@ -124,7 +124,13 @@ fn properties_say_when_they_act_and_refuse_to_be_set_otherwise() {
 #[test]
 fn a_source_that_brings_too_little_is_told() {
     let mut bench = Bench::new();
-    bench.push(&speech(SHORT)[..12_000], ZERO, 20 * MS);
+    let pcm = speech(SHORT);
+    bench.push(&pcm, ZERO, 20 * MS);
+    // What came is over, and nothing more is awaited.
+    let end = bench.pause(time(pcm.len()), 10 * SECOND);
+    // Nor looked for, once the element looked whether it still was.
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    bench.push(&pcm[..12_000], end, 20 * MS);
     let warning = bench.message(gst::MessageType::Warning);
     let gst::MessageView::Warning(warning) = warning.view() else { unreachable!() };
     let details = warning.details().unwrap();

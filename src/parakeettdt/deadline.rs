@@ -107,9 +107,8 @@ impl ParakeetTdt {
         let overdue = self.state().overdue(now, own);
         match overdue {
             Overdue::Not(next) => {
-                if let (Some(next), Some(clock)) = (next, self.obj().clock()) {
-                    let base = self.obj().base_time().unwrap_or_default();
-                    self.wake_at(&clock, base + gst::ClockTime::from_nseconds(next));
+                if let Some(next) = next {
+                    self.wake_at_running_time(next);
                 }
                 false
             }
@@ -123,7 +122,10 @@ impl ParakeetTdt {
             }
             Overdue::Stalled => {
                 // Whoever hands audio over shows that some comes, and may wait for this task.
-                let Some(_feeding) = self.try_feeding() else { return false };
+                let Some(_feeding) = self.try_feeding() else {
+                    self.wake_at_running_time(now + STALLED);
+                    return false;
+                };
                 gst::debug!(CAT, imp = self, "no audio comes any more: what came is over");
                 let mut state = self.state();
                 if state.run.stopping || state.run.is_finishing() {
@@ -219,6 +221,13 @@ impl ParakeetTdt {
         self.obj().current_running_time().filter(|_| is_playing).map(gst::ClockTime::nseconds)
     }
 
+    /// Makes the task look at the pipeline's clock at this running time in nanoseconds.
+    fn wake_at_running_time(&self, at: u64) {
+        let Some(clock) = self.obj().clock() else { return };
+        let base = self.obj().base_time().unwrap_or_default();
+        self.wake_at(&clock, base + gst::ClockTime::from_nseconds(at));
+    }
+
     /// Makes the task look at the clock at this time of it.
     fn wake_at(&self, clock: &gst::Clock, at: gst::ClockTime) {
         let mut state = self.state();
@@ -260,6 +269,12 @@ impl ParakeetTdt {
 }
 
 impl State {
+    /// Whether nothing wakes the task for the text of audio that came in, should no more come.
+    pub(super) fn is_unwatched(&self) -> bool {
+        let is_told = self.run.live != Some(true) && self.run.watch.stall_told;
+        self.run.watch.timer.is_none() && !is_told
+    }
+
     /// What there is to do about time at running time `now`, for a latency of `own` nanoseconds.
     fn overdue(&mut self, now: u64, own: u64) -> Overdue {
         let run = &mut self.run;

@@ -216,6 +216,9 @@ impl ParakeetTdt {
             .give_waiting(&stream)
             .and_then(|()| input.map_or(Ok(()), |input| self.give(&stream, &input)));
         self.note_activity(false);
+        if self.state().is_unwatched() {
+            self.wake();
+        }
         given
     }
 

@@ -196,6 +196,13 @@ impl Bench {
         start + time(at)
     }
 
+    /// Brings nothing for so long, and waits until that has left. Returns where it ends.
+    pub fn pause(&mut self, start: gst::ClockTime, long: gst::ClockTime) -> gst::ClockTime {
+        assert!(self.harness.push_event(gst::event::Gap::builder(start).duration(long).build()));
+        while !matches!(self.next_out(), Out::Gap { end, .. } if end >= start + long) {}
+        start + long
+    }
+
     /// Ends the stream and returns all output since the last call, up to EOS.
     pub fn drain(&mut self) -> Vec<Out> {
         assert!(self.harness.push_event(gst::event::Eos::new()));
