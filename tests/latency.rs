@@ -142,7 +142,7 @@ fn without_a_latency_a_live_unit_is_what_it_is_of_a_file() {
 fn the_last_words_dont_wait_for_more_audio() {
     for (look_ahead, wait) in [(13, true), (13, false), (0, true)] {
         let element = element();
-        element.set_property("look-ahead", look_ahead as u32);
+        element.set_property("look-ahead", look_ahead as u32 * 80);
         let mut bench = Bench::with(element, true);
         if wait {
             bench.wait_for_model();

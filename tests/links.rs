@@ -75,13 +75,15 @@ fn properties_say_when_they_act_and_refuse_to_be_set_otherwise() {
         ("device", "7"),
         ("precision", "f32"),
         ("cache-precision", "int8"),
-        ("look-ahead", "1"),
+        ("threads", "1"),
+        ("look-ahead", "80"),
         ("left-context", "1000"),
         ("chunk", "1000"),
         ("right-context", "1000"),
         ("skip-silence", "false"),
         ("text-unit", "phrase"),
         ("partials", "true"),
+        ("raw", "true"),
         ("lateness", "100"),
     ];
     let flags = |name: &str| element.find_property(name).unwrap().flags();
@@ -117,7 +119,7 @@ fn properties_say_when_they_act_and_refuse_to_be_set_otherwise() {
         element.set_property_from_str(name, value);
     }
     assert!(bench.bus.pop_filtered(&[gst::MessageType::Warning]).is_none());
-    assert_eq!(element.property::<u32>("look-ahead"), 1);
+    assert_eq!(element.property::<u32>("look-ahead"), 80);
     assert_eq!(element.property::<String>("device"), "7");
 }
 

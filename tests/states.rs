@@ -58,7 +58,7 @@ fn a_truncated_model_is_an_error() {
 #[test]
 fn a_look_ahead_that_the_model_lacks_is_an_error() {
     let element = element();
-    element.set_property("look-ahead", 5u32);
+    element.set_property("look-ahead", 400_u32);
     let mut bench = Bench::with(element, false);
     let text = bench.refusal();
     assert!(text.contains("look-ahead"), "{text}");
@@ -166,7 +166,7 @@ fn errors_wait_for_no_lock_that_a_state_change_holds() {
     let error = error_in_a_locking_bin(element(), half_a_sample);
     assert!(error.contains("whole samples"), "{error}");
     let element = element();
-    element.set_property("look-ahead", 5_u32);
+    element.set_property("look-ahead", 400_u32);
     let error = error_in_a_locking_bin(element, push_silence);
     assert!(error.contains("look-ahead"), "{error}");
 }

@@ -234,7 +234,7 @@ fn text_has_its_running_time_in_a_segment_of_its_own() {
     let (sender, metas) = std::sync::mpsc::channel();
     element.static_pad("src").unwrap().add_probe(gst::PadProbeType::BUFFER, move |_, info| {
         let Some(gst::PadProbeData::Buffer(buffer)) = &info.data else { unreachable!() };
-        let meta = gst::meta::CustomMeta::from_buffer(buffer, "ParakeetTextMeta").expect("each has one");
+        let meta = gst::meta::CustomMeta::from_buffer(buffer, "ParakeetWordsMeta").expect("each has one");
         let stream = gst::ClockTime::from_nseconds(meta.structure().get("stream-time").unwrap());
         // The bench may be gone before the element.
         let _ = sender.send((buffer.pts().unwrap(), stream));

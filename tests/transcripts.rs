@@ -12,7 +12,7 @@ const CLIPS: [&str; 5] = ["0870", "0880", "0890", "0920", "0930"];
 fn check(clip: &str, look_ahead: Option<u32>, context: &str, size: usize) {
     let element = element();
     if let Some(frames) = look_ahead {
-        element.set_property("look-ahead", frames);
+        element.set_property("look-ahead", frames * 80);
     }
     let mut bench = Bench::with(element, false);
     let pcm = speech(clip);

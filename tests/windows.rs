@@ -142,7 +142,7 @@ fn a_window_that_the_model_was_not_trained_for_is_refused() {
 fn a_look_ahead_is_refused_with_a_reason() {
     let model = Converted::new("refused");
     let element = model.element();
-    element.set_property("look-ahead", 3_u32);
+    element.set_property("look-ahead", 240_u32);
     let mut bench = Bench::with(element, false);
     bench.wait_for_model();
     let text = bench.refusal();

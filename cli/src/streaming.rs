@@ -43,11 +43,31 @@ pub fn seconds(frames: usize) -> f64 {
     frames as f64 / 12.5
 }
 
+/// Frames of 80 ms of a number of them, or of a time with a unit.
+fn frames(text: &str) -> Result<u32, String> {
+    let (number, unit) = match text.strip_suffix("ms") {
+        Some(number) => (number, Some(0.0125)),
+        None => match text.strip_suffix('s') {
+            Some(number) => (number, Some(12.5)),
+            None => (text, None),
+        },
+    };
+    let Some(frames_of_unit) = unit else { return number.parse().map_err(|error| format!("{error}")) };
+    let time: f64 = number.parse().map_err(|error| format!("{error}"))?;
+    let frames = time * frames_of_unit;
+    let whole = frames.round();
+    if !(0.0..=f64::from(u32::MAX)).contains(&whole) || (frames - whole).abs() > 1e-6 {
+        return Err("not a whole number of frames of 80 ms".into());
+    }
+    Ok(whole as u32)
+}
+
 /// How the model is streamed.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct StreamArgs {
-    /// Frames of 80 ms that the model looks ahead; a model has a few to choose from, its first is the default
-    #[arg(long, value_name = "N")]
+    /// What the model hears beyond a moment before it decides, in frames of 80 ms, or with a unit such as 480ms or 1.04s; a
+    /// model has a few to choose from, its first is the default
+    #[arg(long, value_name = "N", value_parser = frames)]
     pub look_ahead: Option<u32>,
     /// Language that is spoken, such as de-DE, or auto; for models that are told [default: auto where the model has it]
     #[arg(long, value_name = "CODE")]

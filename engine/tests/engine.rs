@@ -316,7 +316,10 @@ fn errors_name_the_thing_and_the_remedy() {
     );
     let options = StreamOptions { look_ahead: Some(5), ..Default::default() };
     let wrong = engine().stream(&options).err().expect("no such context");
-    assert_eq!(wrong.to_string(), "look-ahead: the model has no context of 5 frames; it has 13, 6, 1, 0");
+    assert_eq!(
+        wrong.to_string(),
+        "look-ahead: the model has none of 400 ms (frames of 80 ms: 5); it has 1040, 480, 80, 0 ms (frames: 13, 6, 1, 0)"
+    );
     let backend = "gpu".parse::<BackendChoice>().expect_err("no such backend");
     assert!(backend.to_string().contains("there are auto, cpu, cuda"));
 }

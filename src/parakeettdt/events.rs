@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Events: what comes from upstream takes its place among the words, what comes from downstream is heard.
 
-use super::imp::{CAT, ParakeetTdt};
+use super::{
+    imp::{CAT, ParakeetTdt},
+    text::Format,
+};
 use gst::{prelude::*, subclass::prelude::*};
 use gst_audio::AudioInfo;
 
@@ -41,7 +44,8 @@ impl ParakeetTdt {
             EventView::Caps(caps) => match AudioInfo::from_caps(caps.caps()) {
                 Ok(info) => {
                     self.state().run.info = Some(info);
-                    let caps = gst::Caps::builder("text/x-raw").field("format", "utf8").build();
+                    // What downstream takes is asked when its turn comes.
+                    let caps = Format::default().caps();
                     self.enqueue(gst::event::Caps::builder(&caps).seqnum(event.seqnum()).build())
                 }
                 Err(_) => {

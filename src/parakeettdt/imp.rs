@@ -5,6 +5,7 @@ use super::{
     settings::{PROPERTIES, Settable, Settings, settable},
     state::{Run, State},
     statistics::Statistics,
+    text::Format,
     timeline::{SAMPLE_RATE, nanoseconds},
 };
 use gst::{glib, prelude::*, subclass::prelude::*};
@@ -113,6 +114,7 @@ impl ObjectSubclass for ParakeetTdt {
     const NAME: &'static str = "GstParakeetTdt";
     type Type = super::ParakeetTdt;
     type ParentType = gst::Element;
+    type Interfaces = (gst::Preset,);
 
     fn with_class(class: &Self::Class) -> Self {
         let template = class.pad_template("sink").expect("the class has this template");
@@ -228,6 +230,8 @@ impl ObjectImpl for ParakeetTdt {
 
 impl GstObjectImpl for ParakeetTdt {}
 
+impl PresetImpl for ParakeetTdt {}
+
 impl ElementImpl for ParakeetTdt {
     fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
         static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
@@ -248,7 +252,7 @@ impl ElementImpl for ParakeetTdt {
                 .rate(SAMPLE_RATE as i32)
                 .channels(1)
                 .build();
-            let text = gst::Caps::builder("text/x-raw").field("format", "utf8").build();
+            let text = Format::all_caps();
             let template = |name, direction, caps| {
                 gst::PadTemplate::new(name, direction, gst::PadPresence::Always, caps)
                     .expect("the caps are valid")

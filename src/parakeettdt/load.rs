@@ -32,7 +32,11 @@ impl ParakeetTdt {
             self.obj().factory().and_then(|factory| factory.plugin()).and_then(|plugin| plugin.filename());
         let plugin = plugin.or_else(|| env::current_exe().ok()).unwrap_or_default();
         let found = model::find(settings.model.as_deref(), &plugin);
-        let config = found.as_deref().ok().and_then(model::config);
+        let handed = self.handed();
+        let config = match &handed {
+            Some(engine) => Some(engine.config().clone()),
+            None => found.as_deref().ok().and_then(model::config),
+        };
         let wanted = settings
             .engine()
             .map_err(|error| Failure::Setting(error.to_string()))
@@ -40,18 +44,23 @@ impl ParakeetTdt {
         let mut state = self.state();
         state.load += 1;
         state.model = Model::Loading;
-        state.loaded_as = Some(settings.to_load());
+        state.loaded_as = Some((settings.to_load(), identity(handed.as_ref())));
         state.config = config;
         let load = state.load;
         drop(state);
         let element = self.obj().downgrade();
         let spawned = thread::Builder::new().name("parakeet-load".into()).spawn(move || {
-            if let (Ok((directory, _)), Some(element)) = (&wanted, element.upgrade()) {
+            let handed = element.upgrade().and_then(|element| element.imp().ask_for_engine());
+            if let (None, Ok((directory, _)), Some(element)) = (&handed, &wanted, element.upgrade()) {
                 element.imp().tell_loading(load, directory);
             }
-            let opened = wanted.and_then(|(directory, options)| open(&directory, &options));
+            let handed_in = identity(handed.as_ref());
+            let opened = match handed {
+                Some(engine) => Ok(engine),
+                None => wanted.and_then(|(directory, options)| open(&directory, &options)),
+            };
             if let Some(element) = element.upgrade() {
-                element.imp().loaded(load, opened);
+                element.imp().loaded(load, opened, handed_in);
             }
         });
         if let Err(error) = spawned {
@@ -63,7 +72,7 @@ impl ParakeetTdt {
 
     /// Loads anew if what is to be loaded was set otherwise since.
     pub(super) fn reload(&self) {
-        let wanted = self.settings().to_load();
+        let wanted = (self.settings().to_load(), identity(self.handed().as_ref()));
         if self.state().loaded_as.as_ref() != Some(&wanted) {
             self.load();
         }
@@ -86,7 +95,7 @@ impl ParakeetTdt {
     }
 
     /// Takes the result of attempt `load`, unless nobody wants it any more.
-    fn loaded(&self, load: u64, opened: Result<Arc<Engine>, Failure>) {
+    fn loaded(&self, load: u64, opened: Result<Arc<Engine>, Failure>, handed_in: Option<usize>) {
         if self.state().load != load {
             return;
         }
@@ -115,6 +124,11 @@ impl ParakeetTdt {
             drop(state);
             return;
         }
+        if let (Model::Ready(engine), Some((_, handed))) = (&model, &mut state.loaded_as) {
+            // It may have been handed in when it was asked for.
+            *handed = handed_in;
+            state.config = Some(engine.config().clone());
+        }
         state.model = model;
         drop(state);
         self.wake();
@@ -135,6 +149,11 @@ impl ParakeetTdt {
             self.progress(gst::ProgressType::Canceled, "loading stopped");
         }
     }
+}
+
+/// What tells one engine from another.
+fn identity(engine: Option<&Arc<Engine>>) -> Option<usize> {
+    engine.map(|engine| Arc::as_ptr(engine) as usize)
 }
 
 fn model_failure(reason: String) -> Failure {

@@ -27,7 +27,7 @@
  * short. Audio that can't be recognised in time is dropped with a message, unless `overload` says otherwise. Without a live source
  * nothing is ever dropped: the source waits, and so must other branches of the pipeline, with queues as long as that takes.
  *
- * Time stamps of the text are running times, in a segment of its own; ParakeetTextMeta has the stream time.
+ * Time stamps of the text are running times, in a segment of its own; ParakeetWordsMeta has the stream time, and the words with their times.
  *
  * The audio is 16 kHz mono; put audioconvert and audioresample before the element.
  *
@@ -50,6 +50,7 @@
 use gst::{glib, prelude::*};
 
 mod bus;
+mod context;
 mod deadline;
 mod events;
 mod imp;
@@ -66,12 +67,17 @@ mod sink;
 mod stamps;
 mod state;
 mod statistics;
+mod text;
 mod timeline;
 mod worker;
 
+pub use context::{ENGINE_CONTEXT, engine_context};
+
 glib::wrapper! {
     /// GStreamer element that recognises speech. Create it by its factory, `parakeettdt`.
-    pub struct ParakeetTdt(ObjectSubclass<imp::ParakeetTdt>) @extends gst::Element, gst::Object;
+    pub struct ParakeetTdt(ObjectSubclass<imp::ParakeetTdt>)
+        @extends gst::Element, gst::Object,
+        @implements gst::Preset;
 }
 
 /// What the model runs on.

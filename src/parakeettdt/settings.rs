@@ -9,11 +9,8 @@ use gst::{glib, prelude::*};
 use parakeet_engine::{BackendChoice, EngineOptions, Error, StreamOptions, Units, model::ModelConfig};
 use std::sync::LazyLock;
 
-/// Value of `look-ahead` that leaves the choice to the model.
-const LOOK_AHEAD_OF_MODEL: u32 = u32::MAX;
-
-/// Value of `left-context`, `chunk` and `right-context` that leaves the choice to the model.
-const WINDOW_OF_MODEL: u32 = u32::MAX;
+/// Value of `look-ahead`, `left-context`, `chunk` and `right-context` that leaves the choice to the model.
+const OF_MODEL: u32 = u32::MAX;
 
 /// Value of `device` that leaves the choice to the element.
 const AUTO: &str = "auto";
@@ -29,13 +26,15 @@ pub struct Settings {
     device: String,
     precision: Precision,
     cache_precision: CachePrecision,
-    look_ahead: u32,
+    threads: u32,
+    look_ahead_ms: u32,
     left_context_ms: u32,
     chunk_ms: u32,
     right_context_ms: u32,
     skip_silence: bool,
     text_unit: TextUnit,
     partials: bool,
+    raw: bool,
     language_code: String,
     latency_ms: u32,
     lateness_ms: u32,
@@ -50,6 +49,7 @@ pub struct ToLoad {
     device: String,
     precision: Precision,
     cache_precision: CachePrecision,
+    threads: u32,
 }
 
 impl Default for Settings {
@@ -60,13 +60,15 @@ impl Default for Settings {
             device: AUTO.into(),
             precision: Precision::Auto,
             cache_precision: CachePrecision::Full,
-            look_ahead: LOOK_AHEAD_OF_MODEL,
-            left_context_ms: WINDOW_OF_MODEL,
-            chunk_ms: WINDOW_OF_MODEL,
-            right_context_ms: WINDOW_OF_MODEL,
+            threads: 0,
+            look_ahead_ms: OF_MODEL,
+            left_context_ms: OF_MODEL,
+            chunk_ms: OF_MODEL,
+            right_context_ms: OF_MODEL,
             skip_silence: true,
             text_unit: TextUnit::Word,
             partials: false,
+            raw: false,
             language_code: "en-US".into(),
             latency_ms: LATENCY_OF_MODEL,
             lateness_ms: 0,
@@ -79,9 +81,10 @@ impl Settings {
     /// How a stream of the model is run: with its caches if it has any, else in windows. What is left to the element is
     /// chosen to fit the latency.
     pub fn stream(&self, model: &ModelConfig) -> StreamOptions {
-        let frames = |ms: u32| (ms != WINDOW_OF_MODEL).then_some(ms as usize / FRAME_MS);
+        let frames = |ms: u32| (ms != OF_MODEL).then_some(ms as usize / FRAME_MS);
         let wanted = Wanted {
-            look_ahead: Some(self.look_ahead).filter(|frames| *frames != LOOK_AHEAD_OF_MODEL),
+            // More than 32 bits hold is no look-ahead of any model.
+            look_ahead: frames(self.look_ahead_ms).map(|frames| frames as u32),
             left: frames(self.left_context_ms),
             chunk: frames(self.chunk_ms),
             right: frames(self.right_context_ms),
@@ -100,7 +103,13 @@ impl Settings {
             device: self.device.clone(),
             precision: self.precision,
             cache_precision: self.cache_precision,
+            threads: self.threads,
         }
+    }
+
+    /// Whether words are told with their tokens.
+    pub fn tells_raw(&self) -> bool {
+        self.raw
     }
 
     /// An empty collection of the units that text is pushed in.
@@ -156,7 +165,8 @@ impl Settings {
             CachePrecision::Int8 => parakeet_engine::CachePrecision::Int8,
         };
         let device = self.device.parse()?;
-        Ok(EngineOptions { backend, device, precision, cache, ..EngineOptions::default() })
+        let threads = self.threads as usize;
+        Ok(EngineOptions { backend, device, precision, cache, threads, ..EngineOptions::default() })
     }
 
     /// Sets a property; true if it changes the latency.
@@ -167,13 +177,15 @@ impl Settings {
             "device" => self.device = get::<Option<String>>(value).unwrap_or_else(|| AUTO.into()),
             "precision" => self.precision = get(value),
             "cache-precision" => self.cache_precision = get(value),
-            "look-ahead" => self.look_ahead = get(value),
+            "threads" => self.threads = get(value),
+            "look-ahead" => self.look_ahead_ms = get(value),
             "left-context" => self.left_context_ms = get(value),
             "chunk" => self.chunk_ms = get(value),
             "right-context" => self.right_context_ms = get(value),
             "skip-silence" => self.skip_silence = get(value),
             "text-unit" => self.text_unit = get(value),
             "partials" => self.partials = get(value),
+            "raw" => self.raw = get(value),
             "language-code" => self.language_code = get::<Option<String>>(value).unwrap_or_default(),
             "latency" | "transcribe-latency" => self.latency_ms = get(value),
             "lateness" => self.lateness_ms = get(value),
@@ -194,13 +206,15 @@ impl Settings {
             "device" => self.device.to_value(),
             "precision" => self.precision.to_value(),
             "cache-precision" => self.cache_precision.to_value(),
-            "look-ahead" => self.look_ahead.to_value(),
+            "threads" => self.threads.to_value(),
+            "look-ahead" => self.look_ahead_ms.to_value(),
             "left-context" => self.left_context_ms.to_value(),
             "chunk" => self.chunk_ms.to_value(),
             "right-context" => self.right_context_ms.to_value(),
             "skip-silence" => self.skip_silence.to_value(),
             "text-unit" => self.text_unit.to_value(),
             "partials" => self.partials.to_value(),
+            "raw" => self.raw.to_value(),
             "language-code" => self.language_code.to_value(),
             "latency" | "transcribe-latency" => self.latency_ms.to_value(),
             "lateness" => self.lateness_ms.to_value(),
@@ -273,14 +287,25 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             .blurb("Type of the keys and values that a stream keeps on a GPU; less memory lets more streams in")
             .mutable_ready()
             .build(),
+        glib::ParamSpecUInt::builder("threads")
+            .nick("Threads")
+            .blurb(
+                "Threads that compute on the CPU, for all elements of the process that name the same model and number \
+                 (0 = one a core)",
+            )
+            .maximum(1_024)
+            .default_value(default.threads)
+            .mutable_ready()
+            .build(),
         glib::ParamSpecUInt::builder("look-ahead")
             .nick("Look-ahead")
             .blurb(
-                "Audio that the model hears beyond a moment before it decides, in frames of 80 ms; one of the values \
-                 the model was trained for (4294967295 = the model's first, or the longest that fits into latency). \
+                "Audio that a model which streams with caches hears beyond a moment before it decides, in ms; one of those \
+                 it was trained for, rounded down to frames of 80 ms: 1040, 480, 80 or 0 with the model that comes with the \
+                 plugin (4294967295 = the model's first, or the longest that fits into latency). \
                  Less is earlier and less accurate. Is part of latency",
             )
-            .default_value(default.look_ahead)
+            .default_value(default.look_ahead_ms)
             .mutable_ready()
             .build(),
         glib::ParamSpecUInt::builder("left-context")
@@ -329,10 +354,19 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
         glib::ParamSpecBoolean::builder("partials")
             .nick("Partials")
             .blurb(
-                "Post element messages named parakeettdt/partial with the text that was recognised but not pushed yet; \
-                 later words may change it",
+                "Post element messages named parakeettdt/partial with the text that was recognised but not pushed yet, and how \
+                 much of it is stable; as JSON it is pushed too, with final false",
             )
             .default_value(default.partials)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecBoolean::builder("raw")
+            .nick("Raw")
+            .blurb(
+                "Post element messages named parakeettdt/raw with each word and its tokens: what the model said, when, for \
+                 how long, and how sure it was",
+            )
+            .default_value(default.raw)
             .mutable_ready()
             .build(),
         glib::ParamSpecString::builder("language-code")

@@ -8,6 +8,7 @@ use super::{
     places::{Moment, Places},
     settings::ToLoad,
     statistics::Statistics,
+    text::{Format, Partial, Raw, RawToken, Text, TextWord},
     timeline::Timeline,
 };
 use parakeet_engine::{Engine, Error, Event, Stream, Unit, Units, Word, model::ModelConfig};
@@ -84,35 +85,12 @@ pub enum Action {
     EndOfUtterance { at: Option<Moment>, backchannel: bool },
     /// A hypothesis to tell the application.
     Partial(Partial),
+    /// A word with its tokens to tell the application.
+    Raw(Raw),
     /// The recogniser failed and went on, here, after so long; tell why.
     Recovered { at: Option<Moment>, gap: Duration, error: Error },
     /// The recogniser is dead; tell why.
     Fail(Error),
-}
-
-/// Text to push.
-#[derive(Debug)]
-pub struct Text {
-    pub text: String,
-    /// Where it starts, as a running time in nanoseconds.
-    pub start: u64,
-    /// Where it ends.
-    pub end: u64,
-    /// Something before it was interrupted or lost.
-    pub discont: bool,
-    /// Its start as a stream time.
-    pub stream: Option<u64>,
-    /// Running time at which the audio of its start came in.
-    pub arrived: Option<u64>,
-}
-
-/// Text that later words may change.
-#[derive(Debug)]
-pub struct Partial {
-    /// Text since the last that was pushed.
-    pub text: String,
-    /// Where it starts.
-    pub start: Option<Moment>,
 }
 
 /// State of the element.
@@ -122,8 +100,8 @@ pub struct State {
     pub load: u64,
     /// Number of the last attempt to open a stream; the result of an older one is ignored.
     pub opening: u64,
-    /// What was to be loaded in that attempt.
-    pub loaded_as: Option<ToLoad>,
+    /// What was to be loaded in that attempt, and which engine was handed in for it.
+    pub loaded_as: Option<(ToLoad, Option<usize>)>,
     /// What the model is; none if not known yet.
     pub config: Option<ModelConfig>,
     /// The clock runs.
@@ -231,6 +209,10 @@ pub struct Run {
     progress: u64,
     /// Words until they are a unit of text.
     pub units: Units,
+    /// What buffers hold, as was agreed with downstream.
+    pub format: Format,
+    /// Language of what is recognised, where it is known.
+    pub language: Option<String>,
     output: Output,
     loss: Option<Loss>,
     loss_told: Option<Instant>,
@@ -265,6 +247,8 @@ impl Run {
             info: old.info,
             pending: events.collect(),
             units: old.units.emptied(),
+            format: old.format,
+            language: old.language,
             cuts_told: old.cuts_told,
             ..Run::default()
         };
@@ -363,7 +347,11 @@ impl Run {
                 actions.push(Action::EndOfUtterance { at, backchannel });
                 actions
             }
-            Event::Partial(word) => vec![Action::Partial(self.partial(word))],
+            Event::Partial(word) => self.partial(&word).map(Action::Partial).into_iter().collect(),
+            Event::Language { code, .. } => {
+                self.language = Some(code);
+                Vec::new()
+            }
             Event::Progress { sample } => {
                 let unit = self.units.progress(sample);
                 let mut actions = self.place(unit);
@@ -417,20 +405,51 @@ impl Run {
     }
 
     /// The text that is not pushed yet, with the word that is being said.
-    fn partial(&self, word: Word) -> Partial {
-        let start = self.units.pending_start().unwrap_or(word.start);
-        let mut units = self.units.clone();
-        // What a new word completes is pushed only with the whole word.
-        let complete = units.word(word);
-        let mut text = String::new();
-        for unit in complete.into_iter().chain(units.finish()) {
-            let joined = unit.words.first().is_some_and(|first| first.joined);
-            if !(text.is_empty() || joined || unit.text.is_empty()) {
-                text.push(' ');
-            }
-            text.push_str(&unit.text);
+    fn partial(&self, word: &Word) -> Option<Partial> {
+        let pending = self.units.partial();
+        let start = self.start(self.offset + pending.as_ref().map_or(word.start, |unit| unit.start))?;
+        let (mut text, mut words) = match &pending {
+            Some(unit) => (unit.text.clone(), self.words(&unit.words)),
+            None => Default::default(),
+        };
+        let stable = text.len();
+        if !(text.is_empty() || word.joined || word.text.is_empty()) {
+            text.push(' ');
         }
-        Partial { text, start: self.start(self.offset + start) }
+        text.push_str(&word.text);
+        words.extend(self.words(std::slice::from_ref(word)));
+        let text = Text {
+            text,
+            start: start.running,
+            end: words.last().map_or(start.running, |word| word.end),
+            stream: start.stream,
+            discont: false,
+            arrived: None,
+            words,
+            language: self.language.clone(),
+        };
+        Some(Partial { text, stable })
+    }
+
+    /// A word with its tokens where the model emits them.
+    pub fn raw(&self, word: &Word) -> Raw {
+        let running = |sample| self.start(self.offset + sample).map_or(0, |at| at.running);
+        let tokens = word.tokens.iter().map(|timed| RawToken {
+            token: timed.token,
+            start: running(timed.start),
+            end: running(timed.end),
+        });
+        Raw { text: word.text.clone(), start: self.start(self.offset + word.start), tokens: tokens.collect() }
+    }
+
+    /// Words with their running times; those without text are none.
+    fn words(&self, words: &[Word]) -> Vec<TextWord> {
+        let with_text = words.iter().filter(|word| !word.text.is_empty());
+        let placed = with_text.filter_map(|word| {
+            let (start, end) = (self.start(self.offset + word.start)?, self.end_of(self.offset + word.end)?);
+            Some(TextWord::new(word, start.running, end.running))
+        });
+        placed.collect()
     }
 
     fn place(&mut self, units: impl IntoIterator<Item = Unit>) -> Vec<Action> {
@@ -457,10 +476,14 @@ impl Run {
         }
         if let (Some(at), Some(until)) = (self.start(start), self.end_of(end)) {
             let (stream, arrived) = (at.stream, self.arrivals.of(start));
+            let (words, language) = (self.words(&unit.words), self.language.clone());
             let items = self.output.word(&unit.text, at.running, until.running);
             actions.extend(items.map(|item| match item {
                 Item::Word { text, start, end, discont } => {
-                    Action::Text(Text { text, start, end, discont, stream, arrived })
+                    let mut words = words.clone();
+                    words.iter_mut().for_each(|word| word.keep_within(start, end));
+                    let language = language.clone();
+                    Action::Text(Text { text, start, end, stream, discont, arrived, words, language })
                 }
                 gap => gap_of(gap),
             }));

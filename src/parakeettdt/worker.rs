@@ -5,11 +5,12 @@ use super::{
     imp::{CAT, ParakeetTdt},
     meta,
     places::Moment,
-    state::{Action, Loss, Partial, Text},
+    state::{Action, Loss, Model},
+    text::{Format, Partial, Raw, RawToken, Text},
     timeline::nanoseconds,
 };
 use gst::{glib, prelude::*, subclass::prelude::*};
-use parakeet_engine::{Error, Event};
+use parakeet_engine::{Error, Event, model::Vocabulary};
 use std::{
     sync::PoisonError,
     time::{Duration, Instant},
@@ -56,6 +57,7 @@ impl ParakeetTdt {
                 event
             }
         };
+        let is_raw_told = self.settings().tells_raw();
         let mut state = self.state();
         if state.run.stopping {
             return;
@@ -65,8 +67,13 @@ impl ParakeetTdt {
             state.statistics.dropped += samples;
         }
         state.run.watch.last_activity = Some(Instant::now());
-        let actions = state.run.receive(event);
+        let raw = match &event {
+            Event::Word(word) if is_raw_told => Some(Action::Raw(state.run.raw(word))),
+            _ => None,
+        };
+        let mut actions = state.run.receive(event);
         drop(state);
+        actions.extend(raw);
         if is_loss {
             self.obj().notify("dropped-audio");
         }
@@ -95,8 +102,9 @@ impl ParakeetTdt {
                     self.post_element(timed(structure.field("backchannel", backchannel), at).build());
                     Ok(gst::FlowSuccess::Ok)
                 }
-                Action::Partial(partial) => {
-                    self.tell_partial(&partial);
+                Action::Partial(partial) => self.push_partial(&partial),
+                Action::Raw(raw) => {
+                    self.tell_raw(&raw);
                     Ok(gst::FlowSuccess::Ok)
                 }
                 Action::Recovered { at, gap, error } => {
@@ -116,6 +124,13 @@ impl ParakeetTdt {
     }
 
     fn push_event(&self, event: gst::Event) {
+        let event = match event.type_() {
+            gst::EventType::Caps => {
+                let caps = self.agree().caps();
+                gst::event::Caps::builder(&caps).seqnum(event.seqnum()).build()
+            }
+            _ => event,
+        };
         gst::log!(CAT, imp = self, "pushing {event:?}");
         if !self.src_pad.push_event(event.clone()) && event.is_sticky() {
             let mut state = self.state();
@@ -125,30 +140,70 @@ impl ParakeetTdt {
         }
     }
 
+    /// Agrees with downstream on what buffers hold: text, unless it takes JSON only.
+    fn agree(&self) -> Format {
+        self.src_pad.check_reconfigure();
+        let all = self.src_pad.pad_template_caps();
+        let format = Format::first_of(&self.src_pad.peer_query_caps(Some(&all))).unwrap_or_default();
+        self.state().run.format = format;
+        format
+    }
+
+    /// What buffers hold; agrees anew if downstream is another.
+    fn format(&self) -> Format {
+        let before = self.state().run.format;
+        if !self.src_pad.check_reconfigure() {
+            return before;
+        }
+        let format = self.agree();
+        if format != before {
+            self.push_event(gst::event::Caps::new(&format.caps()));
+        }
+        format
+    }
+
     fn push_text(&self, text: Text) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let Text { text, start, end, discont, stream, arrived } = text;
-        gst::debug!(CAT, imp = self, "pushing {text:?} from {} to {}", time(start), time(end));
-        let mut buffer = gst::Buffer::from_slice(text.into_bytes());
-        let header = buffer.get_mut().expect("nobody else has seen this buffer");
-        header.set_pts(time(start));
-        header.set_duration(time(end - start));
-        if discont {
-            header.set_flags(gst::BufferFlags::DISCONT);
-        }
-        if let Some(stream) = stream {
-            meta::add(header, stream);
-        }
+        gst::debug!(
+            CAT,
+            imp = self,
+            "pushing {:?} from {} to {}",
+            text.text,
+            time(text.start),
+            time(text.end)
+        );
+        let buffer = to_buffer(&text, self.format(), true);
         self.state().statistics.buffers += 1;
-        if let Some(arrived) = arrived {
+        if let Some(arrived) = text.arrived {
             self.observe_delay(arrived);
         }
         self.src_pad.push(buffer)
     }
 
-    /// Posts a hypothesis for the application; it is no text of the stream.
-    fn tell_partial(&self, partial: &Partial) {
-        let structure = gst::Structure::builder("parakeettdt/partial").field("text", &partial.text);
-        self.post_element(timed(structure, partial.start).build());
+    /// Posts a hypothesis for the application; it is no text of the stream, but downstream of JSON is told as well.
+    fn push_partial(&self, partial: &Partial) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let Partial { text, stable } = partial;
+        let start = Moment { running: text.start, stream: text.stream };
+        let structure = gst::Structure::builder("parakeettdt/partial")
+            .field("text", &text.text)
+            .field("stable-text", &text.text[..*stable]);
+        self.post_element(timed(structure, Some(start)).build());
+        match self.format() {
+            Format::Json => self.src_pad.push(to_buffer(text, Format::Json, false)),
+            Format::Utf8 => Ok(gst::FlowSuccess::Ok),
+        }
+    }
+
+    /// Posts a word with its tokens for the application.
+    fn tell_raw(&self, raw: &Raw) {
+        let engine = match &self.state().model {
+            Model::Ready(engine) => engine.clone(),
+            _ => return,
+        };
+        let tokens = raw.tokens.iter().map(|token| raw_token(token, engine.vocabulary()));
+        let structure = gst::Structure::builder("parakeettdt/raw")
+            .field("text", &raw.text)
+            .field("tokens", gst::Array::new(tokens));
+        self.post_element(timed(structure, raw.start).build());
     }
 
     /// Remembers the greatest time from when the start of a text came in to now.
@@ -225,6 +280,34 @@ impl ParakeetTdt {
             self.src_pad.push_event(gst::event::Eos::new());
         }
     }
+}
+
+/// A buffer of a text; `is_final` says that no later word changes it.
+fn to_buffer(text: &Text, format: Format, is_final: bool) -> gst::Buffer {
+    let mut buffer = gst::Buffer::from_slice(text.bytes(format, is_final));
+    let header = buffer.get_mut().expect("nobody else has seen this buffer");
+    header.set_pts(time(text.start));
+    header.set_duration(time(text.end - text.start));
+    if text.discont {
+        header.set_flags(gst::BufferFlags::DISCONT);
+    }
+    meta::add(header, text);
+    buffer
+}
+
+/// A token for an application: what the model said, and how sure it was.
+fn raw_token(token: &RawToken, vocabulary: &Vocabulary) -> gst::Structure {
+    let RawToken { token, start, end } = *token;
+    gst::Structure::builder("token")
+        .field("id", token.id)
+        .field("piece", vocabulary.piece(token.id).unwrap_or_default())
+        .field("running-time", time(start))
+        .field("duration", time(end.saturating_sub(start)))
+        .field_if_some("frames", token.duration)
+        .field("confidence", f64::from(token.confidence))
+        .field("log-probability", f64::from(token.log_prob))
+        .field("margin", f64::from(token.margin))
+        .build()
 }
 
 /// Adds where something is in the stream (`timestamp`) and in running time (`running-time`).

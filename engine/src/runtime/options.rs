@@ -6,6 +6,9 @@ use crate::backend::{Mode, Window};
 use crate::error::{Error, Result};
 use crate::model::ModelConfig;
 
+/// Milliseconds of an encoder frame.
+const FRAME_MS: u64 = 80;
+
 /// Frames of a window, at least: in less than 0.64 s the model that comes with this crate hears no word at all.
 const LEAST_WINDOW: usize = 8;
 
@@ -89,15 +92,21 @@ impl StreamOptions {
         let Some(wanted) = self.look_ahead else { return Ok(0) };
         let known = contexts.iter().position(|[_, right]| i64::from(*right) == i64::from(wanted));
         known.ok_or_else(|| {
-            let known: Vec<String> = contexts
-                .iter()
-                .filter(|[_, right]| *right >= 0)
-                .map(|[_, right]| right.to_string())
-                .collect();
+            let known: Vec<u64> =
+                contexts.iter().filter_map(|[_, right]| u64::try_from(*right).ok()).collect();
+            let list = |unit: u64| {
+                let list: Vec<String> = known.iter().map(|frames| (frames * unit).to_string()).collect();
+                list.join(", ")
+            };
             let reason = if known.is_empty() {
                 "the model hears everything; chunk and right context set its latency".into()
             } else {
-                format!("the model has no context of {wanted} frames; it has {}", known.join(", "))
+                let ms = u64::from(wanted) * FRAME_MS;
+                format!(
+                    "the model has none of {ms} ms (frames of 80 ms: {wanted}); it has {} ms (frames: {})",
+                    list(FRAME_MS),
+                    list(1)
+                )
             };
             Error::Option { option: "look-ahead", reason }
         })
