@@ -52,7 +52,8 @@ fn json_has_what_is_known_of_a_text() {
         bench.harness.set_sink_caps_str(JSON);
         let end = bench.push(&speech("0870"), 10 * gst::ClockTime::SECOND, 20 * MS);
         let outs = bench.drain();
-        assert_eq!(caps(&outs), [JSON]);
+        // Plain text may have been agreed on before.
+        assert_eq!(caps(&outs).last().unwrap(), JSON);
         assert_eq!(assert_contiguous(&outs), Some((10 * gst::ClockTime::SECOND, end)));
         let mut said = Vec::new();
         for out in &outs {

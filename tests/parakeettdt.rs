@@ -25,7 +25,7 @@ fn only_16_khz_mono_is_accepted() {
     }
     assert!(!accepts("audio/x-raw,format=S32LE,rate=16000,channels=1,layout=interleaved"));
     let caps = element.static_pad("src").unwrap().query_caps(None);
-    assert_eq!(caps.to_string(), "text/x-raw, format=(string)utf8");
+    assert_eq!(caps.to_string(), "text/x-raw, format=(string)utf8; application/x-json");
 }
 
 #[test]

@@ -96,3 +96,45 @@ fn scripts_without_spaces_get_none_and_tags_are_no_text() {
         }
     }
 }
+
+#[test]
+fn listed_words_are_masked() {
+    let scratch = Scratch::new("mask");
+    let list = scratch.0.join("list.txt");
+    let plain = expected("0870", "70,13").text;
+    let word = plain.split(' ').find(|word| word.len() > 5 && word.chars().all(char::is_alphabetic)).unwrap();
+    fs::write(&list, format!("# as a user has it\n{}\n", word.to_uppercase())).unwrap();
+    for unit in ["word", "sentence"] {
+        let element = element();
+        element.set_property_from_str("text-unit", unit);
+        element.set_property("partials", true);
+        element.set_property("mask-profanities", true);
+        element.set_property("profanities", list.to_str().unwrap());
+        let mut bench = Bench::with(element, false);
+        bench.push(&speech("0870"), gst::ClockTime::ZERO, 20 * MS);
+        let masked: Vec<&str> =
+            plain.split(' ').map(|said| if said == word { "***" } else { said }).collect();
+        assert_eq!(text(&bench.drain()), masked.join(" "));
+        for message in bench.bus.iter_filtered(&[gst::MessageType::Element]) {
+            let stable: String = message.structure().unwrap().get("stable-text").unwrap();
+            assert!(!stable.contains(word), "{stable}");
+        }
+    }
+}
+
+#[test]
+fn a_mask_without_a_list_is_an_error() {
+    let refusal = |list: Option<&str>| {
+        let element = element();
+        element.set_property("mask-profanities", true);
+        element.set_property("profanities", list);
+        Bench::with(element, false).refusal()
+    };
+    assert!(refusal(None).contains("name its file in property profanities"));
+    assert!(refusal(Some("/no/such/list")).contains("/no/such/list"));
+    let scratch = Scratch::new("no-mask");
+    let list = scratch.0.join("empty.txt");
+    fs::write(&list, "# none\n").unwrap();
+    let error = refusal(list.to_str());
+    assert!(error.contains("empty.txt") && error.contains("holds no word"), "{error}");
+}

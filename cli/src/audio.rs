@@ -52,7 +52,7 @@ pub enum Standard {
 impl AudioFile {
     /// Opens `path` and reads its headers.
     pub fn open(path: &Path) -> Result<Self, Failure> {
-        let fail = |reason: String| Failure::audio(path, reason);
+        let fail = |reason: String| Failure::file(path, reason);
         let file = File::open(path).map_err(|e| fail(e.to_string()))?;
         if file.metadata().is_ok_and(|m| m.is_dir()) {
             return Err(fail(format!("is a directory, {FORMATS}")));
@@ -64,7 +64,7 @@ impl AudioFile {
     /// Waits for the first bytes of standard input.
     pub fn standard_input() -> Result<Standard, Failure> {
         let path = Path::new("standard input");
-        let fail = |reason: String| Failure::audio(path, reason);
+        let fail = |reason: String| Failure::file(path, reason);
         match source::standard_input(io::stdin()).map_err(|e| fail(e.to_string()))?.map_err(fail)? {
             Input::Sound(source) => Ok(Standard::File(Box::new(Self::of(path, source)?))),
             Input::Raw(samples) => Ok(Standard::Raw(Box::new(samples))),
@@ -72,7 +72,7 @@ impl AudioFile {
     }
 
     fn of(path: &Path, source: Source) -> Result<Self, Failure> {
-        let fail = |reason: String| Failure::audio(path, reason);
+        let fail = |reason: String| Failure::file(path, reason);
         let mut hint = Hint::new();
         if let Some(extension) = path.extension().and_then(|e| e.to_str()) {
             hint.with_extension(extension);
@@ -106,7 +106,7 @@ impl AudioFile {
     pub fn read(mut self, out: &mut dyn FnMut(&[f32]) -> ControlFlow<()>) -> Result<Option<String>, Failure> {
         let path = self.path.clone();
         let mut mixer = None;
-        self.decode(&mut mixer, out).map_err(|reason| Failure::audio(&path, reason))?;
+        self.decode(&mut mixer, out).map_err(|reason| Failure::file(&path, reason))?;
         let cancelled = mixer.and_then(|mixer: Mixer| mixer.cancelled());
         Ok(cancelled.map(|(channel, seconds)| {
             format!(
@@ -390,7 +390,7 @@ pub fn read_whole(path: &Path) -> Result<Vec<f32>, Failure> {
         ControlFlow::Continue(())
     })?;
     if pcm.is_empty() {
-        return Err(Failure::audio(path, "holds no audio"));
+        return Err(Failure::file(path, "holds no audio"));
     }
     Ok(pcm)
 }

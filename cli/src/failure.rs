@@ -10,9 +10,9 @@ pub enum Failure {
     /// The engine's own words.
     #[error(transparent)]
     Engine(#[from] parakeet_engine::Error),
-    /// An audio file can't be read, or not to its end.
+    /// A file can't be read, or not to its end, or isn't what it should be.
     #[error("{path}: {reason}", path = path.display())]
-    Audio {
+    File {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
@@ -33,9 +33,9 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// A problem of the audio file `path`.
-    pub fn audio(path: &Path, reason: impl Into<String>) -> Self {
-        Failure::Audio { path: path.to_owned(), reason: reason.into() }
+    /// A problem of the file `path`.
+    pub fn file(path: &Path, reason: impl Into<String>) -> Self {
+        Failure::File { path: path.to_owned(), reason: reason.into() }
     }
 
     /// The reader of our output went away, which is no failure to report.

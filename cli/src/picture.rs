@@ -35,7 +35,7 @@ pub fn anchored(size: u32, horizontal: HPos, vertical: VPos) -> TextStyle<'stati
 
 /// Writes an SVG picture to `path`.
 pub fn write(picture: Result<String, Box<dyn Error>>, path: &Path) -> Result<(), Failure> {
-    let fail = |reason: String| Failure::audio(path, reason);
+    let fail = |reason: String| Failure::file(path, reason);
     std::fs::write(path, picture.map_err(|e| fail(e.to_string()))?).map_err(|e| fail(e.to_string()))
 }
 

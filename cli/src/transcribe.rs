@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 
 use parakeet_engine::model::{EMBEDDED, find_model};
-use parakeet_engine::{Engine, Event, Stream};
+use parakeet_engine::{Engine, Event, Mask, Stream};
 
 use crate::audio::{self, AudioFile, Standard};
 use crate::engine_args::EngineArgs;
@@ -36,6 +36,9 @@ pub struct Args {
     /// Hear only this channel, counted from 1 [default: all, of 5.1 and 7.1 above all the centre]
     #[arg(long, value_name = "N")]
     channel: Option<NonZeroUsize>,
+    /// Show *** in place of the words in this file, one a line, whatever their case
+    #[arg(long, value_name = "FILE")]
+    mask: Option<PathBuf>,
     /// Feed the audio in pieces of this many milliseconds; the transcript doesn't depend on it
     #[arg(long, value_name = "N")]
     chunk_ms: Option<NonZeroU32>,
@@ -60,6 +63,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         Some("-") => Source::Stdin,
         _ => Source::File(Box::new(AudioFile::open(&args.file)?.only(channel))),
     };
+    let mask = args.mask.as_deref().map(read_mask).transpose()?;
     let model = args.model.clone().map_or_else(default_model, Ok)?;
     let engine = Engine::open(&model, &args.engine.options()?)?;
     let options = args.streaming.options(engine.config())?;
@@ -80,7 +84,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     // An early end leaves the feeding thread where it is, perhaps waiting for standard input: the process ends.
     let ended = loop {
         match stream.next() {
-            Some(Event::Word(word)) => {
+            Some(Event::Word(mut word)) => {
+                if let Some(mask) = &mask {
+                    mask.apply(&mut word);
+                }
                 let text =
                     writer.word(&word, |id| engine.vocabulary().piece(id).unwrap_or_default().to_owned());
                 output.write(&text)?;
@@ -112,6 +119,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         eprintln!("warning: {warning}");
     }
     Ok(())
+}
+
+fn read_mask(path: &Path) -> Result<Mask, Failure> {
+    let list = std::fs::read_to_string(path).map_err(|error| Failure::file(path, error.to_string()))?;
+    Mask::new(&list).map_err(|error| Failure::file(path, error.to_string()))
 }
 
 /// Ends the utterance whatever happens to the decoder that feeds it.
@@ -148,7 +160,7 @@ fn feed(source: Source, channel: Option<usize>, stream: &Stream, chunk: Option<N
                 .map(|half| {
                     half.then(|| "standard input ends with half a sample, its last byte is left out".into())
                 })
-                .map_err(|e| Failure::audio(Path::new("standard input"), e.to_string())),
+                .map_err(|e| Failure::file(Path::new("standard input"), e.to_string())),
         }),
     };
     // The last piece may be shorter; if the stream is gone, its events say why.

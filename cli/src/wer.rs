@@ -100,13 +100,13 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
     bar.finish_and_clear();
     if files.iter().all(|file| file.audio_seconds.is_none()) {
-        return Err(Failure::audio(&args.manifest, "none of its files could be run"));
+        return Err(Failure::file(&args.manifest, "none of its files could be run"));
     }
 
     let mut report = Report::new(&engine.config().name, &way.name, args.threads, args.noise, files);
     report.times = offsets.sum_up();
     if args.times && report.times.is_none() {
-        return Err(Failure::audio(&args.manifest, "no word was found for a sound after quiet"));
+        return Err(Failure::file(&args.manifest, "no word was found for a sound after quiet"));
     }
     // The picture last: the figures are worth more, should it not be possible to write it.
     let text = if args.json { serde_json::json!(report).to_string() + "\n" } else { report.to_string() };

@@ -221,12 +221,21 @@ fn a_cut_file_gives_its_words_and_an_error() {
 
 #[test]
 fn errors_name_what_is_wrong() {
-    let cases: [(PathBuf, &[&str], &str); 5] = [
+    let cases: [(PathBuf, &[&str], &str); 10] = [
         ("no-such.wav".into(), &[], "no-such.wav: "),
         (fixture("README.md"), &[], "not a sound file"),
         (fixture("opus.ogg"), &[], "supported"),
         (speech(), &["--look-ahead", "5"], "look-ahead"),
         (speech(), &["--look-ahead", "5"], "13"),
+        (
+            speech(),
+            &["--look-ahead", "400ms"],
+            "none of 400 ms (frames of 80 ms: 5); it has 1040, 480, 80, 0 ms",
+        ),
+        (speech(), &["--look-ahead", "0.48s", "--mask", "no-such.txt"], "no-such.txt: "),
+        (speech(), &["--mask", "README.md"], "README.md: "),
+        (speech(), &["--look-ahead", "4294967295"], "it has 1040"),
+        (speech(), &["--mask", "/dev/null"], "the list holds no word"),
     ];
     for (file, arguments, expected) in cases {
         let output = transcribe(&file, arguments, &[]);
@@ -238,6 +247,26 @@ fn errors_name_what_is_wrong() {
     missing.arg("transcribe").arg(speech()).args(["--model", "no-such-model"]);
     let error = String::from_utf8(missing.assert().code(1).get_output().stderr.clone()).unwrap();
     assert!(error.contains("no-such-model"), "{error}");
+}
+
+#[test]
+fn a_time_names_a_look_ahead_too() {
+    let said = |look_ahead: &str| json(&speech(), &["--look-ahead", look_ahead], &[]);
+    let frames = said("6");
+    assert_eq!(frames["look_ahead"], 6);
+    assert!(said("480ms") == frames && said("0.48s") == frames);
+    for wrong in ["481ms", "-80ms", "s", "1e99s", "soon"] {
+        let output = transcribe(&speech(), &["--look-ahead", wrong], &[]);
+        assert_eq!(output.status.code(), Some(2), "{wrong}");
+    }
+}
+
+#[test]
+fn listed_words_are_masked() {
+    let list = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(list.path(), "MARRIED\nwoman\n").unwrap();
+    let masked = stdout(transcribe(&speech(), &["--mask", list.path().to_str().unwrap()], &[]));
+    assert!(masked.starts_with("Had he *** a more amiable ***, he"), "{masked}");
 }
 
 #[cfg(unix)]

@@ -83,7 +83,7 @@ pub use runtime::{
     Distribution, Engine, Event, LaneStatistics, Overflow, Percentiles, PushError, Statistics, Stream,
     StreamOptions,
 };
-pub use text::{TextUnit, TimedToken, Unit, Units, Word};
+pub use text::{Mask, TextUnit, TimedToken, Unit, Units, Word};
 
 /// The README's examples, which compile.
 #[cfg(doctest)]

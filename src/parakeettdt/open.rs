@@ -3,11 +3,11 @@
 
 use super::{
     imp::{CAT, ParakeetTdt},
-    state::{Action, Model, Opening},
+    state::{Action, Model, Opened, Opening},
     timeline::SAMPLE_RATE,
 };
 use gst::{prelude::*, subclass::prelude::*};
-use parakeet_engine::{Engine, Error, Overflow, Stream, StreamOptions};
+use parakeet_engine::{Engine, Overflow, Stream, StreamOptions};
 use std::{
     sync::{Arc, PoisonError},
     thread,
@@ -97,7 +97,8 @@ impl ParakeetTdt {
     /// Starts to open a stream, on a thread of its own: the engine answers after the step under way.
     fn open(&self, engine: Arc<Engine>) -> Result<(), gst::FlowError> {
         let (queue_samples, overflow) = self.queue();
-        let options = self.settings().stream(engine.config());
+        let settings = self.settings().clone();
+        let options = settings.stream(engine.config());
         let options = StreamOptions { queue_samples, overflow, ..options };
         let mut state = self.state();
         state.opening += 1;
@@ -106,7 +107,11 @@ impl ParakeetTdt {
         drop(state);
         let element = self.obj().downgrade();
         let spawned = thread::Builder::new().name("parakeet-open".into()).spawn(move || {
-            let opened = engine.stream(&options);
+            // A list of words is read here, off the streaming thread.
+            let opened = settings.mask().and_then(|mask| {
+                let stream = engine.stream(&options).map_err(|error| error.to_string())?;
+                Ok(Opened { stream: Arc::new(stream), mask })
+            });
             if let Some(element) = element.upgrade() {
                 element.imp().opened(opening, opened, overflow);
             }
@@ -118,13 +123,13 @@ impl ParakeetTdt {
     }
 
     /// Takes the result of attempt `opening`, unless nobody wants it any more.
-    fn opened(&self, opening: u64, opened: Result<Stream, Error>, overflow: Overflow) {
+    fn opened(&self, opening: u64, opened: Result<Opened, String>, overflow: Overflow) {
         let is_wanted = |state: &super::state::State| matches!(state.run.opening, Opening::UnderWay(wanted) if wanted == opening);
         if !is_wanted(&self.state()) {
             return;
         }
         let opened = match opened {
-            Ok(stream) => Some(Arc::new(stream)),
+            Ok(opened) => Some(opened),
             Err(error) => {
                 // Before audio is refused, so that the reason comes before what a source makes of that.
                 self.post(
@@ -140,7 +145,7 @@ impl ParakeetTdt {
             return;
         }
         match opened {
-            Some(stream) => state.run.opening = Opening::Done(stream),
+            Some(opened) => state.run.opening = Opening::Done(opened),
             None => {
                 state.run.opening = Opening::None;
                 state.run.fail();
@@ -165,11 +170,11 @@ impl ParakeetTdt {
         if state.run.stopping {
             return Err(gst::FlowError::Flushing);
         }
-        let Opening::Done(stream) = std::mem::take(&mut state.run.opening) else {
+        let Opening::Done(Opened { stream, mask }) = std::mem::take(&mut state.run.opening) else {
             return Err(gst::FlowError::Flushing);
         };
         state.run.stream = Some(stream.clone());
-        state.run.units = units;
+        (state.run.units, state.run.mask) = (units, mask);
         let dropped = state.run.backlog.dropped();
         let first = state.run.offset;
         state.run.offset += dropped;

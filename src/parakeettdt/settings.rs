@@ -6,7 +6,7 @@ use super::{
     latency::{self, LATENCY_OF_MODEL, Wanted},
 };
 use gst::{glib, prelude::*};
-use parakeet_engine::{BackendChoice, EngineOptions, Error, StreamOptions, Units, model::ModelConfig};
+use parakeet_engine::{BackendChoice, EngineOptions, Error, Mask, StreamOptions, Units, model::ModelConfig};
 use std::sync::LazyLock;
 
 /// Value of `look-ahead`, `left-context`, `chunk` and `right-context` that leaves the choice to the model.
@@ -35,6 +35,8 @@ pub struct Settings {
     text_unit: TextUnit,
     partials: bool,
     raw: bool,
+    mask_profanities: bool,
+    profanities: Option<String>,
     language_code: String,
     latency_ms: u32,
     lateness_ms: u32,
@@ -69,6 +71,8 @@ impl Default for Settings {
             text_unit: TextUnit::Word,
             partials: false,
             raw: false,
+            mask_profanities: false,
+            profanities: None,
             language_code: "en-US".into(),
             latency_ms: LATENCY_OF_MODEL,
             lateness_ms: 0,
@@ -105,6 +109,21 @@ impl Settings {
             cache_precision: self.cache_precision,
             threads: self.threads,
         }
+    }
+
+    /// The words to be masked. Reads a file; fails if it can't be, or is none.
+    pub fn mask(&self) -> Result<Option<Mask>, String> {
+        if !self.mask_profanities {
+            return Ok(None);
+        }
+        let Some(path) = &self.profanities else {
+            return Err(
+                "property mask-profanities needs a list: name its file in property profanities".into()
+            );
+        };
+        let list = std::fs::read_to_string(path).map_err(|error| error.to_string());
+        let mask = list.and_then(|list| Mask::new(&list).map_err(|error| error.to_string()));
+        mask.map(Some).map_err(|error| format!("property profanities: {path}: {error}"))
     }
 
     /// Whether words are told with their tokens.
@@ -166,7 +185,7 @@ impl Settings {
         };
         let device = self.device.parse()?;
         let threads = self.threads as usize;
-        Ok(EngineOptions { backend, device, precision, cache, threads, ..EngineOptions::default() })
+        Ok(EngineOptions { backend, device, precision, cache, threads })
     }
 
     /// Sets a property; true if it changes the latency.
@@ -186,6 +205,8 @@ impl Settings {
             "text-unit" => self.text_unit = get(value),
             "partials" => self.partials = get(value),
             "raw" => self.raw = get(value),
+            "mask-profanities" => self.mask_profanities = get(value),
+            "profanities" => self.profanities = get::<Option<String>>(value).filter(|path| !path.is_empty()),
             "language-code" => self.language_code = get::<Option<String>>(value).unwrap_or_default(),
             "latency" | "transcribe-latency" => self.latency_ms = get(value),
             "lateness" => self.lateness_ms = get(value),
@@ -215,6 +236,8 @@ impl Settings {
             "text-unit" => self.text_unit.to_value(),
             "partials" => self.partials.to_value(),
             "raw" => self.raw.to_value(),
+            "mask-profanities" => self.mask_profanities.to_value(),
+            "profanities" => self.profanities.to_value(),
             "language-code" => self.language_code.to_value(),
             "latency" | "transcribe-latency" => self.latency_ms.to_value(),
             "lateness" => self.lateness_ms.to_value(),
@@ -367,6 +390,20 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
                  how long, and how sure it was",
             )
             .default_value(default.raw)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecBoolean::builder("mask-profanities")
+            .nick("Mask profanities")
+            .blurb("Show *** in place of the words that profanities lists, wherever they are said")
+            .default_value(default.mask_profanities)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecString::builder("profanities")
+            .nick("Profanities")
+            .blurb(
+                "File of the words that mask-profanities masks, one a line; lines that begin with # are none. Their case \
+                 doesn't matter",
+            )
             .mutable_ready()
             .build(),
         glib::ParamSpecString::builder("language-code")

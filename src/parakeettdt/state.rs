@@ -11,7 +11,7 @@ use super::{
     text::{Format, Partial, Raw, RawToken, Text, TextWord},
     timeline::Timeline,
 };
-use parakeet_engine::{Engine, Error, Event, Stream, Unit, Units, Word, model::ModelConfig};
+use parakeet_engine::{Engine, Error, Event, Mask, Stream, Unit, Units, Word, model::ModelConfig};
 use std::{
     collections::VecDeque,
     sync::Arc,
@@ -44,7 +44,14 @@ pub enum Opening {
     /// The attempt of this number is under way.
     UnderWay(u64),
     /// Ready to be taken into use.
-    Done(Arc<Stream>),
+    Done(Opened),
+}
+
+/// A stream that was opened, and what becomes of its words.
+pub struct Opened {
+    pub stream: Arc<Stream>,
+    /// Words that are not to be shown.
+    pub mask: Option<Mask>,
 }
 
 /// Audio that was dropped and not yet reported.
@@ -209,6 +216,8 @@ pub struct Run {
     progress: u64,
     /// Words until they are a unit of text.
     pub units: Units,
+    /// Words that are not to be shown.
+    pub mask: Option<Mask>,
     /// What buffers hold, as was agreed with downstream.
     pub format: Format,
     /// Language of what is recognised, where it is known.
@@ -247,6 +256,7 @@ impl Run {
             info: old.info,
             pending: events.collect(),
             units: old.units.emptied(),
+            mask: old.mask,
             format: old.format,
             language: old.language,
             cuts_told: old.cuts_told,
@@ -331,7 +341,10 @@ impl Run {
     }
 
     /// Turns an event of the engine into what is to be pushed and told.
-    pub fn receive(&mut self, event: Event) -> Vec<Action> {
+    pub fn receive(&mut self, mut event: Event) -> Vec<Action> {
+        if let (Some(mask), Event::Word(word) | Event::Partial(word)) = (&self.mask, &mut event) {
+            mask.apply(word);
+        }
         if let (Some(start), false) = (self.start(self.progress), matches!(event, Event::Failed { .. })) {
             self.output.begin(start.running);
         }

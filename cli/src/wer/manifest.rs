@@ -19,8 +19,8 @@ pub struct Utterance {
 /// Reads the manifest `path`: a line per utterance, `audio<TAB>reference`, the audio's path relative to the manifest's
 /// directory. Lines that are empty or begin with # are left out.
 pub fn read(path: &Path) -> Result<Vec<Utterance>, Failure> {
-    let bytes = std::fs::read(path).map_err(|e| Failure::audio(path, e.to_string()))?;
-    parse(&bytes, path.parent().unwrap_or(Path::new(""))).map_err(|reason| Failure::audio(path, reason))
+    let bytes = std::fs::read(path).map_err(|e| Failure::file(path, e.to_string()))?;
+    parse(&bytes, path.parent().unwrap_or(Path::new(""))).map_err(|reason| Failure::file(path, reason))
 }
 
 fn parse(bytes: &[u8], dir: &Path) -> Result<Vec<Utterance>, String> {

@@ -273,7 +273,7 @@ mod tests {
     fn report() -> Report {
         let files = vec![
             Scored::new(&utterance("It's a well."), heard("its a well", &[1_600, 3_200])),
-            Scored::new(&utterance("Two words"), Err(Failure::audio(Path::new("set/a.wav"), "gone"))),
+            Scored::new(&utterance("Two words"), Err(Failure::file(Path::new("set/a.wav"), "gone"))),
             Scored::new(&utterance("one"), heard("", &[])),
             Scored::new(&utterance(""), heard("noise", &[])),
         ];

@@ -2,6 +2,7 @@
 //! Tokens to words, words to phrases and sentences.
 
 mod breaks;
+mod mask;
 mod phrases;
 mod place;
 mod seam;
@@ -9,6 +10,7 @@ mod seam;
 mod unspaced;
 mod words;
 
+pub use mask::Mask;
 pub use phrases::{TextUnit, Unit, Units};
 pub(crate) use place::{Clock, Placement};
 pub(crate) use seam::Seam;
