@@ -126,8 +126,17 @@ impl ObjectSubclass for ParakeetTdt {
                     |imp| imp.sink_chain(buffer),
                 )
             })
-            .event_function(|pad, parent, event| {
-                Self::catch_panic_pad_function(parent, || false, |imp| imp.sink_event(pad, event))
+            .event_full_function(|pad, parent, event| {
+                Self::catch_panic_pad_function(
+                    parent,
+                    || Err(gst::FlowError::Error),
+                    |imp| match imp.sink_event(pad, event) {
+                        true => Ok(gst::FlowSuccess::Ok),
+                        // A source that is told of an error posts one, and nothing is wrong.
+                        false if imp.state().run.stopping => Err(gst::FlowError::Flushing),
+                        false => Err(gst::FlowError::Error),
+                    },
+                )
             })
             .build();
         let template = class.pad_template("src").expect("the class has this template");
