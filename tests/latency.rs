@@ -5,6 +5,7 @@ mod common;
 
 use common::*;
 use gst::prelude::*;
+use gstparakeet::parakeettdt::engine_context;
 use parakeet_engine::model::ModelConfig;
 use std::sync::mpsc;
 
@@ -211,17 +212,24 @@ fn a_gap_without_end_means_until_now() {
     assert_eq!(assert_contiguous(&outs).unwrap().1, 10 * SECOND - ms(100));
 }
 
-/// A bench whose audio of a second waits for the rest of a chunk, until it is a minute late, and then goes on.
+/// A bench with audio that waited for its turn for a second longer than there is time, and a sentence after it.
 fn late(overload: &str) -> (Bench, Vec<Out>) {
+    let held = Held::new();
     let element = element();
+    element.set_context(&engine_context(held.engine.clone()));
     element.set_property("skip-silence", false);
+    element.set_property("look-ahead", 80_u32);
     element.set_property_from_str("overload", overload);
     let mut bench = Bench::with(element, true);
     bench.wait_for_model();
-    let at = bench.push(&[0; 16_000], ZERO, usize::MAX);
-    // It is in the stream once that is open, which a query of the dropped or the decoded audio can't tell.
+    let hold = held.hold();
+    // The first chunk is in a step, the others wait.
+    let at = bench.push(&[0; 32_000], ZERO, 20 * MS);
+    std::thread::sleep(std::time::Duration::from_millis(1_500));
+    let at = bench.push(&[0; 320], at, 20 * MS);
+    drop(hold);
+    // Nothing waits any more.
     std::thread::sleep(std::time::Duration::from_millis(500));
-    bench.harness.set_time(60 * SECOND).unwrap();
     bench.push(&speech(SHORT), at, 20 * MS);
     let outs = bench.drain();
     (bench, outs)
@@ -231,24 +239,24 @@ fn late(overload: &str) -> (Bench, Vec<Out>) {
 fn audio_that_is_too_late_is_dropped_and_counted() {
     let (bench, outs) = late("auto");
     let dropped: u64 = bench.element.property("dropped-audio");
-    assert_eq!(dropped, SECOND.nseconds());
+    // What was too late, and half as much again as there is time.
+    assert!(dropped >= SECOND.nseconds() && dropped < 2 * SECOND.nseconds(), "{dropped}");
     let stats: gst::Structure = bench.element.property("stats");
     assert_eq!(stats.get::<u64>("dropped-audio").unwrap(), dropped);
     assert_eq!(stats.get::<u64>("buffers").unwrap(), words(&outs).len() as u64);
-    assert_eq!(stats.get::<u64>("audio").unwrap(), (SECOND + time(speech(SHORT).len())).nseconds());
     let message = bench.message(gst::MessageType::Element);
     let structure = message.structure().unwrap();
     assert_eq!(structure.name(), "parakeettdt/audio-dropped");
-    assert_eq!(structure.get::<gst::ClockTime>("duration").unwrap(), SECOND);
+    assert_eq!(structure.get::<gst::ClockTime>("duration").unwrap().nseconds(), dropped);
     for field in ["timestamp", "running-time"] {
-        assert_eq!(structure.get::<gst::ClockTime>(field).unwrap(), ZERO);
+        assert!(structure.get::<gst::ClockTime>(field).unwrap() < SECOND / 2, "the oldest goes");
     }
     let discont: Vec<bool> = outs
         .iter()
         .filter_map(|out| if let Out::Word { discont, .. } = out { Some(*discont) } else { None })
         .collect();
     assert!(discont[0] && discont[1..].iter().all(|discont| !discont), "{discont:?}");
-    assert_eq!(text(&outs), expected(SHORT, "70,13").text, "what is in time is heard");
+    assert!(words(&outs).len() > 5, "what is in time is heard: {outs:?}");
 }
 
 #[test]

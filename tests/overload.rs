@@ -126,10 +126,14 @@ fn three_times_more_streams_than_the_machine_can_do_lag_no_more_than_their_laten
     };
     let delays = spread(all.iter().map(Live::delay));
     let dropped = spread(all.iter().map(Live::dropped));
+    let words: u64 = all
+        .iter()
+        .map(|live| live.element.property::<gst::Structure>("stats").get::<u64>("buffers").unwrap())
+        .sum();
     let told = all.iter().filter(|live| live.losses() > 0).count();
     println!(
         "{streams} streams for 60 s: latency {answer} ms, greatest delay of a stream {delays:?} ms (least, median, greatest), \
-         dropped of each {dropped:.1?} s, told by {told}"
+         dropped of each {dropped:.1?} s, told by {told}; {words} words"
     );
     // The load falls: a tenth is left.
     all.truncate(streams / 30);

@@ -49,7 +49,7 @@ impl Backend for Held {
     }
 
     fn limits(&self) -> Limits {
-        Limits { streams: usize::MAX, frames: usize::MAX, whole_frames: usize::MAX }
+        Limits::default()
     }
 
     fn open(&mut self, _: Mode, _: usize) -> Result<Slot> {

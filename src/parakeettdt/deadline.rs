@@ -17,7 +17,8 @@ use std::{
 /// How long before it is due text goes out, in nanoseconds.
 const MARGIN: u64 = 100_000_000;
 
-/// How long before it is due audio that waits is given up, in nanoseconds: what it takes to recognise it.
+/// What it takes, in nanoseconds, to recognise audio once its turn has come, with the step before and the time until that is
+/// looked at.
 const STEP: u64 = 500_000_000;
 
 /// A source that brought nothing for so long, in nanoseconds, has stalled if the text of what it brought is due.
@@ -141,38 +142,33 @@ impl ParakeetTdt {
         }
     }
 
-    /// How many of the samples from `first` on the latency leaves no time to recognise, with some more so that there is time
-    /// for what follows; none where nothing is ever dropped.
-    fn too_late(&self, first: u64) -> Option<usize> {
-        let now = self.running_time()?;
+    /// How many of the oldest samples are given up if they have waited for so long and may for `most`, in nanoseconds: some more
+    /// than are late, so that there is time for what follows. None where nothing is ever dropped.
+    fn too_late(&self, waited: u64, most: u64) -> Option<usize> {
+        let late = waited.checked_sub(most)?;
         let live = self.state().run.live?;
-        if self.settings().blocks(live) {
-            return None;
-        }
-        let own = self.latency().nseconds();
-        let state = self.state();
-        let due = state.run.arrivals.of(first)? + own.saturating_sub(STEP);
-        drop(state);
-        let late = now.checked_sub(due)?;
-        Some(((late + own / 2) / NS_PER_SAMPLE) as usize)
+        (!self.settings().blocks(live)).then_some(((late + most / 2) / NS_PER_SAMPLE) as usize)
     }
 
-    /// Gives up audio that waits for the engine and is too late.
+    /// Gives up audio that waits for the engine and is too late: what a word needs, up to what the model hears beyond it, has all
+    /// to wait as long as the chunk that is next.
     pub(super) fn drop_late(&self, stream: &Stream) {
-        let Some(first) = stream.waiting() else { return };
-        let first = self.state().run.offset + first;
-        if let Some(samples) = self.too_late(first) {
+        let Some(waited) = stream.waiting() else { return };
+        let own = self.latency().nseconds();
+        let most = own.saturating_sub(self.heard_ms() * 1_000_000 + STEP);
+        if let Some(samples) = self.too_late(waited.as_nanos() as u64, most) {
             stream.drop_oldest(samples);
         }
     }
 
     /// Gives up audio that waits for the model and is too late.
     pub(super) fn drop_late_backlog(&self) {
-        let first = {
-            let run = &self.state().run;
-            run.offset + run.backlog.dropped()
-        };
-        if let Some(samples) = self.too_late(first) {
+        let Some(now) = self.running_time() else { return };
+        let state = self.state();
+        let came = state.run.arrivals.of(state.run.offset + state.run.backlog.dropped());
+        drop(state);
+        let most = self.latency().nseconds().saturating_sub(STEP);
+        if let Some(samples) = came.and_then(|came| self.too_late(now.saturating_sub(came), most)) {
             self.state().run.backlog.drop_oldest(samples);
         }
     }

@@ -21,7 +21,7 @@ const MOST: usize = 30 * SAMPLE_RATE as usize;
 
 impl ParakeetTdt {
     /// Audio that the model hears beyond the start of a moment before that is decoded, in ms.
-    fn heard_ms(&self) -> u64 {
+    pub(super) fn heard_ms(&self) -> u64 {
         let settings = self.settings().clone();
         let state = self.state();
         match (&state.run.stream, &state.config) {

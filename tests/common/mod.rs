@@ -5,7 +5,8 @@
 
 use gst::prelude::*;
 use gst_check::Harness;
-use parakeet_engine::{BackendChoice, Engine, EngineOptions, Event, StreamOptions};
+use parakeet_engine::backend::{self, Backend, Decoded, Limits, Mode, Slot, Step};
+use parakeet_engine::{BackendChoice, Engine, EngineOptions, Event, StreamOptions, model::Model};
 use std::{
     collections::BTreeMap,
     fs,
@@ -149,6 +150,70 @@ pub fn element() -> gst::Element {
     let model = concat!(env!("CARGO_MANIFEST_DIR"), "/models/parakeet-tdt-mini");
     let element = gst::ElementFactory::make("parakeettdt").property("model", model);
     element.property_from_str("backend", "cpu").build().unwrap()
+}
+
+/// The embedded model on a processor that can be held.
+pub struct Held {
+    pub engine: Arc<Engine>,
+    hold: Arc<Mutex<()>>,
+}
+
+/// Its backend.
+struct HeldBackend {
+    inner: Box<dyn Backend>,
+    hold: Arc<Mutex<()>>,
+}
+
+impl Held {
+    pub fn new() -> Self {
+        let model = Arc::new(Model::load(&embedded()).unwrap());
+        let options = EngineOptions { backend: BackendChoice::Cpu, ..EngineOptions::default() };
+        let inner = backend::open(&model, &options).unwrap().backends.pop().unwrap();
+        let hold = Arc::new(Mutex::new(()));
+        let held = HeldBackend { inner, hold: hold.clone() };
+        let engine = Engine::with_backends(model, vec![Box::new(held)]).unwrap();
+        Held { engine, hold }
+    }
+
+    /// No step begins while this lasts.
+    pub fn hold(&self) -> std::sync::MutexGuard<'_, ()> {
+        self.hold.lock().unwrap()
+    }
+}
+
+impl Backend for HeldBackend {
+    fn name(&self) -> &'static str {
+        "held"
+    }
+
+    fn device(&self) -> String {
+        self.inner.device()
+    }
+
+    fn limits(&self) -> Limits {
+        self.inner.limits()
+    }
+
+    fn open(&mut self, mode: Mode, language: usize) -> parakeet_engine::Result<Slot> {
+        self.inner.open(mode, language)
+    }
+
+    fn close(&mut self, slot: Slot) {
+        self.inner.close(slot);
+    }
+
+    fn reset(&mut self, slot: Slot) {
+        self.inner.reset(slot);
+    }
+
+    fn step(&mut self, steps: &[Step<'_>]) -> Vec<parakeet_engine::Result<Decoded>> {
+        let _hold = self.hold.lock().unwrap();
+        self.inner.step(steps)
+    }
+
+    fn slot_bytes(&self, mode: Mode) -> usize {
+        self.inner.slot_bytes(mode)
+    }
 }
 
 impl Bench {

@@ -403,7 +403,7 @@ mod tests {
         }
 
         fn limits(&self) -> Limits {
-            Limits { streams: 100, frames: 15, whole_frames: 15 }
+            Limits { streams: 100, frames: 15, whole_frames: 15, time: None }
         }
 
         fn open(&mut self, _: Mode, _: usize) -> Result<Slot, Error> {

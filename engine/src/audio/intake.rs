@@ -255,6 +255,13 @@ impl Intake {
         Some(Taken { end, lost })
     }
 
+    /// First sample and number of those that were dropped before all that is left, if nobody was told of them yet.
+    pub(crate) fn lost(&mut self) -> Option<(u64, u64)> {
+        let utterance = self.utterances.front_mut().filter(|utterance| utterance.taken == 0)?;
+        let lost = std::mem::take(&mut utterance.lost);
+        (lost > 0).then_some((utterance.base - lost, lost))
+    }
+
     /// Returns what [`Intake::take`] handed over of the utterance.
     pub(crate) fn give_back(&mut self, mut pcm: Vec<f32>) {
         if let Some(utterance) = self.utterances.front_mut().filter(|utterance| utterance.pcm.is_empty()) {

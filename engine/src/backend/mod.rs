@@ -29,7 +29,7 @@
 //!     }
 //!
 //!     fn limits(&self) -> Limits {
-//!         Limits { streams: 64, frames: usize::MAX, whole_frames: usize::MAX }
+//!         Limits { streams: 64, ..Limits::default() }
 //!     }
 //!
 //!     fn open(&mut self, _mode: Mode, _language: usize) -> Result<Slot> {
@@ -67,6 +67,8 @@ mod open;
 mod room;
 pub(crate) mod timeline;
 mod visibility;
+
+use std::time::Duration;
 
 use crate::error::Result;
 
@@ -138,6 +140,16 @@ pub struct Limits {
     pub frames: usize,
     /// The same where none has: windows and whole signals are decoded frame after frame, which takes no longer for many.
     pub whole_frames: usize,
+    /// Longest time that a step should take, where how many frames that is shows only when it runs: a step then holds fewer
+    /// than the others say.
+    pub time: Option<Duration>,
+}
+
+impl Default for Limits {
+    /// None at all.
+    fn default() -> Self {
+        Self { streams: usize::MAX, frames: usize::MAX, whole_frames: usize::MAX, time: None }
+    }
 }
 
 /// Where the time of a step went, in seconds on the device.

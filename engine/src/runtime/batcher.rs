@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::lane::Lane;
+use super::pace::Pace;
 use super::queue::{Backlog, Received};
 use super::stream::{Chunk, Shared, StreamLane, Wait};
 use crate::backend::{Backend, Decoded, Slot, Step};
@@ -106,7 +107,7 @@ impl Drop for Runner {
 impl Runner {
     fn run(&mut self) {
         let (mut backlog, mut requests) = (Backlog::default(), Vec::new());
-        let mut patience = Some(QUIET);
+        let (mut patience, mut pace) = (Some(QUIET), Pace::default());
         loop {
             match self.lane.queue.receive(&mut backlog, &mut requests, patience) {
                 Received::Work => patience = Some(QUIET),
@@ -122,9 +123,16 @@ impl Runner {
                 let _ = catch_unwind(AssertUnwindSafe(|| request(self.backend.as_mut())));
             }
             let mut buffer = || self.buffers.pop().unwrap_or_default();
-            let batch = backlog.take(self.lane.limits);
-            let mut jobs: Vec<_> = batch.map(|stream| Job { stream, pcm: buffer(), chunk: None }).collect();
+            let mut frames = 0;
+            let batch = backlog.take(pace.fit(self.lane.limits));
+            let job = |(its_frames, stream)| {
+                frames += its_frames;
+                Job { stream, pcm: buffer(), chunk: None }
+            };
+            let mut jobs: Vec<_> = batch.map(job).collect();
+            let begin = Instant::now();
             let stepped = catch_unwind(AssertUnwindSafe(|| self.step(&mut jobs)));
+            pace.note(frames, begin.elapsed());
             for Job { stream, mut pcm, chunk } in jobs {
                 if stepped.is_err() {
                     stream.fail(self.lane.failed("panicked beside a step".into()), chunk.as_ref());

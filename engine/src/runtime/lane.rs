@@ -7,10 +7,13 @@ use std::sync::mpsc::sync_channel;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
-use super::queue::Queue;
+use super::queue::{Queue, Urgency};
 use super::statistics::LaneStatistics;
 use crate::backend::{Backend, Limits, Mode, Slot};
 use crate::error::{Error, Fault, Result};
+
+/// A device where audio was lost within so many ms has too much to do.
+const RECENT_MS: u64 = 1_000;
 
 /// Something to do with the backend between two steps.
 pub(crate) type Request = Box<dyn FnOnce(&mut dyn Backend) + Send>;
@@ -25,6 +28,9 @@ pub(crate) struct Lane<S> {
     load: AtomicU64,
     most_load: AtomicU64,
     dropped_samples: AtomicU64,
+    begin: Instant,
+    /// When a stream lost audio last, in ms since the beginning; 0 for never.
+    last_loss: AtomicU64,
     statistics: Mutex<LaneStatistics>,
     /// Its streams by their slots.
     streams: Mutex<HashMap<u32, S>>,
@@ -43,6 +49,8 @@ impl<S> Lane<S> {
             load: AtomicU64::new(0),
             most_load: AtomicU64::new(u64::MAX),
             dropped_samples: AtomicU64::new(0),
+            begin: Instant::now(),
+            last_loss: AtomicU64::new(0),
             statistics: Mutex::new(LaneStatistics::new(backend.device())),
             streams: Mutex::default(),
             lost: OnceLock::new(),
@@ -50,14 +58,14 @@ impl<S> Lane<S> {
     }
 
     /// Queues a stream whose next chunk is complete and adds so many encoder frames to a step, with caches or `whole`.
-    pub(crate) fn add(&self, deadline: Instant, frames: usize, whole: bool, stream: S) {
+    pub(crate) fn add(&self, urgency: Urgency, frames: usize, whole: bool, stream: S) {
         let Limits { frames: cached_most, whole_frames: whole_most, .. } = self.limits;
         let frames = match whole && whole_most != cached_most {
             // In frames of a step where all have caches.
             true => (frames as f64 * cached_most as f64 / whole_most as f64) as usize,
             false => frames,
         };
-        self.queue.add(deadline, frames, stream);
+        self.queue.add(urgency, frames, stream);
     }
 
     /// The backend and the device for people.
@@ -166,7 +174,21 @@ impl<S> Lane<S> {
 
     /// Samples that a stream's full queue gave up.
     pub(crate) fn count_dropped(&self, samples: usize) {
-        self.dropped_samples.fetch_add(samples as u64, Ordering::Relaxed);
+        if samples > 0 {
+            self.dropped_samples.fetch_add(samples as u64, Ordering::Relaxed);
+            self.last_loss.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether streams lose audio here: there is more to do than it can.
+    pub(crate) fn is_overloaded(&self) -> bool {
+        let last = self.last_loss.load(Ordering::Relaxed);
+        last > 0 && self.now() - last < RECENT_MS
+    }
+
+    /// Milliseconds since the beginning, at least 1.
+    fn now(&self) -> u64 {
+        1 + self.begin.elapsed().as_millis() as u64
     }
 
     /// What was done since the last reset, and the device's memory. Waits for the step under way.

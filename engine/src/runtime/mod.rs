@@ -9,10 +9,12 @@ mod event;
 mod fleet;
 mod lane;
 mod options;
+mod pace;
 mod queue;
 mod recovery;
 mod statistics;
 mod stream;
+mod turn;
 
 pub use engine::Engine;
 pub use event::{Event, PushError};

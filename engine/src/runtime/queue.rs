@@ -21,8 +21,16 @@ struct Arrived<T, R> {
     stopped: bool,
 }
 
+/// What goes first: a smaller rank, and of the same an earlier deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Urgency {
+    /// 0 for who is to be in time.
+    pub(crate) rank: u8,
+    pub(crate) deadline: Instant,
+}
+
 struct Entry<T> {
-    deadline: Instant,
+    urgency: Urgency,
     /// Encoder frames that it adds to a step.
     frames: usize,
     item: T,
@@ -53,8 +61,8 @@ impl<T, R> Default for Queue<T, R> {
 
 impl<T, R> Queue<T, R> {
     /// Puts in `item`, which adds `frames` encoder frames to a step.
-    pub(crate) fn add(&self, deadline: Instant, frames: usize, item: T) {
-        self.change(|arrived| arrived.entries.push(Entry { deadline, frames, item }));
+    pub(crate) fn add(&self, urgency: Urgency, frames: usize, item: T) {
+        self.change(|arrived| arrived.entries.push(Entry { urgency, frames, item }));
     }
 
     /// Puts in a request.
@@ -129,16 +137,16 @@ impl<T> Default for Backlog<T> {
 }
 
 impl<T> Backlog<T> {
-    /// Takes what fits into a step, the earliest deadlines first; one item fits always.
-    pub(crate) fn take(&mut self, limits: Limits) -> impl Iterator<Item = T> {
+    /// Takes what fits into a step, the most urgent first, with the frames of each; one item fits always.
+    pub(crate) fn take(&mut self, limits: Limits) -> impl Iterator<Item = (usize, T)> {
         let mut count = limits.streams.max(1).min(self.entries.len());
         if count < self.entries.len() {
-            self.entries.select_nth_unstable_by_key(count, |entry| entry.deadline);
+            self.entries.select_nth_unstable_by_key(count, |entry| entry.urgency);
         }
         let first = &mut self.entries[..count];
         let sum = |sum: usize, entry: &Entry<T>| sum.saturating_add(entry.frames);
         if first.iter().fold(0, sum) > limits.frames {
-            first.sort_unstable_by_key(|entry| entry.deadline);
+            first.sort_unstable_by_key(|entry| entry.urgency);
             let mut frames = 0;
             let fitting = first.iter().take_while(|entry| {
                 frames = sum(frames, entry);
@@ -146,7 +154,7 @@ impl<T> Backlog<T> {
             });
             count = fitting.count().max(1);
         }
-        self.entries.drain(..count).map(|entry| entry.item)
+        self.entries.drain(..count).map(|entry| (entry.frames, entry.item))
     }
 }
 
@@ -156,8 +164,13 @@ mod tests {
 
     use super::*;
 
+    fn urgency(rank: u8, deadline: Instant) -> Urgency {
+        Urgency { rank, deadline }
+    }
+
     fn step(backlog: &mut Backlog<u64>, streams: usize, frames: usize) -> Vec<u64> {
-        let mut taken: Vec<_> = backlog.take(Limits { streams, frames, whole_frames: frames }).collect();
+        let mut taken: Vec<_> =
+            backlog.take(Limits { streams, frames, ..Limits::default() }).map(|(_, item)| item).collect();
         taken.sort_unstable();
         taken
     }
@@ -168,12 +181,12 @@ mod tests {
         let (mut backlog, mut requests) = (Backlog::default(), Vec::new());
         let start = Instant::now();
         for after in [3, 1, 4, 0, 2] {
-            queue.add(start + Duration::from_secs(after), 10, after);
+            queue.add(urgency(0, start + Duration::from_secs(after)), 10, after);
         }
         queue.request('a');
         assert_eq!(queue.receive(&mut backlog, &mut requests, None), Received::Work);
         assert_eq!((step(&mut backlog, 3, 100), &requests[..]), (vec![0, 1, 2], &['a'][..]));
-        queue.add(start, 10, 9);
+        queue.add(urgency(0, start), 10, 9);
         assert_eq!(queue.receive(&mut backlog, &mut requests, None), Received::Work);
         assert_eq!(step(&mut backlog, 2, 100), [3, 9]);
         queue.request('b');
@@ -191,7 +204,7 @@ mod tests {
         let (mut backlog, mut requests) = (Backlog::default(), Vec::new());
         let patience = Some(Duration::from_millis(1));
         assert_eq!(queue.receive(&mut backlog, &mut requests, patience), Received::Quiet);
-        queue.add(Instant::now(), 1, 7);
+        queue.add(urgency(0, Instant::now()), 1, 7);
         assert_eq!(queue.receive(&mut backlog, &mut requests, patience), Received::Work);
         assert_eq!(queue.receive(&mut backlog, &mut requests, patience), Received::Work, "it isn't begun");
         assert_eq!(step(&mut backlog, 9, 100), [7]);
@@ -206,7 +219,7 @@ mod tests {
         let mut backlog = Backlog::default();
         let start = Instant::now();
         for (after, frames) in [(2, 30), (0, 60), (1, 40), (3, 500), (4, 1)] {
-            queue.add(start + Duration::from_secs(after), frames, after);
+            queue.add(urgency(0, start + Duration::from_secs(after)), frames, after);
         }
         queue.receive(&mut backlog, &mut Vec::new(), None);
         assert_eq!(step(&mut backlog, 9, 100), [0, 1]);

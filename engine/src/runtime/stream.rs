@@ -13,7 +13,9 @@ use super::event::{Event, PushError};
 use super::fleet::Fleet;
 use super::lane::Lane;
 use super::options::{Overflow, StreamOptions};
+use super::queue::Urgency;
 use super::recovery::{History, Suspicion, Trouble};
+use super::turn::Turn;
 use crate::audio::{FRAME_SAMPLES, Gate, Intake, Next, Part, SAMPLE_RATE};
 use crate::backend::{Decoded, Mode, Slot, StepSizes};
 use crate::error::Error;
@@ -83,6 +85,7 @@ pub(super) struct Inner {
     events: VecDeque<Event>,
     /// Since when the chunk that is queued waits, for the order among streams.
     due: Option<Instant>,
+    turn: Turn,
     /// Before this no chunk is due, as long as the stream is ahead of it.
     pace: Option<Instant>,
     interrupted: bool,
@@ -256,10 +259,11 @@ impl Stream {
         self.shared.room.notify_all();
     }
 
-    /// The first sample that waits to be decoded, if any does.
-    pub fn waiting(&self) -> Option<u64> {
+    /// How long the next chunk has been waiting for its turn since it was complete, if it is.
+    pub fn waiting(&self) -> Option<Duration> {
         let inner = self.shared.used();
-        (inner.intake.queued() > 0).then(|| inner.intake.base() + inner.decoding.samples)
+        let next = inner.intake.next(self.shared.sizes.of(inner.decoding.chunks))?;
+        Some(next.complete.elapsed())
     }
 
     /// Gives up the oldest `samples` samples that wait, as a full queue does: [`Event::Lost`] says what that was.
@@ -267,6 +271,10 @@ impl Stream {
         let mut inner = self.shared.used();
         let dropped = inner.intake.drop_oldest(samples);
         self.shared.count_dropped(&inner, dropped);
+        if let Some((start, samples)) = inner.intake.lost() {
+            inner.turn.lost();
+            self.shared.report(&mut inner, Event::Lost { start, samples });
+        }
         self.shared.schedule(&mut inner);
         if inner.writers > 0 {
             self.shared.room.notify_all();
@@ -409,7 +417,8 @@ impl Shared {
             _ => next.complete,
         };
         let frames = next.samples.div_ceil(FRAME_SAMPLES as usize) + self.again;
-        lane.add(due + self.lasts(next.samples), frames, self.whole, self.clone());
+        let urgency = Urgency { rank: inner.turn.rank(), deadline: due + self.lasts(next.samples) };
+        lane.add(urgency, frames, self.whole, self.clone());
         inner.due = Some(due);
         inner.scheduled = true;
     }
@@ -432,6 +441,7 @@ impl Shared {
         inner.pace = inner.due.take().map(|due| due + lasts);
         let reset_first = std::mem::take(&mut inner.slot_is_stale);
         if let Some((start, samples)) = taken.lost {
+            inner.turn.lost();
             self.report(&mut inner, Event::Lost { start, samples });
         }
         let end = inner.intake.position();
@@ -468,6 +478,8 @@ impl Shared {
                         inner.suspicion = None;
                     }
                     self.hand_out(&mut inner, chunk.end, decoded);
+                    let overloaded = inner.place.as_ref().is_some_and(|place| place.lane.is_overloaded());
+                    inner.turn.heard(chunk.next.saturating_sub(chunk.before), overloaded);
                     let time = chunk.complete.elapsed();
                     wait = (!again).then_some(Wait { time, late: time > chunk.lasts });
                 }

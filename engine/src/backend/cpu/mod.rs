@@ -24,6 +24,7 @@ mod window;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rayon::prelude::*;
 
@@ -45,6 +46,9 @@ const NAME: &str = "cpu";
 
 /// Most streams of a step: bounds the time that a newly complete chunk waits for the step under way.
 const MOST_STREAMS: usize = 64;
+/// Longest that a step should take. How long that of some streams does depends on the model, the processor and what else runs
+/// there.
+const LONGEST_STEP: Duration = Duration::from_millis(200);
 
 /// Most rows that one thread runs through the layers together: their widest activation stays in its cache.
 const GROUP_ROWS: usize = 64;
@@ -153,7 +157,7 @@ impl Backend for CpuBackend {
     }
 
     fn limits(&self) -> Limits {
-        Limits { streams: MOST_STREAMS, frames: usize::MAX, whole_frames: usize::MAX }
+        Limits { streams: MOST_STREAMS, time: Some(LONGEST_STEP), ..Limits::default() }
     }
 
     fn open(&mut self, mode: Mode, language: usize) -> Result<Slot> {

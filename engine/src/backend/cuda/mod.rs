@@ -208,7 +208,7 @@ impl Backend for CudaBackend {
 
     fn limits(&self) -> Limits {
         let frames = self.most_rows(true);
-        Limits { streams: frames, frames, whole_frames: self.most_rows(false) }
+        Limits { streams: frames, frames, whole_frames: self.most_rows(false), time: None }
     }
 
     fn open(&mut self, mode: Mode, language: usize) -> Result<Slot> {

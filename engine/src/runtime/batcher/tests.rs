@@ -76,7 +76,7 @@ struct Hand {
 impl Fake {
     fn new(streams: usize) -> (Box<Self>, Hand) {
         let ((told, hears), (gives, permits)) = (channel(), channel());
-        let limits = Limits { streams, frames: usize::MAX, whole_frames: usize::MAX };
+        let limits = Limits { streams, ..Limits::default() };
         let fake = Self { limits, room: usize::MAX, slots: Vec::new(), told, permits, fault: None, steps: 0 };
         (Box::new(fake), Hand { told: hears, permits: gives })
     }

@@ -99,7 +99,7 @@ impl Backend for Listener {
     }
 
     fn limits(&self) -> Limits {
-        Limits { streams: 64, frames: usize::MAX, whole_frames: usize::MAX }
+        Limits { streams: 64, ..Limits::default() }
     }
 
     fn open(&mut self, mode: Mode, _: usize) -> Result<Slot> {
