@@ -3,7 +3,7 @@
 
 use super::{
     imp::{CAT, ParakeetTdt},
-    model,
+    keep, model,
     state::Model,
 };
 use gst::{prelude::*, subclass::prelude::*};
@@ -39,19 +39,22 @@ impl ParakeetTdt {
             .and_then(|options| found.map(|path| (path, options)).map_err(model_failure));
         let mut state = self.state();
         state.load += 1;
-        state.model = Model::Loading;
+        let old = std::mem::replace(&mut state.model, Model::Loading);
         state.loaded_as = Some(settings.to_load());
         state.config = config;
         let load = state.load;
         drop(state);
+        let_go(old);
         let element = self.obj().downgrade();
         let spawned = thread::Builder::new().name("parakeet-load".into()).spawn(move || {
             if let (Ok((directory, _)), Some(element)) = (&wanted, element.upgrade()) {
                 element.imp().tell_loading(load, directory);
             }
             let opened = wanted.and_then(|(directory, options)| open(&directory, &options));
-            if let Some(element) = element.upgrade() {
-                element.imp().loaded(load, opened);
+            match (element.upgrade(), opened) {
+                (Some(element), opened) => element.imp().loaded(load, opened),
+                (None, Ok(engine)) => keep::keep(engine),
+                (None, Err(_)) => {}
             }
         });
         if let Err(error) = spawned {
@@ -85,9 +88,12 @@ impl ParakeetTdt {
         }
     }
 
-    /// Takes the result of attempt `load`, unless nobody wants it any more.
+    /// Takes the result of attempt `load`, unless the element was stopped or set otherwise since: then it may want it soon.
     fn loaded(&self, load: u64, opened: Result<Arc<Engine>, Failure>) {
         if self.state().load != load {
+            if let Ok(engine) = opened {
+                keep::keep(engine);
+            }
             return;
         }
         let model = match opened {
@@ -113,6 +119,7 @@ impl ParakeetTdt {
         let mut state = self.state();
         if state.load != load {
             drop(state);
+            let_go(model);
             return;
         }
         state.model = model;
@@ -124,7 +131,7 @@ impl ParakeetTdt {
         }
     }
 
-    /// Lets the model go.
+    /// Lets the model go, for others to keep.
     pub(super) fn unload(&self) {
         let mut state = self.state();
         state.load += 1;
@@ -134,6 +141,7 @@ impl ParakeetTdt {
         if matches!(model, Model::Loading) {
             self.progress(gst::ProgressType::Canceled, "loading stopped");
         }
+        let_go(model);
     }
 }
 
@@ -141,7 +149,17 @@ fn model_failure(reason: String) -> Failure {
     Failure::Model(format!("{reason}; {OTHER_MODEL}"))
 }
 
+fn let_go(model: Model) {
+    if let Model::Ready(engine) = model {
+        keep::keep(engine);
+    }
+}
+
 fn open(directory: &Path, options: &EngineOptions) -> Result<Arc<Engine>, Failure> {
+    if let Some(engine) = Engine::find(directory, options) {
+        return Ok(engine);
+    }
+    keep::release();
     Engine::open(directory, options).map_err(|error| match error {
         Error::Backend { .. } | Error::Option { .. } => Failure::Model(format!("{error}; {OTHER_DEVICE}")),
         _ => model_failure(error.to_string()),
