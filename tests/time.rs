@@ -209,7 +209,10 @@ fn cuts_all_the_time_are_told() {
     bench.drain();
     assert!(bench.bus.pop_filtered(&[gst::MessageType::Warning]).is_none(), "one warning");
     let stats: gst::Structure = bench.element.property("stats");
-    assert_eq!(stats.get::<u64>("cuts").unwrap(), pcm.chunks(PACKET).count() as u64 - 1);
+    let jumps = pcm.chunks(PACKET).count() as u64 - 1;
+    assert_eq!(stats.get::<u64>("cuts").unwrap(), jumps);
+    let missing = jumps * (2 * SECOND - time(PACKET)).nseconds();
+    assert_eq!(stats.get::<u64>("missing-audio").unwrap(), missing);
 }
 
 /// Segment events of a record, with the place of each.

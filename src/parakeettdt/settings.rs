@@ -370,8 +370,9 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
         glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
             .nick("Statistics")
             .blurb(
-                "Since READY: text buffers pushed (buffers, uint64), audio that came in and that was dropped, in ns (audio, \
-                 dropped-audio, uint64), times that it was cut by jumps in time (cuts, uint64), and max-observed-delay",
+                "Since READY: text buffers pushed (buffers, uint64), audio that came in, that was dropped and that \
+                 never came, as jumps of its time stamps say, in ns (audio, dropped-audio, missing-audio, uint64), times that it \
+                 was cut by jumps in time (cuts, uint64), and max-observed-delay",
             )
             .read_only()
             .build(),
