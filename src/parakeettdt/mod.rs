@@ -56,6 +56,7 @@ mod events;
 mod imp;
 mod input;
 mod keep;
+mod language;
 mod latency;
 mod load;
 mod meta;

@@ -97,7 +97,11 @@ impl ParakeetTdt {
     /// Starts to open a stream, on a thread of its own: the engine answers after the step under way.
     fn open(&self, engine: Arc<Engine>) -> Result<(), gst::FlowError> {
         let (queue_samples, overflow) = self.queue();
-        let options = self.settings().stream(engine.config());
+        let settings = self.settings().clone();
+        let options = settings.stream(engine.config());
+        if let Some(lacking) = settings.language(engine.config()).lacking {
+            gst::element_imp_warning!(self, gst::LibraryError::Settings, ("{lacking}"));
+        }
         let options = StreamOptions { queue_samples, overflow, ..options };
         let mut state = self.state();
         state.opening += 1;

@@ -3,6 +3,7 @@
 
 use super::{
     Backend, CachePrecision, Overload, Precision, TextUnit,
+    language::Language,
     latency::{self, LATENCY_OF_MODEL, Wanted},
 };
 use gst::{glib, prelude::*};
@@ -17,6 +18,9 @@ const WINDOW_OF_MODEL: u32 = u32::MAX;
 
 /// Value of `device` that leaves the choice to the element.
 const AUTO: &str = "auto";
+
+/// Value of `language-code` if nobody sets it.
+const ENGLISH: &str = "en-US";
 
 /// Milliseconds of an encoder frame.
 const FRAME_MS: usize = 80;
@@ -36,7 +40,8 @@ pub struct Settings {
     skip_silence: bool,
     text_unit: TextUnit,
     partials: bool,
-    language_code: String,
+    /// None if nobody set it.
+    language_code: Option<String>,
     latency_ms: u32,
     lateness_ms: u32,
     overload: Overload,
@@ -67,7 +72,7 @@ impl Default for Settings {
             skip_silence: true,
             text_unit: TextUnit::Word,
             partials: false,
-            language_code: "en-US".into(),
+            language_code: None,
             latency_ms: LATENCY_OF_MODEL,
             lateness_ms: 0,
             overload: Overload::Auto,
@@ -87,9 +92,14 @@ impl Settings {
             right: frames(self.right_context_ms),
         };
         let Self { skip_silence, partials, .. } = *self;
-        let language = Some(self.language_code.clone()).filter(|code| !code.is_empty());
+        let language = self.language(model).told;
         let options = StreamOptions { language, skip_silence, partials, ..StreamOptions::default() };
         wanted.fit(self.latency_ms, options, model)
+    }
+
+    /// What `language-code` means to the model.
+    pub fn language(&self, model: &ModelConfig) -> Language {
+        Language::new(self.language_code.as_deref(), ENGLISH, model)
     }
 
     /// What decides what is loaded.
@@ -174,7 +184,7 @@ impl Settings {
             "skip-silence" => self.skip_silence = get(value),
             "text-unit" => self.text_unit = get(value),
             "partials" => self.partials = get(value),
-            "language-code" => self.language_code = get::<Option<String>>(value).unwrap_or_default(),
+            "language-code" => self.language_code = Some(get::<Option<String>>(value).unwrap_or_default()),
             "latency" | "transcribe-latency" => self.latency_ms = get(value),
             "lateness" => self.lateness_ms = get(value),
             "overload" => self.overload = get(value),
@@ -201,7 +211,7 @@ impl Settings {
             "skip-silence" => self.skip_silence.to_value(),
             "text-unit" => self.text_unit.to_value(),
             "partials" => self.partials.to_value(),
-            "language-code" => self.language_code.to_value(),
+            "language-code" => self.language_code.as_deref().unwrap_or(ENGLISH).to_value(),
             "latency" | "transcribe-latency" => self.latency_ms.to_value(),
             "lateness" => self.lateness_ms.to_value(),
             "overload" => self.overload.to_value(),
@@ -339,9 +349,10 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             .nick("Language code")
             .blurb(
                 "Language that is spoken, as a BCP 47 tag, for models that are told which, or auto where they find out. \
-                 Other models hear what they were trained for, the one that comes with the plugin English",
+                 Other models hear what they were trained for, the one that comes with the plugin English. The text has it for a \
+                 tag; one that the model is known to lack is a warning, and the model goes on with its own",
             )
-            .default_value(Some(default.language_code.as_str()))
+            .default_value(Some(ENGLISH))
             .mutable_ready()
             .build(),
         latency("latency", "Latency", &default),

@@ -4,11 +4,12 @@
 use super::{
     deadline::{Arrivals, Watch},
     input::Backlog,
+    language::Tags,
     output::{Item, Output},
     places::{Moment, Places},
     settings::ToLoad,
     statistics::Statistics,
-    timeline::Timeline,
+    timeline::{SAMPLE_RATE, Timeline},
 };
 use parakeet_engine::{Engine, Error, Event, Stream, Unit, Units, Word, model::ModelConfig};
 use std::{
@@ -19,6 +20,9 @@ use std::{
 
 /// Warnings about lost audio come at most this often.
 const LOSS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Nothing said for so long, in samples, is the end of what was said: what ends a sentence.
+const LONG_PAUSE: u64 = SAMPLE_RATE as u64 * 3 / 2;
 
 /// The model, from READY to NULL.
 #[derive(Default)]
@@ -231,6 +235,10 @@ pub struct Run {
     progress: u64,
     /// Words until they are a unit of text.
     pub units: Units,
+    /// Tags of the stream.
+    pub tags: Tags,
+    /// Sample at which the last text ends, until that is known to be the end of what was said.
+    said: Option<u64>,
     output: Output,
     loss: Option<Loss>,
     loss_told: Option<Instant>,
@@ -265,6 +273,7 @@ impl Run {
             info: old.info,
             pending: events.collect(),
             units: old.units.emptied(),
+            tags: old.tags,
             cuts_told: old.cuts_told,
             ..Run::default()
         };
@@ -359,9 +368,16 @@ impl Run {
             Event::EndOfUtterance { sample, backchannel } => {
                 let unit = self.units.finish();
                 let mut actions = self.place(unit);
+                if !backchannel {
+                    actions.extend(self.end_of_what_was_said());
+                }
                 let at = self.start(self.offset + sample);
                 actions.push(Action::EndOfUtterance { at, backchannel });
                 actions
+            }
+            Event::Language { code, .. } => {
+                let tags = self.tags.hear(&code);
+                tags.map(|tags| Action::Event(gst::event::Tag::new(tags))).into_iter().collect()
             }
             Event::Partial(word) => vec![Action::Partial(self.partial(word))],
             Event::Progress { sample } => {
@@ -369,12 +385,16 @@ impl Run {
                 let mut actions = self.place(unit);
                 let sample = self.units.pending_start().map_or(sample, |start| start.min(sample));
                 self.progress = self.progress.max(self.offset + sample);
+                if self.said.is_some_and(|end| self.progress >= end + LONG_PAUSE) {
+                    actions.extend(self.end_of_what_was_said());
+                }
                 actions.extend(self.advance(false));
                 actions
             }
             Event::Finished { sample } => {
                 let unit = self.units.finish();
                 let mut actions = self.place(unit);
+                actions.extend(self.end_of_what_was_said());
                 actions.extend(self.finished(self.offset + sample));
                 actions
             }
@@ -389,6 +409,14 @@ impl Run {
             }
             _ => Vec::new(),
         }
+    }
+
+    /// The event by which transcribers say that the text before it stands for itself, as a paragraph does: captions begin a
+    /// line after it. Once for all that was said.
+    fn end_of_what_was_said(&mut self) -> Option<Action> {
+        self.said.take()?;
+        let structure = gst::Structure::new_empty("rstranscribe/final-transcript");
+        Some(Action::Event(gst::event::CustomDownstream::new(structure)))
     }
 
     /// Notes dropped audio; gives back what is to be told now.
@@ -448,6 +476,7 @@ impl Run {
         let end = (self.offset + unit.end).min(limit);
         // Words come in order: nothing before this one will come any more.
         self.progress = self.progress.max(start);
+        self.said = Some(end);
         let mut actions = Vec::new();
         while let Some(Pending::Event { at, .. }) = self.pending.front()
             && *at <= self.progress
