@@ -178,4 +178,26 @@ mod tests {
         german.prompt.as_mut().expect("it is told").languages = [("de-DE".to_owned(), 9)].into();
         assert_eq!(means(None, &german), (None, None, false), "nobody asked for English");
     }
+
+    #[test]
+    fn what_the_model_hears_is_told_when_it_changes() {
+        gst::init().expect("GStreamer starts");
+        let code = |list: Option<gst::TagList>| {
+            list.and_then(|list| list.get::<gst::tags::LanguageCode>().map(|code| code.get().to_owned()))
+        };
+        let mut tags = Tags::default();
+        tags.begin(None);
+        assert!(tags.due().is_none(), "nothing is known");
+        assert_eq!(code(tags.hear("de-DE")), some("de"));
+        assert_eq!(code(tags.hear("de")), None);
+        let mut title = gst::TagList::new();
+        title.make_mut().add::<gst::tags::Title>(&"title", gst::TagMergeMode::Append);
+        assert_eq!(code(Some(tags.of_audio(title))), some("de"));
+        let list = tags.hear("fr").expect("it is another");
+        assert_eq!(list.get::<gst::tags::Title>().map(|title| title.get().to_owned()), some("title"));
+        assert_eq!(code(Some(list)), some("fr"));
+        tags.begin(some("en"));
+        assert_eq!(code(tags.due()), some("en"));
+        assert!(tags.due().is_none(), "once");
+    }
 }
