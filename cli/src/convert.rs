@@ -29,6 +29,9 @@ pub struct Args {
     /// starts are earlier by it
     #[arg(long, value_name = "MS")]
     emission_delay: Option<u32>,
+    /// A language that the model hears, as an ISO 639 code such as en, for one that isn't told which; may be given again
+    #[arg(long, value_name = "CODE")]
+    language: Vec<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -49,6 +52,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         dtype,
         name: args.name.clone(),
         emission_delay_ms: args.emission_delay,
+        languages: args.language.clone(),
         cancel: cancel_on_interrupt(),
     };
     with_bar(&args.out, |progress| convert(&args.checkpoint, &args.out, &options, progress))

@@ -40,7 +40,7 @@ struct Report {
     heads: usize,
     parameters: usize,
     vocabulary: usize,
-    /// What the model can be told that it hears; empty if it isn't told.
+    /// What the model hears, or can be told that it hears; empty if that isn't known.
     languages: Vec<String>,
     mel_bins: usize,
     normalized_features: bool,
@@ -154,7 +154,10 @@ fn report(
         heads: encoder.heads,
         parameters: *parameters,
         vocabulary: decoder.vocabulary,
-        languages: config.prompt.iter().flat_map(|prompt| prompt.languages.keys().cloned()).collect(),
+        languages: match &config.prompt {
+            Some(prompt) => prompt.languages.keys().cloned().collect(),
+            None => config.languages.clone(),
+        },
         mel_bins: features.mel_bins,
         normalized_features: features.normalize == Normalize::PerFeature,
         convolution_norm: match encoder.conv_norm {

@@ -39,6 +39,11 @@ impl ParakeetTdt {
                     Some(group) => builder.group_id(group).build(),
                     None => builder.build(),
                 };
+                let settings = self.settings().clone();
+                let mut state = self.state();
+                let language = state.config.as_ref().and_then(|model| settings.language(model).text);
+                state.run.tags.begin(language);
+                drop(state);
                 self.enqueue(event)
             }
             EventView::Caps(caps) => match AudioInfo::from_caps(caps.caps()) {
@@ -56,7 +61,10 @@ impl ParakeetTdt {
             EventView::Segment(segment) => self.segment(segment),
             EventView::Gap(gap) => self.gap_event(gap),
             EventView::Tag(tag) => match without_coding(tag.tag()) {
-                Some(tags) => self.enqueue(gst::event::Tag::builder(tags).seqnum(event.seqnum()).build()),
+                Some(tags) => {
+                    let tags = self.state().run.tags.of_audio(tags);
+                    self.enqueue(gst::event::Tag::builder(tags).seqnum(event.seqnum()).build())
+                }
                 None => true,
             },
             EventView::Eos(_) | EventView::SegmentDone(_) => {
@@ -101,8 +109,13 @@ impl ParakeetTdt {
         let at = state.run.timeline.clock();
         state.run.places.change(at, segment.clone());
         state.run.segment = Some(segment);
+        let tags = state.run.tags.due();
         drop(state);
-        self.enqueue(gst::event::Segment::builder(&text).seqnum(event.seqnum()).build())
+        let is_queued = self.enqueue(gst::event::Segment::builder(&text).seqnum(event.seqnum()).build());
+        if let Some(tags) = tags {
+            self.enqueue(gst::event::Tag::builder(tags).seqnum(event.seqnum()).build());
+        }
+        is_queued
     }
 
     /// Nothing is heard for a while: until now if the event doesn't say how long.

@@ -3,7 +3,7 @@
 
 use super::{
     imp::{CAT, ParakeetTdt},
-    model,
+    keep, model,
     state::Model,
 };
 use gst::{prelude::*, subclass::prelude::*};
@@ -43,11 +43,13 @@ impl ParakeetTdt {
             .and_then(|options| found.map(|path| (path, options)).map_err(model_failure));
         let mut state = self.state();
         state.load += 1;
-        state.model = Model::Loading;
-        state.loaded_as = Some((settings.to_load(), identity(handed.as_ref())));
+        let old = std::mem::replace(&mut state.model, Model::Loading);
+        let before = state.loaded_as.replace((settings.to_load(), identity(handed.as_ref())));
+        let was_handed = before.is_some_and(|loaded| loaded.1.is_some());
         state.config = config;
         let load = state.load;
         drop(state);
+        let_go(old, was_handed);
         let element = self.obj().downgrade();
         let spawned = thread::Builder::new().name("parakeet-load".into()).spawn(move || {
             let handed = element.upgrade().and_then(|element| element.imp().ask_for_engine());
@@ -59,8 +61,10 @@ impl ParakeetTdt {
                 Some(engine) => Ok(engine),
                 None => wanted.and_then(|(directory, options)| open(&directory, &options)),
             };
-            if let Some(element) = element.upgrade() {
-                element.imp().loaded(load, opened, handed_in);
+            match (element.upgrade(), opened) {
+                (Some(element), opened) => element.imp().loaded(load, opened, handed_in),
+                (None, Ok(engine)) => let_go(Model::Ready(engine), handed_in.is_some()),
+                (None, Err(_)) => {}
             }
         });
         if let Err(error) = spawned {
@@ -94,9 +98,12 @@ impl ParakeetTdt {
         }
     }
 
-    /// Takes the result of attempt `load`, unless nobody wants it any more.
+    /// Takes the result of attempt `load`, unless the element was stopped or set otherwise since: then it may want it soon.
     fn loaded(&self, load: u64, opened: Result<Arc<Engine>, Failure>, handed_in: Option<usize>) {
         if self.state().load != load {
+            if let Ok(engine) = opened {
+                let_go(Model::Ready(engine), handed_in.is_some());
+            }
             return;
         }
         let model = match opened {
@@ -122,6 +129,7 @@ impl ParakeetTdt {
         let mut state = self.state();
         if state.load != load {
             drop(state);
+            let_go(model, handed_in.is_some());
             return;
         }
         if let (Model::Ready(engine), Some((_, handed))) = (&model, &mut state.loaded_as) {
@@ -138,16 +146,17 @@ impl ParakeetTdt {
         }
     }
 
-    /// Lets the model go.
+    /// Lets the model go, for others to keep.
     pub(super) fn unload(&self) {
         let mut state = self.state();
         state.load += 1;
-        state.loaded_as = None;
+        let was_handed = state.loaded_as.take().is_some_and(|loaded| loaded.1.is_some());
         let model = std::mem::take(&mut state.model);
         drop(state);
         if matches!(model, Model::Loading) {
             self.progress(gst::ProgressType::Canceled, "loading stopped");
         }
+        let_go(model, was_handed);
     }
 }
 
@@ -160,7 +169,18 @@ fn model_failure(reason: String) -> Failure {
     Failure::Model(format!("{reason}; {OTHER_MODEL}"))
 }
 
+/// Keeps a model for a while, unless it was handed in: whose it is decides how long.
+fn let_go(model: Model, was_handed: bool) {
+    if let (Model::Ready(engine), false) = (model, was_handed) {
+        keep::keep(engine);
+    }
+}
+
 fn open(directory: &Path, options: &EngineOptions) -> Result<Arc<Engine>, Failure> {
+    if let Some(engine) = Engine::find(directory, options) {
+        return Ok(engine);
+    }
+    keep::release();
     Engine::open(directory, options).map_err(|error| match error {
         Error::Backend { .. } | Error::Option { .. } => Failure::Model(format!("{error}; {OTHER_DEVICE}")),
         _ => model_failure(error.to_string()),

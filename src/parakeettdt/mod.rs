@@ -10,7 +10,8 @@
  *
  * The plugin comes with a small English model, `parakeet-tdt-mini`, so the element works as it is. Larger models are
  * converted once with `parakeet convert` and named in the `model` property. A model is loaded in the background on the
- * way to READY, once for all elements of a process that name the same one; progress messages tell how it goes.
+ * way to READY, once for all elements of a process that name the same one; progress messages tell how it goes. It is kept
+ * for 10 s after the last of them is in NULL, unless another is loaded, so that stopping and starting one costs nothing.
  *
  * Models with full attention, such as parakeet-tdt-0.6b-v3, hear a window of `left-context`, `chunk` and `right-context`
  * that moves on by a chunk, unless they are set the model's own; a model that was trained for some windows takes no others.
@@ -55,6 +56,8 @@ mod deadline;
 mod events;
 mod imp;
 mod input;
+mod keep;
+mod language;
 mod latency;
 mod load;
 mod meta;

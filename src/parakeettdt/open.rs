@@ -99,6 +99,9 @@ impl ParakeetTdt {
         let (queue_samples, overflow) = self.queue();
         let settings = self.settings().clone();
         let options = settings.stream(engine.config());
+        if let Some(lacking) = settings.language(engine.config()).lacking {
+            gst::element_imp_warning!(self, gst::LibraryError::Settings, ("{lacking}"));
+        }
         let options = StreamOptions { queue_samples, overflow, ..options };
         let mut state = self.state();
         state.opening += 1;

@@ -3,6 +3,7 @@
 
 use super::{
     Backend, CachePrecision, Overload, Precision, TextUnit,
+    language::Language,
     latency::{self, LATENCY_OF_MODEL, Wanted},
 };
 use gst::{glib, prelude::*};
@@ -14,6 +15,9 @@ const OF_MODEL: u32 = u32::MAX;
 
 /// Value of `device` that leaves the choice to the element.
 const AUTO: &str = "auto";
+
+/// Value of `language-code` if nobody sets it.
+const ENGLISH: &str = "en-US";
 
 /// Milliseconds of an encoder frame.
 const FRAME_MS: usize = 80;
@@ -37,7 +41,8 @@ pub struct Settings {
     raw: bool,
     mask_profanities: bool,
     profanities: Option<String>,
-    language_code: String,
+    /// None if nobody set it.
+    language_code: Option<String>,
     latency_ms: u32,
     lateness_ms: u32,
     overload: Overload,
@@ -73,7 +78,7 @@ impl Default for Settings {
             raw: false,
             mask_profanities: false,
             profanities: None,
-            language_code: "en-US".into(),
+            language_code: None,
             latency_ms: LATENCY_OF_MODEL,
             lateness_ms: 0,
             overload: Overload::Auto,
@@ -94,9 +99,14 @@ impl Settings {
             right: frames(self.right_context_ms),
         };
         let Self { skip_silence, partials, .. } = *self;
-        let language = Some(self.language_code.clone()).filter(|code| !code.is_empty());
+        let language = self.language(model).told;
         let options = StreamOptions { language, skip_silence, partials, ..StreamOptions::default() };
         wanted.fit(self.latency_ms, options, model)
+    }
+
+    /// What `language-code` means to the model.
+    pub fn language(&self, model: &ModelConfig) -> Language {
+        Language::new(self.language_code.as_deref(), ENGLISH, model)
     }
 
     /// What decides what is loaded.
@@ -207,7 +217,7 @@ impl Settings {
             "raw" => self.raw = get(value),
             "mask-profanities" => self.mask_profanities = get(value),
             "profanities" => self.profanities = get::<Option<String>>(value).filter(|path| !path.is_empty()),
-            "language-code" => self.language_code = get::<Option<String>>(value).unwrap_or_default(),
+            "language-code" => self.language_code = Some(get::<Option<String>>(value).unwrap_or_default()),
             "latency" | "transcribe-latency" => self.latency_ms = get(value),
             "lateness" => self.lateness_ms = get(value),
             "overload" => self.overload = get(value),
@@ -238,7 +248,7 @@ impl Settings {
             "raw" => self.raw.to_value(),
             "mask-profanities" => self.mask_profanities.to_value(),
             "profanities" => self.profanities.to_value(),
-            "language-code" => self.language_code.to_value(),
+            "language-code" => self.language_code.as_deref().unwrap_or(ENGLISH).to_value(),
             "latency" | "transcribe-latency" => self.latency_ms.to_value(),
             "lateness" => self.lateness_ms.to_value(),
             "overload" => self.overload.to_value(),
@@ -410,9 +420,10 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             .nick("Language code")
             .blurb(
                 "Language that is spoken, as a BCP 47 tag, for models that are told which, or auto where they find out. \
-                 Other models hear what they were trained for, the one that comes with the plugin English",
+                 Other models hear what they were trained for, the one that comes with the plugin English. The text has it for a \
+                 tag; one that the model is known to lack is a warning, and the model goes on with its own",
             )
-            .default_value(Some(default.language_code.as_str()))
+            .default_value(Some(ENGLISH))
             .mutable_ready()
             .build(),
         latency("latency", "Latency", &default),
@@ -441,8 +452,9 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
         glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
             .nick("Statistics")
             .blurb(
-                "Since READY: text buffers pushed (buffers, uint64), audio that came in and that was dropped, in ns (audio, \
-                 dropped-audio, uint64), times that it was cut by jumps in time (cuts, uint64), and max-observed-delay",
+                "Since READY: text buffers pushed (buffers, uint64), audio that came in, that was dropped and that \
+                 never came, as jumps of its time stamps say, in ns (audio, dropped-audio, missing-audio, uint64), times that it \
+                 was cut by jumps in time (cuts, uint64), and max-observed-delay",
             )
             .read_only()
             .build(),

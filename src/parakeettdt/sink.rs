@@ -89,6 +89,11 @@ impl ParakeetTdt {
         if has_many_cuts {
             run.cuts_told = Some(Instant::now());
         }
+        let missing = run.timeline.take_missing();
+        if missing > 0 {
+            gst::info!(CAT, imp = self, "{:.3} s of audio are missing here", missing as f64 / 1e9);
+        }
+        state.statistics.missing += missing;
         state.statistics.samples += pcm.len() as u64;
         state.statistics.cuts += u64::from(join == Join::Restarts);
         drop(state);

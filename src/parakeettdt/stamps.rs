@@ -97,7 +97,10 @@ impl Stamps {
             return None;
         }
         let by = median(&self.off).saturating_sub(median(&self.usual));
+        // A few stamps alone don't say what is usual: the first may have been early.
+        let is_known = self.usual.back().is_some_and(|last| self.known(last.sample) >= HOLD);
         let hole = range(&self.off).is_some_and(|(least, most)| by > most.saturating_sub(least).max(STEP));
+        let hole = hole && is_known;
         move_by(&mut self.off, by);
         self.believe();
         Some(Shift { since, by, hole })

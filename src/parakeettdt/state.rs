@@ -4,12 +4,13 @@
 use super::{
     deadline::{Arrivals, Watch},
     input::Backlog,
+    language::Tags,
     output::{Item, Output},
     places::{Moment, Places},
     settings::ToLoad,
     statistics::Statistics,
     text::{Format, Partial, Raw, RawToken, Text, TextWord},
-    timeline::Timeline,
+    timeline::{SAMPLE_RATE, Timeline},
 };
 use parakeet_engine::{Engine, Error, Event, Mask, Stream, Unit, Units, Word, model::ModelConfig};
 use std::{
@@ -20,6 +21,9 @@ use std::{
 
 /// Warnings about lost audio come at most this often.
 const LOSS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Nothing said for so long, in samples, is the end of what was said: what ends a sentence.
+const LONG_PAUSE: u64 = SAMPLE_RATE as u64 * 3 / 2;
 
 /// The model, from READY to NULL.
 #[derive(Default)]
@@ -220,8 +224,10 @@ pub struct Run {
     pub mask: Option<Mask>,
     /// What buffers hold, as was agreed with downstream.
     pub format: Format,
-    /// Language of what is recognised, where it is known.
-    pub language: Option<String>,
+    /// Tags of the stream.
+    pub tags: Tags,
+    /// Sample at which the last text ends, until that is known to be the end of what was said.
+    said: Option<u64>,
     output: Output,
     loss: Option<Loss>,
     loss_told: Option<Instant>,
@@ -258,7 +264,7 @@ impl Run {
             units: old.units.emptied(),
             mask: old.mask,
             format: old.format,
-            language: old.language,
+            tags: old.tags,
             cuts_told: old.cuts_told,
             ..Run::default()
         };
@@ -356,26 +362,33 @@ impl Run {
             Event::EndOfUtterance { sample, backchannel } => {
                 let unit = self.units.finish();
                 let mut actions = self.place(unit);
+                if !backchannel {
+                    actions.extend(self.end_of_what_was_said());
+                }
                 let at = self.start(self.offset + sample);
                 actions.push(Action::EndOfUtterance { at, backchannel });
                 actions
             }
-            Event::Partial(word) => self.partial(&word).map(Action::Partial).into_iter().collect(),
             Event::Language { code, .. } => {
-                self.language = Some(code);
-                Vec::new()
+                let tags = self.tags.hear(&code);
+                tags.map(|tags| Action::Event(gst::event::Tag::new(tags))).into_iter().collect()
             }
+            Event::Partial(word) => self.partial(&word).map(Action::Partial).into_iter().collect(),
             Event::Progress { sample } => {
                 let unit = self.units.progress(sample);
                 let mut actions = self.place(unit);
                 let sample = self.units.pending_start().map_or(sample, |start| start.min(sample));
                 self.progress = self.progress.max(self.offset + sample);
+                if self.said.is_some_and(|end| self.progress >= end + LONG_PAUSE) {
+                    actions.extend(self.end_of_what_was_said());
+                }
                 actions.extend(self.advance(false));
                 actions
             }
             Event::Finished { sample } => {
                 let unit = self.units.finish();
                 let mut actions = self.place(unit);
+                actions.extend(self.end_of_what_was_said());
                 actions.extend(self.finished(self.offset + sample));
                 actions
             }
@@ -390,6 +403,14 @@ impl Run {
             }
             _ => Vec::new(),
         }
+    }
+
+    /// The event by which transcribers say that the text before it stands for itself, as a paragraph does: captions begin a
+    /// line after it. Once for all that was said.
+    fn end_of_what_was_said(&mut self) -> Option<Action> {
+        self.said.take()?;
+        let structure = gst::Structure::new_empty("rstranscribe/final-transcript");
+        Some(Action::Event(gst::event::CustomDownstream::new(structure)))
     }
 
     /// Notes dropped audio; gives back what is to be told now.
@@ -439,7 +460,7 @@ impl Run {
             discont: false,
             arrived: None,
             words,
-            language: self.language.clone(),
+            language: self.tags.language(),
         };
         Some(Partial { text, stable })
     }
@@ -480,6 +501,7 @@ impl Run {
         let end = (self.offset + unit.end).min(limit);
         // Words come in order: nothing before this one will come any more.
         self.progress = self.progress.max(start);
+        self.said = Some(end);
         let mut actions = Vec::new();
         while let Some(Pending::Event { at, .. }) = self.pending.front()
             && *at <= self.progress
@@ -489,7 +511,7 @@ impl Run {
         }
         if let (Some(at), Some(until)) = (self.start(start), self.end_of(end)) {
             let (stream, arrived) = (at.stream, self.arrivals.of(start));
-            let (words, language) = (self.words(&unit.words), self.language.clone());
+            let (words, language) = (self.words(&unit.words), self.tags.language());
             let items = self.output.word(&unit.text, at.running, until.running);
             actions.extend(items.map(|item| match item {
                 Item::Word { text, start, end, discont } => {

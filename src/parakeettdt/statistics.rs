@@ -12,6 +12,8 @@ pub struct Statistics {
     pub samples: u64,
     /// Samples that were dropped because recognition was too slow.
     pub dropped: u64,
+    /// Nanoseconds of audio that never came, as time stamps say.
+    pub missing: u64,
     /// Times that recognition began anew in mid-stream.
     pub cuts: u64,
     /// Longest time in ms from when the start of a text came in to when it was pushed.
@@ -25,6 +27,7 @@ impl Statistics {
             .field("buffers", self.buffers)
             .field("audio", nanoseconds(self.samples))
             .field("dropped-audio", nanoseconds(self.dropped))
+            .field("missing-audio", self.missing)
             .field("cuts", self.cuts)
             .field("max-observed-delay", self.max_delay_ms)
             .build()

@@ -72,6 +72,8 @@ pub struct Timeline {
     stamps: Stamps,
     /// Where the audio was cut within the last second of it.
     cuts: VecDeque<u64>,
+    /// Time over which stamps jumped ahead, in nanoseconds.
+    missing: u64,
 }
 
 impl Timeline {
@@ -135,8 +137,16 @@ impl Timeline {
         is_many
     }
 
+    /// Time over which stamps jumped ahead since this was asked, in nanoseconds: audio that never came.
+    pub fn take_missing(&mut self) -> u64 {
+        std::mem::take(&mut self.missing)
+    }
+
     fn shift(&mut self, Shift { since, by, hole }: Shift) -> Join {
         let length = by.unsigned_abs();
+        if by > 0 && (hole || length > LONGEST_SILENCE) {
+            self.missing = self.missing.saturating_add(length);
+        }
         if length > LONGEST_SILENCE {
             let pts = moved(self.expected(), by);
             let join = self.end();

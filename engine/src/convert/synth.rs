@@ -165,6 +165,7 @@ pub fn synthetic_config(options: &SynthOptions) -> Result<ModelConfig> {
             max_symbols: if is_rnnt { 1 } else { 10 },
         },
         emission_delay_ms: 0,
+        languages: Vec::new(),
         prompt: (like == Like::Nemotron35Streaming06b).then(|| PromptConfig {
             places: 128,
             hidden: 2 * width,
@@ -380,6 +381,7 @@ mod tests {
             name: "parakeet-tdt-mini".into(),
             // Of its weights, not of its shape.
             emission_delay_ms: mini.emission_delay_ms,
+            languages: vec!["en".into()],
             ..synthetic_config(&options(Like::TdtMini)).unwrap()
         };
         assert_eq!(like_mini, mini);

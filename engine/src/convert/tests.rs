@@ -104,6 +104,20 @@ fn every_tensor_survives_in_both_types() {
 }
 
 #[test]
+fn languages_are_written_down() {
+    let place = Place::new();
+    TestNemo::new().write(&place.nemo());
+    let convert_with = |code: &str| {
+        let options = ConvertOptions { languages: vec![code.into()], ..Default::default() };
+        convert(&place.nemo(), &place.out(), &options, &mut |_, _| {})
+    };
+    let refused = convert_with("en-US").unwrap_err().to_string();
+    assert!(refused.contains("language") && refused.contains("\"en-US\" is no ISO 639 code"), "{refused}");
+    convert_with("en").unwrap();
+    assert_eq!(Model::load(&place.out()).unwrap().config.languages, ["en"]);
+}
+
+#[test]
 fn a_hybrid_gives_its_transducer() {
     let place = Place::new();
     let mut nemo = TestNemo::new().with_yaml("EncDecRNNTBPEModel", "EncDecHybridRNNTCTCBPEModel");

@@ -37,6 +37,8 @@ pub struct ConvertOptions {
     pub name: Option<String>,
     /// How long after a word begins the model emits it, in milliseconds, which no checkpoint says; 0 if `None`.
     pub emission_delay_ms: Option<u32>,
+    /// Languages that it hears, as ISO 639 codes, which no checkpoint says but for those that are told which.
+    pub languages: Vec<String>,
     /// Set by another thread to make conversion fail at the next tensor and leave nothing behind.
     pub cancel: Arc<AtomicBool>,
 }
@@ -55,6 +57,8 @@ pub fn write(
         let reason = format!("{} ms is more than {MOST_DELAY_MS} ms", config.emission_delay_ms);
         return Err(Error::Option { option: "emission-delay", reason });
     }
+    config.languages.clone_from(&options.languages);
+    config.validate().map_err(|reason| Error::Option { option: "language", reason })?;
     let plan = plan(&*tensors, &config, options.dtype, &path)?;
     write_weights(&mut *tensors, &plan, &staging.dir().join(WEIGHTS), &mut |done, total| {
         progress(done, total);

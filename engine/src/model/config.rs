@@ -33,6 +33,9 @@ pub struct ModelConfig {
     /// by. `parakeet wer --times` measures it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub emission_delay_ms: u32,
+    /// Languages that it hears, as ISO 639 codes such as `en`, where it is told none and they are known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub languages: Vec<String>,
     /// Language prompt, where the model is told what it hears.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<PromptConfig>,
@@ -297,6 +300,12 @@ impl ModelConfig {
                 "emission_delay_ms: {} is more than {MOST_DELAY_MS}",
                 self.emission_delay_ms
             ));
+        }
+        let is_code = |code: &String| {
+            (2..=3).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_lowercase())
+        };
+        if let Some(code) = self.languages.iter().find(|code| !is_code(code)) {
+            return Err(format!("languages: {code:?} is no ISO 639 code, two or three small letters"));
         }
         encoder.validate()?;
         if let Some(prompt) = &self.prompt {

@@ -172,6 +172,7 @@ mod tests {
                 max_symbols: 10,
             },
             emission_delay_ms: 0,
+            languages: Vec::new(),
             prompt: None,
         }
     }

@@ -37,13 +37,12 @@ impl Engine {
     /// The engine for the model directory `dir`, loaded unless somebody holds one already whose devices aren't all lost. Blocks
     /// while it loads.
     pub fn open(dir: &Path, options: &EngineOptions) -> Result<Arc<Self>> {
-        let path = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
         let place = {
             let mut engines = ENGINES.lock().unwrap_or_else(PoisonError::into_inner);
             engines.retain(|_, place| {
                 Arc::strong_count(place) > 1 || place.lock().is_ok_and(|e| e.strong_count() > 0)
             });
-            engines.entry((path, options.clone())).or_default().clone()
+            engines.entry(key(dir, options)).or_default().clone()
         };
         let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(engine) = place.upgrade().filter(|engine| engine.works()) {
@@ -52,6 +51,14 @@ impl Engine {
         let engine = Arc::new(Self::load(dir, options)?);
         *place = Arc::downgrade(&engine);
         Ok(engine)
+    }
+
+    /// The engine that [`Engine::open`] would give without loading anything. Blocks while somebody loads it.
+    pub fn find(dir: &Path, options: &EngineOptions) -> Option<Arc<Self>> {
+        let place =
+            ENGINES.lock().unwrap_or_else(PoisonError::into_inner).get(&key(dir, options)).cloned()?;
+        let place = place.lock().unwrap_or_else(PoisonError::into_inner);
+        place.upgrade().filter(|engine| engine.works())
     }
 
     fn load(dir: &Path, options: &EngineOptions) -> Result<Self> {
@@ -155,6 +162,10 @@ impl Engine {
     pub(crate) fn lanes(&self) -> Vec<Arc<StreamLane>> {
         self.fleet.devices().iter().map(|device| device.main().clone()).collect()
     }
+}
+
+fn key(dir: &Path, options: &EngineOptions) -> Key {
+    (dir.canonicalize().unwrap_or_else(|_| dir.to_owned()), options.clone())
 }
 
 fn no_device() -> Error {

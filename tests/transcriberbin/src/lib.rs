@@ -2,9 +2,10 @@
 //! `parakeettdt` in transcriberbin of gst-plugins-rs, unchanged: a picture and speech go in, a picture with CEA-708 captions comes
 //! out, and what those say is read back.
 
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, Once, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use std::time::{Duration, Instant};
 
 use cea708_types::{CCDataParser, tables::Code};
 use gst::prelude::*;
@@ -23,9 +24,29 @@ pub fn init() {
     });
 }
 
-/// A sentence of real speech, 16 kHz mono.
+/// The source tree.
+fn tree() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// A sentence of real speech, 16 kHz mono, a little more than 6 s.
 pub fn speech() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/speech.wav")
+    tree().join("tests/data/speech.wav")
+}
+
+/// The model of the source tree in a directory of its own, which no other test loads, with only so many bytes of its weights if
+/// they are to be cut short.
+pub fn model(weights: Option<usize>) -> tempfile::TempDir {
+    let own = tempfile::tempdir().expect("temporary files can be written");
+    let original = tree().join("models/parakeet-tdt-mini");
+    for name in ["config.json", "tokens.txt", "model.safetensors"] {
+        let mut bytes = fs::read(original.join(name)).expect("the model is in the tree");
+        if let (Some(length), "model.safetensors") = (weights, name) {
+            bytes.truncate(length);
+        }
+        fs::write(own.path().join(name), bytes).expect("temporary files can be written");
+    }
+    own
 }
 
 /// What captions say, with what they were read from.
@@ -33,9 +54,19 @@ pub fn speech() -> PathBuf {
 struct Captions {
     parser: CCDataParser,
     text: String,
+    frames: usize,
 }
 
 impl Captions {
+    /// Reads what is on a frame.
+    fn frame(&mut self, buffer: &gst::BufferRef) {
+        self.frames += 1;
+        for meta in buffer.iter_meta::<gst_video::VideoCaptionMeta>() {
+            assert_eq!(meta.caption_type(), gst_video::VideoCaptionType::Cea708Raw);
+            self.read(meta.data());
+        }
+    }
+
     /// Reads the cc_data of a frame.
     fn read(&mut self, data: &[u8]) {
         // The parser wants the header that is in MPEG-2 user data: flags with the number of triples, and a reserved byte.
@@ -62,11 +93,15 @@ pub struct Bench {
     pub pipeline: gst::Pipeline,
     /// The bin.
     pub bin: gst::Element,
+    /// The element in it.
+    pub transcriber: gst::Element,
     captions: Arc<Mutex<Captions>>,
+    told: Arc<Mutex<Vec<gst::Structure>>>,
 }
 
 impl Bench {
-    /// The speech `repeats` times over, with `parakeettdt` of these properties, as in a launch line.
+    /// The speech `repeats` times over, with `parakeettdt` of these properties, as in a launch line. The picture lasts longer
+    /// than the sound, for the last caption.
     pub fn new(properties: &str, repeats: usize) -> Self {
         init();
         let transcriber = gst::parse::launch(&format!("parakeettdt name=transcriber {properties}"));
@@ -79,23 +114,33 @@ impl Bench {
              concat name=c ! audioconvert ! audioresample ! bin.sink_audio {files} \
              videotestsrc name=picture pattern=black ! video/x-raw,width=64,height=64,framerate={FRAMERATE}/1 ! bin.sink_video \
              bin.src_audio ! fakesink sync=false async=false \
-             bin.src_video ! ccextractor name=x ! fakesink sync=false async=false \
-             x.caption ! ccconverter ! closedcaption/x-cea-708,format=cc_data ! \
-             appsink name=captions sync=false async=false"
+             bin.src_video ! fakesink name=screen sync=false async=false"
         );
         let pipeline = gst::parse::launch(&launch).expect("the elements are installed");
         let pipeline = pipeline.downcast::<gst::Pipeline>().expect("a pipeline");
         let named = |name: &str| pipeline.by_name(name).expect("it is in the line");
         let bin = named("bin");
         bin.set_property("transcriber", &transcriber);
-        // A little longer than the sound, for the last caption.
-        let seconds = 8 * repeats as i32 + 6;
+        let seconds = 7 * repeats as i32 + 5;
         named("picture").set_property("num-buffers", seconds * FRAMERATE);
-        let heard = Arc::<Mutex<Captions>>::default();
-        if let Some(sink) = pipeline.by_name("captions").and_downcast::<gst_app::AppSink>() {
-            read(&sink, heard.clone());
-        }
-        Self { pipeline, bin, captions: heard }
+        let captions = Arc::<Mutex<Captions>>::default();
+        let seen = captions.clone();
+        let screen = named("screen").static_pad("sink").expect("a sink has one");
+        screen.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+            if let Some(buffer) = info.buffer() {
+                locked(&seen).frame(buffer);
+            }
+            gst::PadProbeReturn::Ok
+        });
+        let told = Arc::<Mutex<Vec<gst::Structure>>>::default();
+        let heard = told.clone();
+        pipeline.bus().expect("a pipeline has one").set_sync_handler(move |_, message| {
+            if let gst::MessageView::Element(element) = message.view() {
+                locked(&heard).extend(element.structure().map(ToOwned::to_owned));
+            }
+            gst::BusSyncReply::Pass
+        });
+        Self { pipeline, bin, transcriber, captions, told }
     }
 
     /// Starts it.
@@ -115,10 +160,34 @@ impl Bench {
         }
     }
 
+    /// Waits until it is so. Panics if that takes too long.
+    pub fn wait(&self, patience: Duration, what: impl Fn(&Self) -> bool) {
+        let until = Instant::now() + patience;
+        while !what(self) {
+            assert!(Instant::now() < until, "so far: {}", self.text());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// What the captions say up to now, a space between words.
     pub fn text(&self) -> String {
-        let captions = self.captions.lock().unwrap_or_else(PoisonError::into_inner);
-        captions.text.split_whitespace().collect::<Vec<_>>().join(" ")
+        locked(&self.captions).text.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    /// How many frames of the picture came out.
+    pub fn frames(&self) -> usize {
+        locked(&self.captions).frames
+    }
+
+    /// How many went in, once all have.
+    pub fn frames_in(&self) -> usize {
+        let picture = self.pipeline.by_name("picture").expect("it is in the line");
+        picture.property::<i32>("num-buffers") as usize
+    }
+
+    /// The element messages of this name.
+    pub fn told(&self, name: &str) -> Vec<gst::Structure> {
+        locked(&self.told).iter().filter(|structure| structure.name() == name).cloned().collect()
     }
 
     /// Whether the bin has given up captioning.
@@ -133,35 +202,33 @@ impl Drop for Bench {
     }
 }
 
-/// Has what comes to the sink read.
-fn read(sink: &gst_app::AppSink, captions: Arc<Mutex<Captions>>) {
-    let take = move |sink: &gst_app::AppSink| {
-        let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-        let buffer = sample.buffer().ok_or(gst::FlowError::Error)?;
-        let data = buffer.map_readable().map_err(|_| gst::FlowError::Error)?;
-        captions.lock().unwrap_or_else(PoisonError::into_inner).read(&data);
-        Ok(gst::FlowSuccess::Ok)
-    };
-    sink.set_callbacks(gst_app::AppSinkCallbacks::builder().new_sample(take).build());
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the element alone makes of the speech.
 pub fn words() -> String {
     init();
     let launch = format!(
-        "filesrc location={} ! wavparse ! audioconvert ! audioresample ! parakeettdt ! appsink name=out sync=false",
+        "filesrc location={} ! wavparse ! audioconvert ! audioresample ! parakeettdt ! fakesink name=out sync=false",
         speech().display()
     );
     let pipeline = gst::parse::launch(&launch).expect("the elements are installed");
     let pipeline = pipeline.downcast::<gst::Pipeline>().expect("a pipeline");
-    let out = pipeline.by_name("out").and_downcast::<gst_app::AppSink>().expect("it is in the line");
+    let words = Arc::<Mutex<Vec<String>>>::default();
+    let heard = words.clone();
+    let out = pipeline.by_name("out").and_then(|sink| sink.static_pad("sink")).expect("it is in the line");
+    out.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        if let Some(map) = info.buffer().and_then(|buffer| buffer.map_readable().ok()) {
+            locked(&heard).push(String::from_utf8_lossy(&map).into_owned());
+        }
+        gst::PadProbeReturn::Ok
+    });
     pipeline.set_state(gst::State::Playing).expect("it starts");
-    let mut words = Vec::new();
-    while let Ok(sample) = out.pull_sample() {
-        let buffer = sample.buffer().expect("text");
-        let data = buffer.map_readable().expect("memory");
-        words.push(String::from_utf8(data.to_vec()).expect("UTF-8"));
-    }
+    let ends = [gst::MessageType::Eos, gst::MessageType::Error];
+    let end = pipeline.bus().expect("a pipeline has one").timed_pop_filtered(gst::ClockTime::NONE, &ends);
+    assert_eq!(end.map(|message| message.type_()), Some(gst::MessageType::Eos));
     let _ = pipeline.set_state(gst::State::Null);
+    let words = locked(&words);
     words.join(" ").split_whitespace().collect::<Vec<_>>().join(" ")
 }

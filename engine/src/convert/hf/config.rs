@@ -61,6 +61,7 @@ pub fn read(
         },
         decoder: decoder(&mut top, class)?,
         emission_delay_ms: 0,
+        languages: Vec::new(),
         prompt: match class {
             Class::Nemotron35 => Some(prompt(&mut top, processor.as_mut())?),
             Class::Tdt | Class::Rnnt | Class::Nemotron => None,

@@ -35,6 +35,7 @@ pub fn read(yaml: &str, name: &str) -> Result<NemoConfig, String> {
         encoder: encoder(&yaml)?,
         decoder: decoder(&yaml)?,
         emission_delay_ms: 0,
+        languages: Vec::new(),
         prompt: if class.contains("Prompt") { prompt(&yaml)? } else { None },
     };
     model.validate()?;

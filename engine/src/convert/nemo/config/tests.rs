@@ -42,6 +42,7 @@ fn a_tdt_configuration_is_read() {
             max_symbols: 10,
         },
         emission_delay_ms: 0,
+        languages: Vec::new(),
         prompt: None,
     };
     assert_eq!(config.model, expected);
