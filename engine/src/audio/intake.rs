@@ -255,6 +255,11 @@ impl Intake {
         Some(Taken { end, lost })
     }
 
+    /// Whether what is left of the utterance ends what was partly heard.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.utterances.front().is_some_and(|utterance| utterance.ended.is_some() && utterance.taken > 0)
+    }
+
     /// First sample and number of those that were dropped before all that is left, if nobody was told of them yet.
     pub(crate) fn lost(&mut self) -> Option<(u64, u64)> {
         let utterance = self.utterances.front_mut().filter(|utterance| utterance.taken == 0)?;

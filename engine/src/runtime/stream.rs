@@ -417,7 +417,9 @@ impl Shared {
             _ => next.complete,
         };
         let frames = next.samples.div_ceil(FRAME_SAMPLES as usize) + self.again;
-        let urgency = Urgency { rank: inner.turn.rank(), deadline: due + self.lasts(next.samples) };
+        // The last words before a loss are not to wait for the next turn.
+        let rank = if inner.intake.is_ending() { 0 } else { inner.turn.rank() };
+        let urgency = Urgency { rank, deadline: due + self.lasts(next.samples) };
         lane.add(urgency, frames, self.whole, self.clone());
         inner.due = Some(due);
         inner.scheduled = true;
