@@ -18,6 +18,9 @@ pub enum Failure {
         /// What is wrong with it.
         reason: String,
     },
+    /// A list of phrases can't be read, or the model can't write them.
+    #[error("{path}: {1}", path = .0.display())]
+    Vocabulary(PathBuf, String),
     /// The thread that decodes the file panicked.
     #[error("the audio decoder broke down, the transcript ends where it did")]
     Decoder,

@@ -79,6 +79,8 @@ pub use backend::Token;
 pub use backend::choice::{BackendChoice, CachePrecision, Device, EngineOptions, Precision};
 pub use backend::mode::Window;
 pub use error::{Error, Fault, Result};
+#[doc(inline)]
+pub use model::Boosts;
 pub use runtime::{
     Distribution, Engine, Event, LaneStatistics, Overflow, Percentiles, PushError, Statistics, Stream,
     StreamOptions,

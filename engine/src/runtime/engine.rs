@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
 use super::device::{DeviceLanes, Threads};
 use super::fleet::{Fleet, take_least};
+use super::lane::Wanted;
 use super::options::StreamOptions;
 use super::statistics::Statistics;
 use super::stream::{self, Shared, Stream, StreamLane};
@@ -118,12 +119,16 @@ impl Engine {
     pub fn stream(self: &Arc<Self>, options: &StreamOptions) -> Result<Stream> {
         let mode = options.mode(self.config())?;
         let language = options.language_place(self.config())?;
+        if let Some(boosts) = &options.vocabulary {
+            boosts.check(&self.vocabulary)?;
+        }
+        let wanted = Wanted { mode, language, boosts: options.vocabulary.clone() };
         let load = stream::load(mode);
         let (mut devices, mut lost, mut refused) = (self.fleet.devices(), None, None);
         while let Some(device) = take_least(&mut devices, load, &mut lost) {
-            match device.open(mode, language, load) {
+            match device.open(&wanted, load) {
                 Ok(place) => {
-                    let how = (mode, language, self.config());
+                    let how = (wanted, self.config());
                     let shared = Shared::new(self.fleet.clone(), self.vocabulary.clone(), how, options);
                     return Ok(Stream::new(self.clone(), place, shared));
                 }
