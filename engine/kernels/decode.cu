@@ -121,8 +121,8 @@ __device__ __forceinline__ Best best_of(const float* values, int count, int from
     return best_of_warp(best);
 }
 
-// Has phrases choose which piece is said in this state, where one is: of those that aren't less likely than blank, the first of
-// the largest sums of logit and what they add for it. `phrases` are words as `memory/phrases.rs` writes them. By a block, each of whose threads has the result.
+// Has phrases choose which piece is said in this state, where one is: the first of the largest sums of logit and what they add for
+// it, where pieces that are less likely than blank count only if a phrase goes on with them. `phrases` are words as `memory/phrases.rs` writes them. By a block, each of whose threads has the result.
 __device__ __forceinline__ void choose(const float* row, const u32* phrases, int state, Pick& pick) {
     __shared__ Best sums[WARPS];
     __shared__ int next;
@@ -137,8 +137,7 @@ __device__ __forceinline__ void choose(const float* row, const u32* phrases, int
     const u32 from = first[0] + 3 * threadIdx.x, end = first[1];
     for (u32 at = from; at < end; at += 3 * blockDim.x) {
         const int piece = (int)phrases[at];
-        const float value = row[piece], sum = value + __uint_as_float(phrases[at + 1]);
-        if (value < blank) continue;
+        const float sum = row[piece] + __uint_as_float(phrases[at + 1]);
         if (sum > best.value || (sum == best.value && piece < best.index)) best = Best{sum, piece, best.second};
     }
     best = best_of_warp(best);

@@ -135,15 +135,14 @@ fn speech_goes_on_on_another_device_with_the_same_words() {
 #[test]
 fn a_stream_keeps_its_phrases_on_another_device() {
     let model = Arc::new(Model::load(&root().join("models/parakeet-tdt-mini")).expect("it loads"));
-    // Another word than the one that is said, near the end.
-    let boosts =
-        Arc::new(Boosts::new(&model.vocabulary, [("respectful", 8.0)]).expect("the model writes it"));
+    // Other words than those that are said.
+    let boosts = Arc::new(Boosts::new(&model.vocabulary, [("a moral", 10.0)]).expect("the model writes it"));
     let options = StreamOptions { look_ahead: Some(6), vocabulary: Some(boosts), ..Default::default() };
-    let respectful = |words: &[Word]| words.iter().filter(|word| word.text == "respectful").count();
+    let moral = |words: &[Word]| words.iter().filter(|word| word.text.starts_with("moral")).count();
     let (undisturbed, _) = heard(&model, &options, usize::MAX);
-    assert_eq!(respectful(&undisturbed), 1, "{}", text(&undisturbed));
-    for steps in [1, 3, 5, 7, 9] {
+    assert_eq!(moral(&undisturbed), 1, "{}", text(&undisturbed));
+    for steps in [0, 1, 2, 3, 5] {
         let (disturbed, recovered) = heard(&model, &options, steps);
-        assert_eq!((respectful(&disturbed), recovered), (1, 1), "step {steps}: {}", text(&disturbed));
+        assert_eq!((moral(&disturbed), recovered), (1, 1), "step {steps}: {}", text(&disturbed));
     }
 }

@@ -202,11 +202,9 @@ pub trait Backend: Send {
     /// that fit the model; fails if the backend lacks one or memory is out, and then the engine's other devices are tried.
     fn open(&mut self, mode: Mode, language: usize) -> Result<Slot>;
 
-    /// Has the tokens of a slot chosen with these boosts from its next step on, whatever [`reset`](Self::reset) does; called
-    /// right after [`open`](Self::open) for streams with a vocabulary, whose boosts are made for the model's pieces. As `open`
-    /// it may fail, after which the slot is closed; it does where a backend doesn't implement it.
-    ///
-    /// [`Boosts`] says how a token is chosen.
+    /// Has the tokens of a slot chosen with these boosts, as [`Boosts`] says, from its next step on, whatever
+    /// [`reset`](Self::reset) does; called right after [`open`](Self::open) for streams with a vocabulary. May fail as `open`
+    /// does, after which the slot is closed, and does where a backend doesn't implement it.
     fn boost(&mut self, _slot: Slot, _boosts: &Arc<Boosts>) -> Result<()> {
         let reason = format!("the backend {} knows no vocabulary", self.name());
         Err(Error::Option { option: "vocabulary", reason })

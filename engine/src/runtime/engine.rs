@@ -104,7 +104,8 @@ impl Engine {
         &self.passed_over
     }
 
-    /// Bytes of state that such a stream holds in the backend between two steps. Waits for the step under way.
+    /// Bytes of state that such a stream holds in the backend between two steps; a vocabulary's [bytes](crate::Boosts::bytes) are
+    /// held once for all streams that have it. Waits for the step under way.
     pub fn stream_bytes(&self, options: &StreamOptions) -> Result<usize> {
         let mode = options.mode(self.config())?;
         let lane = self.lanes().into_iter().next().ok_or_else(no_device)?;
@@ -115,7 +116,7 @@ impl Engine {
     /// Where that one has no memory left the others are tried. Waits for the step under way, no longer; where that is one over a
     /// whole signal, only who opens another such stream.
     ///
-    /// Fails if the model has no such context, can't be streamed, or memory is out.
+    /// Fails if the model has no such context, can't be streamed, if the vocabulary is another model's, or memory is out.
     pub fn stream(self: &Arc<Self>, options: &StreamOptions) -> Result<Stream> {
         let mode = options.mode(self.config())?;
         let language = options.language_place(self.config())?;

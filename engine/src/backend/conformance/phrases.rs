@@ -101,7 +101,11 @@ pub fn phrases_lead_the_text(new: &dyn Fn(&Fixture) -> Box<dyn Backend>) {
             };
             let alone: Vec<_> = vocabularies.iter().map(&mut alone).collect();
             let plain = &alone[0];
-            assert_eq!(alone[1], *plain, "{what}: with phrases that add nothing");
+            assert_eq!(places(&alone[1]), places(plain), "{what}: with phrases that add nothing");
+            let numbers = |token: &Token| [token.log_prob, token.confidence, token.margin];
+            let pairs = alone[1].iter().zip(plain).flat_map(|(a, b)| numbers(a).into_iter().zip(numbers(b)));
+            let worst = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(worst < 1e-3, "{what}: {worst}");
             match mode {
                 Mode::Offline { .. } => offline.push(alone.clone()),
                 // In chunks as at once: where the text stands in its phrases goes from one to the next.
@@ -113,7 +117,7 @@ pub fn phrases_lead_the_text(new: &dyn Fn(&Fixture) -> Box<dyn Backend>) {
                 Mode::Buffered { .. } => {}
             }
             for boosted in &alone[2..] {
-                changed += usize::from(boosted != plain);
+                changed += usize::from(places(boosted) != places(plain));
                 let Some((first, undisturbed)) = boosted.first().zip(plain.first()) else { continue };
                 // Until the predictor has heard of it nothing but the piece can be different.
                 assert_eq!(
@@ -121,10 +125,10 @@ pub fn phrases_lead_the_text(new: &dyn Fn(&Fixture) -> Box<dyn Backend>) {
                     (undisturbed.frame, undisturbed.duration),
                     "{what}"
                 );
-                assert_eq!(first.confidence, undisturbed.confidence, "{what}");
+                assert!((first.confidence - undisturbed.confidence).abs() < 1e-4, "{what}");
                 let below = undisturbed.log_prob - first.log_prob;
                 let margin = if first.id == undisturbed.id { undisturbed.margin } else { -below };
-                assert!((first.margin - margin).abs() < 1e-3 && below >= 0.0, "{what}: {first:?}");
+                assert!((first.margin - margin).abs() < 1e-3 && below > -1e-3, "{what}: {first:?}");
             }
             let slots = open(&mut *backend, mode, &vocabularies);
             for utterance in 0..2 {

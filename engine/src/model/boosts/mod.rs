@@ -30,12 +30,12 @@ const MOST_BOOST: f32 = 10.0;
 
 /// Phrases and how much rather each is heard, as an automaton over a model's pieces.
 ///
-/// Whether something is said at a frame is the model's decision alone, and so is how long it lasts, and no piece is said that the
-/// model finds less likely than that there is none: a phrase never comes out of silence. Which of the other pieces is said is decided by its logit and what the phrases add to that: for the first piece of a phrase half its
-/// boost, for each piece with which the text goes on in it the boost and what was added for the piece before; for one that
-/// is the last of its phrase the boost at least, and never more than 10. Where the text leaves a phrase nothing is added; a
-/// phrase that is said is said for good, and what comes behind it begins anew. Of several phrases the one that adds the most
-/// counts.
+/// Whether something is said at a frame is the model's decision alone, and so is how long it lasts; and a phrase begins only with a
+/// piece that the model finds no less likely than that there is none: none comes out of silence. Which piece is said is decided by
+/// its logit and what the phrases add to that: for the first piece of a phrase half its boost, for each piece with which the text
+/// goes on in it the boost and what was added for the piece before; for one that is the last of its phrase the boost at
+/// least, and never more than 10. Where the text leaves a phrase nothing is added; a phrase that is said is said for good, and
+/// what comes behind it begins anew. Of several phrases the one that adds the most counts.
 ///
 /// A phrase is looked for in the pieces that the model's tokenizer makes of it, which is how models that were trained with that
 /// tokenizer spell it.
@@ -173,7 +173,8 @@ impl Boosts {
     }
 
     /// The piece that is said in `state`, and the state after it, by `logits` of all pieces and blank, of which blank's is not the
-    /// largest: of the pieces that aren't less likely than blank, the first of the largest sums.
+    /// largest: the first of the largest sums, where pieces that are less likely than blank count only if a phrase goes on with
+    /// them.
     pub(crate) fn choose(&self, state: u32, logits: &[f32]) -> (usize, u32) {
         let Tables { root, .. } = &self.tables;
         let blank = logits[root.len()];
@@ -186,7 +187,7 @@ impl Boosts {
         for arc in self.arcs(state) {
             let (piece, logit) = (arc.piece as usize, logits[arc.piece as usize]);
             let sum = logit + arc.boost;
-            if logit >= blank && (sum > most || (sum == most && piece <= best)) {
+            if sum > most || (sum == most && piece <= best) {
                 (best, most, next) = (piece, sum, arc.next);
             }
         }

@@ -20,12 +20,13 @@ fn vocabulary(pieces: &[&str]) -> Vocabulary {
 /// In the search over all phrases.
 const MOST_ADDED: f32 = 6.0;
 
-/// What taking `piece` after `said` adds, looked for in every phrase.
-fn added(vocabulary: &Vocabulary, ways: &[Way], said: &[u32], piece: u32) -> f32 {
+/// What taking `piece` after `said` adds, looked for in every phrase, and whether one goes on with it.
+fn added(vocabulary: &Vocabulary, ways: &[Way], said: &[u32], piece: u32) -> (f32, bool) {
     let text: Vec<u32> = said.iter().copied().chain([piece]).collect();
-    let mut most = 0.0_f32;
+    let (mut most, mut goes_on) = (0.0_f32, false);
     for way in ways {
         for count in (1..=way.pieces.len()).filter(|&count| text.ends_with(&way.pieces[..count])) {
+            goes_on |= count > 1;
             // Behind the last phrase that is over within it before another word.
             let over = |at: &usize| {
                 vocabulary.starts_word(way.pieces[*at])
@@ -36,7 +37,7 @@ fn added(vocabulary: &Vocabulary, ways: &[Way], said: &[u32], piece: u32) -> f32
             most = most.max((way.boost * weight(count - start, whole)).min(MOST_ADDED));
         }
     }
-    most
+    (most, goes_on)
 }
 
 proptest! {
@@ -57,9 +58,9 @@ proptest! {
                 continue;
             }
             let (piece, next) = boosts.choose(state, &logits);
-            let sum = |piece: usize| match logits[piece] {
-                logit if logit < logits[6] => f32::NEG_INFINITY,
-                logit => logit + added(&vocabulary, &ways, &said, piece as u32),
+            let sum = |piece: usize| match added(&vocabulary, &ways, &said, piece as u32) {
+                (_, false) if logits[piece] < logits[6] => f32::NEG_INFINITY,
+                (added, _) => logits[piece] + added,
             };
             let sums: Vec<f32> = (0..6).map(sum).collect();
             let most = sums.iter().copied().fold(f32::NEG_INFINITY, f32::max);
