@@ -138,3 +138,25 @@ fn a_mask_without_a_list_is_an_error() {
     let error = refusal(list.to_str());
     assert!(error.contains("empty.txt") && error.contains("holds no word"), "{error}");
 }
+
+#[test]
+fn phrases_of_a_vocabulary_are_heard() {
+    let plain = expected("0880", "70,13").text;
+    assert!(plain.contains("ill sposed"), "{plain}");
+    let scratch = Scratch::new("vocabulary");
+    let list = scratch.0.join("phrases.txt");
+    fs::write(&list, "disposed\t3\n").unwrap();
+    let with = |path: &str| {
+        let element = element();
+        element.set_property("vocabulary", path);
+        Bench::with(element, false)
+    };
+    let mut bench = with(list.to_str().unwrap());
+    bench.push(&speech("0880"), gst::ClockTime::ZERO, 20 * MS);
+    let said = text(&bench.drain());
+    assert!(said.contains("disposed"), "{said}");
+    assert!(with("/no/such/list").refusal().contains("/no/such/list"));
+    fs::write(&list, "fine\ttoo much\n").unwrap();
+    let error = with(list.to_str().unwrap()).refusal();
+    assert!(error.contains("phrases.txt") && error.contains("too much"), "{error}");
+}

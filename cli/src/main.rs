@@ -15,6 +15,7 @@ mod streaming;
 mod synth;
 mod terminal;
 mod transcribe;
+mod vocabulary;
 mod wer;
 
 use std::process::ExitCode;

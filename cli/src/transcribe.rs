@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 
 use parakeet_engine::model::{EMBEDDED, find_model};
-use parakeet_engine::{Engine, Event, Mask, Stream};
+use parakeet_engine::{Engine, Event, Mask, Stream, StreamOptions};
 
 use crate::audio::{self, AudioFile, Standard};
 use crate::engine_args::EngineArgs;
@@ -16,6 +16,7 @@ use crate::failure::Failure;
 use crate::formats::{self, Format, Summary, Writer};
 use crate::streaming::StreamArgs;
 use crate::terminal::Output;
+use crate::vocabulary::VocabularyArgs;
 
 /// Transcribe a sound file
 #[derive(clap::Args)]
@@ -33,6 +34,8 @@ pub struct Args {
     engine: EngineArgs,
     #[command(flatten)]
     streaming: StreamArgs,
+    #[command(flatten)]
+    vocabulary: VocabularyArgs,
     /// Hear only this channel, counted from 1 [default: all, of 5.1 and 7.1 above all the centre]
     #[arg(long, value_name = "N")]
     channel: Option<NonZeroUsize>,
@@ -66,7 +69,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let mask = args.mask.as_deref().map(read_mask).transpose()?;
     let model = args.model.clone().map_or_else(default_model, Ok)?;
     let engine = Engine::open(&model, &args.engine.options()?)?;
-    let options = args.streaming.options(engine.config())?;
+    let vocabulary = args.vocabulary.read(&engine)?;
+    let options = StreamOptions { vocabulary, ..args.streaming.options(engine.config())? };
     let stream = Arc::new(engine.stream(&options)?);
 
     let seconds = match &source {

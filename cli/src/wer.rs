@@ -22,6 +22,7 @@ use crate::failure::Failure;
 use crate::picture;
 use crate::streaming::{StreamArgs, Way};
 use crate::transcribe::default_model;
+use crate::vocabulary::VocabularyArgs;
 use listen::Heard;
 use manifest::Utterance;
 use report::{Report, Scored};
@@ -48,6 +49,8 @@ pub struct Args {
     engine: EngineArgs,
     #[command(flatten)]
     streaming: StreamArgs,
+    #[command(flatten)]
+    vocabulary: VocabularyArgs,
     /// Threads that compute, 0 for all cores
     #[arg(long, default_value_t = 1)]
     threads: usize,
@@ -76,7 +79,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let utterances = manifest::read(&args.manifest)?;
     let dir = args.model.clone().map_or_else(default_model, Ok)?;
     let engine = Engine::open(&dir, &EngineOptions { threads: args.threads, ..args.engine.options()? })?;
-    let way = Way::new(args.streaming.options(engine.config())?, engine.config())?;
+    let vocabulary = args.vocabulary.read(&engine)?;
+    let options = StreamOptions { vocabulary, ..args.streaming.options(engine.config())? };
+    let way = Way::new(options, engine.config())?;
     // What the machine lacks for it is wrong for every file.
     drop(engine.stream(&way.options)?);
 

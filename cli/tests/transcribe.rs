@@ -49,6 +49,35 @@ fn json(file: &Path, arguments: &[&str], input: &[u8]) -> Value {
     serde_json::from_str(&stdout(transcribe(file, &arguments, input))).unwrap()
 }
 
+#[test]
+fn a_vocabulary_changes_what_is_heard_and_says_what_is_wrong_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = dir.path().join("names.txt");
+    let with = |text: &str, more: &[&str]| {
+        std::fs::write(&list, text).unwrap();
+        let arguments = [&["--vocabulary", list.to_str().unwrap()], more].concat();
+        transcribe(&speech(), &arguments, &[])
+    };
+    let plain = stdout(transcribe(&speech(), &[], &[]));
+    assert_eq!(stdout(with("# names\n\nMarianne\nDashwood\t0.5\n", &[])), plain);
+    let other = stdout(with("a moral\t10\n", &["--look-ahead", "6"]));
+    assert!(other.contains("moral") && !plain.contains("moral"), "{other}");
+    assert_eq!(stdout(with("a moral", &["--look-ahead", "6", "--boost", "10"])), other);
+    for (text, reason) in [
+        ("", "there is no phrase in it"),
+        ("a\nb\tmuch\n", "line 2: expected a phrase, a tab and a number, found \"b\\tmuch\""),
+        ("a\t11", "the boost of \"a\" is 11, expected 0 to 10"),
+        ("漢字", "\"漢字\" can't be written with the model's pieces"),
+    ] {
+        let output = with(text, &[]);
+        let told = format!("error: {}: {reason}\n", list.display());
+        assert_eq!(
+            (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned()),
+            (Some(1), told)
+        );
+    }
+}
+
 /// The speech as raw samples.
 fn raw() -> Vec<u8> {
     hound::WavReader::open(speech())

@@ -27,6 +27,8 @@ struct Memory {
     float cell[PRED_LAYERS][PRED];
     float predicted[JOINT];
     int jump;
+    // State in the phrases of the stream.
+    int phrase;
 };
 static_assert(sizeof(Memory) == MEMORY_BYTES, "the host allocates as much");
 
@@ -55,7 +57,7 @@ extern "C" __global__ void __launch_bounds__(DECODE_THREADS) decode_begin(
     const Memory* memory = item.fresh ? start : memory_of(blocks, item.slot);
     if (threadIdx.x == 0) {
         int jump = item.fresh ? 0 : memory->jump;
-        cursor = Cursor{jump, -1, 0, -1, jump < item.decoded};
+        cursor = Cursor{jump, -1, 0, -1, jump < item.decoded, item.fresh ? 0 : memory->phrase};
         cursors[blockIdx.x] = cursor;
         if (cursor.active) atomicAdd(&results->active, 1);
     }
@@ -119,8 +121,47 @@ __device__ __forceinline__ Best best_of(const float* values, int count, int from
     return best_of_warp(best);
 }
 
-// What a frame's logits say, by a block, each of whose threads has the result.
-__device__ __forceinline__ Pick pick(const float* row) {
+// Has phrases choose which piece is said in this state, where one is: the first of the largest sums of logit and what they add for
+// it, where pieces that are less likely than blank count only if a phrase goes on with them. `phrases` are words as `memory/phrases.rs` writes them. By a block, each of whose threads has the result.
+__device__ __forceinline__ void choose(const float* row, const u32* phrases, int state, Pick& pick) {
+    __shared__ Best sums[WARPS];
+    __shared__ int next;
+    Best best{-__int_as_float(0x7f800000), 0x7fffffff, -__int_as_float(0x7f800000)};
+    const float blank = row[BLANK];
+    for (int i = threadIdx.x; i < VOCABULARY; i += blockDim.x) {
+        const float value = row[i], sum = value + __uint_as_float(phrases[i]);
+        if (value >= blank && sum > best.value) best = Best{sum, i, best.second};
+    }
+    // A state adds no less than the root, so it doesn't matter that a piece comes twice.
+    const u32* first = phrases + 2 * VOCABULARY + state;
+    const u32 from = first[0] + 3 * threadIdx.x, end = first[1];
+    for (u32 at = from; at < end; at += 3 * blockDim.x) {
+        const int piece = (int)phrases[at];
+        const float sum = row[piece] + __uint_as_float(phrases[at + 1]);
+        if (sum > best.value || (sum == best.value && piece < best.index)) best = Best{sum, piece, best.second};
+    }
+    best = best_of_warp(best);
+    if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = best;
+    __syncthreads();
+    best = sums[0];
+    for (int i = 1; i < WARPS; i++) best = better(best, sums[i]);
+    if (threadIdx.x == 0) next = (int)phrases[VOCABULARY + best.index];
+    __syncthreads();
+    for (u32 at = from; at < end; at += 3 * blockDim.x) {
+        if ((int)phrases[at] == best.index) next = (int)phrases[at + 2];
+    }
+    __syncthreads();
+    pick.phrase = next;
+    if (best.index == pick.label) return;
+    const float value = row[best.index];
+    pick.label = best.index;
+    pick.margin = value - pick.value;
+    pick.below = pick.value - value;
+}
+
+// What a frame's logits say where the text is in `state` of `phrases`, if there are any; by a block, each of whose threads has
+// the result.
+__device__ __forceinline__ Pick pick(const float* row, const u32* phrases, int state) {
     __shared__ Best bests[WARPS];
     Best best = best_of(row, VOCABULARY + 1, threadIdx.x, blockDim.x);
     if (threadIdx.x % 32 == 0) bests[threadIdx.x / 32] = best;
@@ -132,6 +173,8 @@ __device__ __forceinline__ Pick pick(const float* row) {
     pick.label = best.index > BLANK || best.value == __int_as_float(0x7f800000) ? LOST : best.index;
     pick.value = best.value;
     pick.margin = best.value - best.second;
+    pick.below = 0.0f;
+    pick.phrase = state;
     pick.duration = 0;
     pick.duration_margin = __int_as_float(0x7f800000);
 #if DURATIONS > 0
@@ -149,6 +192,7 @@ __device__ __forceinline__ Pick pick(const float* row) {
     pick.duration = values[place];
     pick.duration_margin = longest - second;
 #endif
+    if (phrases != nullptr && pick.label != LOST && pick.label != BLANK) choose(row, phrases, state, pick);
     return pick;
 }
 
@@ -160,7 +204,8 @@ extern "C" __global__ void __launch_bounds__(DECODE_THREADS) rank(
     if (item >= counts->items) return;
     const Cursor& cursor = cursors[item];
     if (!cursor.active || cursor.frame + (int)blockIdx.x % span >= items[item].decoded) return;
-    const Pick found = pick(logits + (u64)blockIdx.x * LOGITS);
+    const u32* phrases = (const u32*)items[item].phrases;
+    const Pick found = pick(logits + (u64)blockIdx.x * LOGITS, phrases, cursor.phrase);
     if (threadIdx.x == 0) picks[blockIdx.x] = found;
 }
 
@@ -174,7 +219,7 @@ extern "C" __global__ void __launch_bounds__(DECODE_THREADS) decide(
     __shared__ double sums[WARPS], powers[WARPS];
     __shared__ int kept;
     Cursor& cursor = cursors[blockIdx.x];
-    const int first = cursor.frame;
+    const int first = cursor.frame, phrase = cursor.phrase;
     if (!cursor.active) {
         if (threadIdx.x == 0) cursor.label = -1;
         return;
@@ -182,13 +227,14 @@ extern "C" __global__ void __launch_bounds__(DECODE_THREADS) decide(
     // The first thread changes it.
     __syncthreads();
     const int warp = threadIdx.x / 32, decoded = items[blockIdx.x].decoded;
+    const u32* phrases = (const u32*)items[blockIdx.x].phrases;
     int frame = first;
     Pick best;
     const float* row;
     for (;;) {
         const u64 at = (u64)blockIdx.x * span + (frame - first);
         row = logits + at * LOGITS;
-        best = span > 1 ? picks[at] : pick(row);
+        best = span > 1 ? picks[at] : pick(row, phrases, phrase);
         if (best.label != BLANK) break;
         frame += max(best.duration, 1);
         if (frame < decoded && frame < first + span) continue;
@@ -249,7 +295,7 @@ extern "C" __global__ void __launch_bounds__(DECODE_THREADS) decide(
     double least = exp((1.0 - pow(VOCABULARY + 1.0, rest)) / rest);
     double confidence = (exp((1.0 - power / pow(sum, ENTROPY_ALPHA)) / rest) - least) / (1.0 - least);
     tokens[kept] = Emission{
-        (int)blockIdx.x, best.label, frame, best.duration, (float)-log(sum),
+        (int)blockIdx.x, best.label, frame, best.duration, (float)-log(sum) - best.below,
         fminf(fmaxf((float)confidence, 0.0f), 1.0f), best.margin, best.duration_margin,
     };
     cursor.emitted = cursor.last == frame ? cursor.emitted + 1 : 1;
@@ -257,6 +303,7 @@ extern "C" __global__ void __launch_bounds__(DECODE_THREADS) decide(
     cursor.frame = frame + best.duration;
     if (cursor.frame < decoded && cursor.frame == frame && cursor.emitted >= MAX_SYMBOLS) cursor.frame += 1;
     cursor.label = best.label;
+    cursor.phrase = best.phrase;
     cursor.active = cursor.frame < decoded;
     if (!cursor.active) atomicSub(&results->active, 1);
 }
@@ -319,7 +366,10 @@ extern "C" __global__ void __launch_bounds__(DECODE_THREADS) decode_end(
         c[i] = cell[(u64)blockIdx.x * PRED_LAYERS * PRED + i];
     }
     for (int i = threadIdx.x; i < JOINT; i += blockDim.x) memory->predicted[i] = predicted[(u64)blockIdx.x * JOINT + i];
-    if (threadIdx.x == 0) memory->jump = cursors[blockIdx.x].frame - item.decoded;
+    if (threadIdx.x == 0) {
+        memory->jump = cursors[blockIdx.x].frame - item.decoded;
+        memory->phrase = cursors[blockIdx.x].phrase;
+    }
 }
 
 // Puts the state of one item, as `lstm_cell` left it, where fresh items find it. One block.
@@ -329,5 +379,5 @@ extern "C" __global__ void __launch_bounds__(DECODE_THREADS) keep_start(const re
         (&start->cell[0][0])[i] = cell[i];
     }
     for (int i = threadIdx.x; i < JOINT; i += blockDim.x) start->predicted[i] = predicted[i];
-    if (threadIdx.x == 0) start->jump = 0;
+    if (threadIdx.x == 0) start->jump = start->phrase = 0;
 }

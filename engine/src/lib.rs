@@ -30,6 +30,7 @@
 //! - [`Engine`] holds a model on its devices, one in a process for all who ask for the same; [`EngineOptions`] say which.
 //! - [`Stream`] takes audio and gives out each [`Event`], on a clock of samples; [`StreamOptions`] say how it is recognised:
 //!   with caches, in windows or in one pass, at which latency.
+//! - [`Boosts`] are phrases that a stream is rather to hear than what sounds like them.
 //! - [`backend`] is what computes: chunks of many streams go to a device in one step, tokens come back.
 //! - [`Units`] make phrases for captions or sentences of the words.
 //! - [`Engine::statistics`] tell what each device has done, and how long audio waited for it.
@@ -79,6 +80,8 @@ pub use backend::Token;
 pub use backend::choice::{BackendChoice, CachePrecision, Device, EngineOptions, Precision};
 pub use backend::mode::Window;
 pub use error::{Error, Fault, Result};
+#[doc(inline)]
+pub use model::Boosts;
 pub use runtime::{
     Distribution, Engine, Event, LaneStatistics, Overflow, Percentiles, PushError, Statistics, Stream,
     StreamOptions,

@@ -9,7 +9,7 @@ use common::*;
 use parakeet_engine::backend::{self, Backend, Decoded, Limits, Mode, Slot, Step};
 use parakeet_engine::model::Model;
 use parakeet_engine::{
-    BackendChoice, Engine, EngineOptions, Error, Event, Fault, Result, StreamOptions, Window, Word,
+    BackendChoice, Boosts, Engine, EngineOptions, Error, Event, Fault, Result, StreamOptions, Window, Word,
 };
 
 /// The CPU until it fails for good.
@@ -34,6 +34,10 @@ impl Backend for Fragile {
 
     fn open(&mut self, mode: Mode, language: usize) -> Result<Slot> {
         self.cpu.open(mode, language)
+    }
+
+    fn boost(&mut self, slot: Slot, boosts: &Arc<Boosts>) -> Result<()> {
+        self.cpu.boost(slot, boosts)
     }
 
     fn close(&mut self, slot: Slot) {
@@ -126,4 +130,19 @@ fn speech_goes_on_on_another_device_with_the_same_words() {
     }
     println!("{moved} times moved: {wrong} of {words} words are others");
     assert!(words > 300 && wrong * 100 <= words, "{wrong} of {words} words are others");
+}
+
+#[test]
+fn a_stream_keeps_its_phrases_on_another_device() {
+    let model = Arc::new(Model::load(&root().join("models/parakeet-tdt-mini")).expect("it loads"));
+    // Other words than those that are said.
+    let boosts = Arc::new(Boosts::new(&model.vocabulary, [("a moral", 10.0)]).expect("the model writes it"));
+    let options = StreamOptions { look_ahead: Some(6), vocabulary: Some(boosts), ..Default::default() };
+    let moral = |words: &[Word]| words.iter().filter(|word| word.text.starts_with("moral")).count();
+    let (undisturbed, _) = heard(&model, &options, usize::MAX);
+    assert_eq!(moral(&undisturbed), 1, "{}", text(&undisturbed));
+    for steps in [0, 1, 2, 3, 5] {
+        let (disturbed, recovered) = heard(&model, &options, steps);
+        assert_eq!((moral(&disturbed), recovered), (1, 1), "step {steps}: {}", text(&disturbed));
+    }
 }

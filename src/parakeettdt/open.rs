@@ -110,8 +110,10 @@ impl ParakeetTdt {
         drop(state);
         let element = self.obj().downgrade();
         let spawned = thread::Builder::new().name("parakeet-open".into()).spawn(move || {
-            // A list of words is read here, off the streaming thread.
+            // Lists of words are read here, off the streaming thread.
             let opened = settings.mask().and_then(|mask| {
+                let vocabulary = settings.vocabulary(engine.vocabulary())?;
+                let options = StreamOptions { vocabulary, ..options };
                 let stream = engine.stream(&options).map_err(|error| error.to_string())?;
                 Ok(Opened { stream: Arc::new(stream), mask })
             });

@@ -7,8 +7,11 @@ use super::{
     latency::{self, LATENCY_OF_MODEL, Wanted},
 };
 use gst::{glib, prelude::*};
-use parakeet_engine::{BackendChoice, EngineOptions, Error, Mask, StreamOptions, Units, model::ModelConfig};
-use std::sync::LazyLock;
+use parakeet_engine::{
+    BackendChoice, Boosts, EngineOptions, Error, Mask, StreamOptions, Units,
+    model::{ModelConfig, Vocabulary},
+};
+use std::sync::{Arc, LazyLock};
 
 /// Value of `look-ahead`, `left-context`, `chunk` and `right-context` that leaves the choice to the model.
 const OF_MODEL: u32 = u32::MAX;
@@ -41,6 +44,8 @@ pub struct Settings {
     raw: bool,
     mask_profanities: bool,
     profanities: Option<String>,
+    vocabulary: Option<String>,
+    vocabulary_boost: f32,
     /// None if nobody set it.
     language_code: Option<String>,
     latency_ms: u32,
@@ -78,6 +83,8 @@ impl Default for Settings {
             raw: false,
             mask_profanities: false,
             profanities: None,
+            vocabulary: None,
+            vocabulary_boost: Boosts::DEFAULT,
             language_code: None,
             latency_ms: LATENCY_OF_MODEL,
             lateness_ms: 0,
@@ -134,6 +141,18 @@ impl Settings {
         let list = std::fs::read_to_string(path).map_err(|error| error.to_string());
         let mask = list.and_then(|list| Mask::new(&list).map_err(|error| error.to_string()));
         mask.map(Some).map_err(|error| format!("property profanities: {path}: {error}"))
+    }
+
+    /// The phrases that are rather heard, for a model. Reads a file; fails if it can't be, or the model can't write a phrase.
+    pub fn vocabulary(&self, model: &Vocabulary) -> Result<Option<Arc<Boosts>>, String> {
+        let Some(path) = &self.vocabulary else { return Ok(None) };
+        let text = std::fs::read_to_string(path).map_err(|error| error.to_string());
+        let boosts = text.and_then(|text| {
+            Boosts::parse(model, &text, self.vocabulary_boost).map_err(|error| error.to_string())
+        });
+        boosts
+            .map(|boosts| Some(Arc::new(boosts)))
+            .map_err(|error| format!("property vocabulary: {path}: {error}"))
     }
 
     /// Whether words are told with their tokens.
@@ -217,6 +236,8 @@ impl Settings {
             "raw" => self.raw = get(value),
             "mask-profanities" => self.mask_profanities = get(value),
             "profanities" => self.profanities = get::<Option<String>>(value).filter(|path| !path.is_empty()),
+            "vocabulary" => self.vocabulary = get::<Option<String>>(value).filter(|path| !path.is_empty()),
+            "vocabulary-boost" => self.vocabulary_boost = get(value),
             "language-code" => self.language_code = Some(get::<Option<String>>(value).unwrap_or_default()),
             "latency" | "transcribe-latency" => self.latency_ms = get(value),
             "lateness" => self.lateness_ms = get(value),
@@ -248,6 +269,8 @@ impl Settings {
             "raw" => self.raw.to_value(),
             "mask-profanities" => self.mask_profanities.to_value(),
             "profanities" => self.profanities.to_value(),
+            "vocabulary" => self.vocabulary.to_value(),
+            "vocabulary-boost" => self.vocabulary_boost.to_value(),
             "language-code" => self.language_code.as_deref().unwrap_or(ENGLISH).to_value(),
             "latency" | "transcribe-latency" => self.latency_ms.to_value(),
             "lateness" => self.lateness_ms.to_value(),
@@ -414,6 +437,22 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
                 "File of the words that mask-profanities masks, one a line; lines that begin with # are none. Their case \
                  doesn't matter",
             )
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecString::builder("vocabulary")
+            .nick("Vocabulary")
+            .blurb(
+                "File of phrases that are rather heard than what sounds like them, one a line, perhaps with a tab and its \
+                 boost behind it; lines that begin with # are none",
+            )
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecFloat::builder("vocabulary-boost")
+            .nick("Vocabulary boost")
+            .blurb("Boost of phrases without one of their own: 0 adds nothing, 1 suits hundreds of phrases, 2 some")
+            .minimum(0.0)
+            .maximum(10.0)
+            .default_value(default.vocabulary_boost)
             .mutable_ready()
             .build(),
         glib::ParamSpecString::builder("language-code")

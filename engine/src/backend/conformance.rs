@@ -2,6 +2,8 @@
 //! What every backend must reproduce: NeMo's and transformers' outputs for random-weight checkpoints (`tools/oracle` made
 //! the fixtures).
 
+pub mod phrases;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

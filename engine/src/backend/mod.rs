@@ -68,9 +68,11 @@ mod room;
 pub(crate) mod timeline;
 mod visibility;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::model::Boosts;
 
 pub(crate) use choice::{BackendChoice, CachePrecision, Device, EngineOptions, Precision};
 pub(crate) use mode::Window;
@@ -103,12 +105,12 @@ pub struct Token {
     pub frame: u64,
     /// Predicted duration in encoder frames, 0 allowed; RNN-T predicts none.
     pub duration: Option<u32>,
-    /// Natural log of the token's probability among all tokens and blank.
+    /// Natural log of the token's probability among all tokens and blank; no boost is in it, nor in what follows.
     pub log_prob: f32,
     /// How far the probabilities of all tokens and blank are from being equal: 0 if they are, 1 if one is certain (NeMo's
     /// default measure: exponentially normalised Tsallis entropy, alpha 0.33).
     pub confidence: f32,
-    /// Logit of the token minus the runner-up's.
+    /// Logit of the token minus the largest of the others, below 0 where [`Boosts`] had another one chosen than the model.
     pub margin: f32,
     /// Logit of the duration minus the runner-up's; infinite for RNN-T.
     pub duration_margin: f32,
@@ -210,6 +212,14 @@ pub trait Backend: Send {
     /// Takes a fresh slot. `language` is a place of the model's prompt, ignored where it has none. The engine asks for modes
     /// that fit the model; fails if the backend lacks one or memory is out, and then the engine's other devices are tried.
     fn open(&mut self, mode: Mode, language: usize) -> Result<Slot>;
+
+    /// Has the tokens of a slot chosen with these boosts, as [`Boosts`] says, from its next step on, whatever
+    /// [`reset`](Self::reset) does; called right after [`open`](Self::open) for streams with a vocabulary. May fail as `open`
+    /// does, after which the slot is closed, and does where a backend doesn't implement it.
+    fn boost(&mut self, _slot: Slot, _boosts: &Arc<Boosts>) -> Result<()> {
+        let reason = format!("the backend {} knows no vocabulary", self.name());
+        Err(Error::Option { option: "vocabulary", reason })
+    }
 
     /// Gives a slot back; its number may be used again.
     fn close(&mut self, slot: Slot);

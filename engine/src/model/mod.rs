@@ -5,13 +5,16 @@ use std::path::Path;
 
 use crate::{Error, Result};
 
+mod boosts;
 pub mod config;
 mod find;
 mod geometry;
+pub(crate) mod script;
 pub(crate) mod tensors;
 pub(crate) mod vocabulary;
 pub(crate) mod weights;
 
+pub use boosts::Boosts;
 pub use config::ModelConfig;
 pub use find::{EMBEDDED, find_model};
 pub(crate) use geometry::Geometry;

@@ -2,6 +2,7 @@
 //! `tokens.txt`: the pieces of the vocabulary, and text from token ids as NeMo makes it.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
 use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCategory};
@@ -15,7 +16,7 @@ pub const SPACE: char = '\u{2581}';
 const UNKNOWN: &str = "\u{2581}\u{2047}\u{2581}";
 
 /// Kind of a piece.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PieceKind {
     /// Text.
     Normal,
@@ -104,6 +105,7 @@ pub struct Vocabulary {
     pieces: Vec<(String, PieceKind)>,
     punctuation: HashSet<char>,
     signals: HashMap<u32, Signal>,
+    fingerprint: u64,
 }
 
 impl Vocabulary {
@@ -114,7 +116,9 @@ impl Vocabulary {
             .zip(&pieces)
             .filter_map(|(id, (piece, kind))| Some((id, Signal::of(piece, *kind)?)))
             .collect();
-        Self { pieces, punctuation, signals }
+        let mut hasher = DefaultHasher::new();
+        pieces.hash(&mut hasher);
+        Self { pieces, punctuation, signals, fingerprint: hasher.finish() }
     }
 
     /// Reads `tokens.txt`, which must have `expected` lines: a piece with tab, line feed, carriage return and backslash
@@ -187,6 +191,27 @@ impl Vocabulary {
             }
             _ => Said::Nothing,
         }
+    }
+
+    /// The text that the token stands for, a space as U+2581; none where it stands for a byte, no text or unknown text.
+    pub(crate) fn text(&self, id: u32) -> Option<&str> {
+        match self.said(id) {
+            Said::Text(text) if text != UNKNOWN && !text.is_empty() => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The byte that the token stands for.
+    pub(crate) fn byte(&self, id: u32) -> Option<u8> {
+        match self.said(id) {
+            Said::Byte(byte) => Some(byte),
+            _ => None,
+        }
+    }
+
+    /// Tells vocabularies apart, inside one process.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        self.fingerprint
     }
 
     /// Whether the token begins with a space, and with it a word.

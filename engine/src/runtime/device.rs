@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use super::batcher::Batcher;
+use super::lane::Wanted;
 use super::statistics::LaneStatistics;
 use super::stream::StreamLane;
 use crate::backend::{Backend, Mode, Slot};
@@ -62,18 +63,18 @@ impl DeviceLanes {
     }
 
     /// Takes a slot for a stream of this load, and says in which lane. Waits for the step under way there, no longer.
-    pub(crate) fn open(&self, mode: Mode, language: usize, load: u64) -> Result<(Arc<StreamLane>, Slot)> {
-        if is_whole(mode) {
+    pub(crate) fn open(&self, wanted: &Wanted, load: u64) -> Result<(Arc<StreamLane>, Slot)> {
+        if is_whole(wanted.mode) {
             self.make_beside();
-            let lane = self.lane(mode);
+            let lane = self.lane(wanted.mode);
             // Where that one has no memory left the main one may.
             if !Arc::ptr_eq(lane, &self.main)
-                && let Ok(slot) = lane.open(mode, language, load)
+                && let Ok(slot) = lane.open(wanted, load)
             {
                 return Ok((lane.clone(), slot));
             }
         }
-        self.main.open(mode, language, load).map(|slot| (self.main.clone(), slot))
+        self.main.open(wanted, load).map(|slot| (self.main.clone(), slot))
     }
 
     /// Starts the lane of whole signals if there is none yet and can be one.

@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
 use super::device::{DeviceLanes, Threads};
 use super::fleet::{Fleet, take_least};
+use super::lane::Wanted;
 use super::options::StreamOptions;
 use super::statistics::Statistics;
 use super::stream::{self, Shared, Stream, StreamLane};
@@ -110,7 +111,8 @@ impl Engine {
         &self.passed_over
     }
 
-    /// Bytes of state that such a stream holds in the backend between two steps. Waits for the step under way.
+    /// Bytes of state that such a stream holds in the backend between two steps; a vocabulary's [bytes](crate::Boosts::bytes) are
+    /// held once for all streams that have it. Waits for the step under way.
     pub fn stream_bytes(&self, options: &StreamOptions) -> Result<usize> {
         let mode = options.mode(self.config())?;
         let lane = self.lanes().into_iter().next().ok_or_else(no_device)?;
@@ -121,16 +123,20 @@ impl Engine {
     /// Where that one has no memory left the others are tried. Waits for the step under way, no longer; where that is one over a
     /// whole signal, only who opens another such stream.
     ///
-    /// Fails if the model has no such context, can't be streamed, or memory is out.
+    /// Fails if the model has no such context, can't be streamed, if the vocabulary is another model's, or memory is out.
     pub fn stream(self: &Arc<Self>, options: &StreamOptions) -> Result<Stream> {
         let mode = options.mode(self.config())?;
         let language = options.language_place(self.config())?;
+        if let Some(boosts) = &options.vocabulary {
+            boosts.check(&self.vocabulary)?;
+        }
+        let wanted = Wanted { mode, language, boosts: options.vocabulary.clone() };
         let load = stream::load(mode);
         let (mut devices, mut lost, mut refused) = (self.fleet.devices(), None, None);
         while let Some(device) = take_least(&mut devices, load, &mut lost) {
-            match device.open(mode, language, load) {
+            match device.open(&wanted, load) {
                 Ok(place) => {
-                    let how = (mode, language, self.config());
+                    let how = (wanted, self.config());
                     let shared = Shared::new(self.fleet.clone(), self.vocabulary.clone(), how, options);
                     return Ok(Stream::new(self.clone(), place, shared));
                 }

@@ -67,7 +67,7 @@ impl Fleet {
                 *spare = Standby::Opening(waiting);
             }
             Standby::Closed(open) => {
-                let (fleet, mode) = (self.clone(), one.stream.mode);
+                let (fleet, mode) = (self.clone(), one.stream.wanted.mode);
                 *spare = Standby::Opening(vec![one]);
                 drop(spare);
                 let thread = std::thread::Builder::new().name("parakeet-spare".into());
@@ -163,11 +163,11 @@ impl Move {
             }
             return;
         };
-        let (mode, language) = (self.stream.mode, self.stream.language);
-        let lane = device.lane(mode).clone();
+        let wanted = self.stream.wanted.clone();
+        let lane = device.lane(wanted.mode).clone();
         lane.reserve(load);
         self.offered = Some(lane.clone());
-        lane.queue.request(Box::new(move |backend| match backend.open(mode, language) {
+        lane.queue.request(Box::new(move |backend| match wanted.open(backend) {
             Ok(slot) => {
                 if let Some(lane) = self.offered.take() {
                     lane.statistics().open_streams += 1;

@@ -4,13 +4,37 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use super::queue::{Queue, Urgency};
 use super::statistics::LaneStatistics;
 use crate::backend::{Backend, Limits, Mode, Slot};
 use crate::error::{Error, Fault, Result};
+use crate::model::Boosts;
+
+/// What a stream asks a backend for.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) mode: Mode,
+    /// Place of its language in the model's prompt.
+    pub(crate) language: usize,
+    pub(crate) boosts: Option<Arc<Boosts>>,
+}
+
+impl Wanted {
+    /// Takes a slot that is so.
+    pub(crate) fn open(&self, backend: &mut dyn Backend) -> Result<Slot> {
+        let slot = backend.open(self.mode, self.language)?;
+        if let Some(boosts) = &self.boosts
+            && let Err(error) = backend.boost(slot, boosts)
+        {
+            backend.close(slot);
+            return Err(error);
+        }
+        Ok(slot)
+    }
+}
 
 /// A device where audio was lost within so many ms has too much to do.
 const RECENT_MS: u64 = 1_000;
@@ -104,10 +128,11 @@ impl<S> Lane<S> {
     }
 
     /// Takes a slot for a stream of this load. Waits for the step under way, no longer.
-    pub(crate) fn open(&self, mode: Mode, language: usize, load: u64) -> Result<Slot> {
+    pub(crate) fn open(&self, wanted: &Wanted, load: u64) -> Result<Slot> {
         // Counted first, so that streams which are opened meanwhile go elsewhere.
         self.reserve(load);
-        let opened = self.ask(move |backend| backend.open(mode, language)).and_then(|slot| slot);
+        let wanted = wanted.clone();
+        let opened = self.ask(move |backend| wanted.open(backend)).and_then(|slot| slot);
         let opened = opened.map_err(|error| self.name(error));
         match &opened {
             Ok(_) => self.statistics().open_streams += 1,

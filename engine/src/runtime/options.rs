@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 //! How a stream is run, and what that means for a model.
 
+use std::sync::Arc;
+
 use crate::audio::SAMPLE_RATE;
 use crate::backend::{Mode, Window};
 use crate::error::{Error, Result};
-use crate::model::ModelConfig;
+use crate::model::{Boosts, ModelConfig};
 
 /// Milliseconds of an encoder frame.
 const FRAME_MS: u64 = 80;
@@ -27,6 +29,8 @@ pub struct StreamOptions {
     /// chunk by chunk: it is stepped as if this was not set, in no more memory. Another hears the whole utterance at its
     /// end: audio of any length is queued until then, whatever `queue_samples` says, and text comes at the end.
     pub offline: bool,
+    /// Phrases that are rather heard than what sounds like them, made with the vocabulary of the model.
+    pub vocabulary: Option<Arc<Boosts>>,
     /// Skips silence: what comes before speech and after it is not recognised, and each stretch of speech is an utterance
     /// of its own.
     pub skip_silence: bool,
@@ -49,6 +53,7 @@ impl Default for StreamOptions {
             language: None,
             window: None,
             offline: false,
+            vocabulary: None,
             skip_silence: false,
             partials: false,
             tail_samples: SAMPLE_RATE as usize / 2,

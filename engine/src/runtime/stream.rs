@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::decoding::{Decoding, Speech};
 use super::event::{Event, PushError};
 use super::fleet::Fleet;
-use super::lane::Lane;
+use super::lane::{Lane, Wanted};
 use super::options::{Overflow, StreamOptions};
 use super::queue::Urgency;
 use super::recovery::{History, Suspicion, Trouble};
@@ -40,9 +40,8 @@ pub(crate) struct Shared {
     /// All lanes that it may be on.
     pub(super) fleet: Arc<Fleet>,
     vocabulary: Arc<Vocabulary>,
-    pub(super) mode: Mode,
-    /// Place of its language in the model's prompt.
-    pub(super) language: usize,
+    /// What it has a backend do, wherever it is.
+    pub(super) wanted: Wanted,
     sizes: StepSizes,
     /// What it keeps of the audio that was stepped.
     history: History,
@@ -318,15 +317,15 @@ impl Shared {
     pub(crate) fn new(
         fleet: Arc<Fleet>,
         vocabulary: Arc<Vocabulary>,
-        (mode, language, config): (Mode, usize, &ModelConfig),
+        (wanted, config): (Wanted, &ModelConfig),
         options: &StreamOptions,
     ) -> Self {
+        let mode = wanted.mode;
         let sizes = mode.step_sizes(&config.encoder);
         Self {
             fleet,
             vocabulary,
-            mode,
-            language,
+            wanted,
             sizes,
             history: History::new(mode, &config.encoder),
             again: match mode {

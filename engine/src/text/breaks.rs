@@ -9,6 +9,8 @@ use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCa
 use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthChar;
 
+use crate::model::script::lacks_spaces;
+
 /// Characters before a place that are looked at: more than any rule looks back in text that somebody speaks.
 pub const CONTEXT: usize = 16;
 
@@ -92,10 +94,7 @@ impl Script {
 
     fn of(c: char) -> Self {
         let unspaced = match c.general_category_group() {
-            GeneralCategoryGroup::Letter | GeneralCategoryGroup::Number => {
-                // Between letters of scripts with spaces there is no boundary.
-                c.is_alphabetic() && format!("{c}a").split_word_bound_indices().count() == 2
-            }
+            GeneralCategoryGroup::Letter | GeneralCategoryGroup::Number => lacks_spaces(c),
             GeneralCategoryGroup::Punctuation => c.width() == Some(2),
             _ => false,
         };

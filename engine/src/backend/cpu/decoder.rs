@@ -3,9 +3,11 @@
 //! `greedy_batch`). RNN-T is TDT with duration 0 for a token and 1 for a blank.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::backend::Token;
 use crate::backend::constants::ENTROPY_ALPHA as ALPHA;
+use crate::model::Boosts;
 use crate::model::config::{DecoderConfig, Transducer};
 
 use super::ops::{relu, sigmoid};
@@ -24,12 +26,24 @@ pub struct DecoderState {
     pub jump: usize,
     /// Frames decoded in earlier chunks.
     pub frames: u64,
+    /// The stream's phrases.
+    pub boosts: Option<Arc<Boosts>>,
+    /// Where the text stands in them.
+    phrase: u32,
 }
 
 impl DecoderState {
     pub fn new(config: &DecoderConfig) -> Self {
         let zeros = vec![vec![0.0; config.predictor_width]; config.predictor_layers];
-        Self { hidden: zeros.clone(), cell: zeros, predicted: Vec::new(), jump: 0, frames: 0 }
+        Self {
+            hidden: zeros.clone(),
+            cell: zeros,
+            predicted: Vec::new(),
+            jump: 0,
+            frames: 0,
+            boosts: None,
+            phrase: 0,
+        }
     }
 
     /// Bytes of a stream's state.
@@ -92,7 +106,7 @@ pub fn run(config: &DecoderConfig, params: &Decoder, encoded: Rows<'_>, segments
         let mut emitting = Vec::new();
         for (cursor, logits) in active.iter_mut().zip(logits.chunks_exact(params.joint_out.outputs)) {
             let segment = &mut segments[cursor.segment];
-            if let Some(token) = advance(config, cursor, segment.state.frames, logits, segment.rows.len()) {
+            if let Some(token) = advance(config, cursor, segment.state, logits, segment.rows.len()) {
                 segment.tokens.push(token);
                 emitting.push((cursor.segment, token.id as usize));
             }
@@ -108,13 +122,13 @@ pub fn run(config: &DecoderConfig, params: &Decoder, encoded: Rows<'_>, segments
 fn advance(
     config: &DecoderConfig,
     cursor: &mut Cursor,
-    frames_before: u64,
+    state: &mut DecoderState,
     logits: &[f32],
     length: usize,
 ) -> Option<Token> {
     let (labels, durations) = logits.split_at(config.vocabulary + 1);
-    let (label, margin) = arg_max(labels);
-    let blank = label == config.vocabulary;
+    let (best, mut margin) = arg_max(labels);
+    let blank = best == config.vocabulary;
     let (duration, duration_margin) = match &config.kind {
         Transducer::Tdt { durations: values } => {
             let (index, margin) = arg_max(durations);
@@ -127,6 +141,14 @@ fn advance(
         cursor.frame += jump.max(1);
         return None;
     }
+    let mut label = best;
+    // What isn't a number is left alone: whoever reads the token finds out.
+    if let Some(boosts) = state.boosts.as_ref().filter(|_| labels[best].is_finite()) {
+        (label, state.phrase) = boosts.choose(state.phrase, labels);
+        if label != best {
+            margin = labels[label] - labels[best];
+        }
+    }
     let frame = cursor.frame;
     cursor.emitted = if cursor.last == Some(frame) { cursor.emitted + 1 } else { 1 };
     cursor.last = Some(frame);
@@ -134,12 +156,12 @@ fn advance(
     if cursor.frame < length && cursor.frame == frame && cursor.emitted >= config.max_symbols {
         cursor.frame += 1;
     }
-    let (log_prob, confidence) = certainty(labels, labels[label]);
+    let (log_prob, confidence) = certainty(labels, labels[best]);
     Some(Token {
         id: label as u32,
-        frame: frames_before + frame as u64,
+        frame: state.frames + frame as u64,
         duration,
-        log_prob,
+        log_prob: log_prob - (labels[best] - labels[label]),
         confidence,
         margin,
         duration_margin,

@@ -34,7 +34,7 @@ use crate::backend::room::no_room;
 use crate::backend::timeline::Portion;
 use crate::backend::{Backend, Decoded, Limits, Mode, Slot, Step};
 use crate::error::{Error, Fault, Result};
-use crate::model::{Geometry, Model, ModelConfig};
+use crate::model::{Boosts, Geometry, Model, ModelConfig};
 
 use decoder::DecoderState;
 use encoder::PositionTables;
@@ -173,6 +173,14 @@ impl Backend for CpuBackend {
         Ok(Slot(slot))
     }
 
+    fn boost(&mut self, slot: Slot, boosts: &Arc<Boosts>) -> Result<()> {
+        boosts.check(&self.shared.model.vocabulary)?;
+        let state = self.slots.get_mut(slot.0 as usize).and_then(Option::as_mut);
+        let state = state.ok_or_else(|| failed(format!("slot {} is not open", slot.0)))?;
+        state.decoder.boosts = Some(boosts.clone());
+        Ok(())
+    }
+
     fn close(&mut self, slot: Slot) {
         if let Some(state) = self.slots.get_mut(slot.0 as usize)
             && !self.free.contains(&slot.0)
@@ -185,7 +193,9 @@ impl Backend for CpuBackend {
     fn reset(&mut self, slot: Slot) {
         let config = &self.shared.model.config;
         if let Some(Some(state)) = self.slots.get_mut(slot.0 as usize) {
+            let boosts = state.decoder.boosts.take();
             **state = SlotState::new(config, state.mode(), state.language(), state.positions());
+            state.decoder.boosts = boosts;
         }
     }
 

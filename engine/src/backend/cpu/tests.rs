@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::*;
 use crate::audio::features::{HOP, LogMelState, normalize_per_feature};
-use crate::backend::conformance::{Conformance, Fixture, assert_close, audio, chunks, data, tokens};
+use crate::backend::conformance::{self, Conformance, Fixture, assert_close, audio, chunks, data, tokens};
 use crate::backend::mode::chunk_samples;
 use crate::backend::{Token, Window};
 
@@ -71,6 +71,11 @@ fn windows_equal_nemos_buffered_script_chunk_by_chunk() {
 #[test]
 fn every_tail_equals_nemo_offline() {
     conformance().every_tail_equals_nemo_offline();
+}
+
+#[test]
+fn phrases_lead_the_text() {
+    conformance::phrases::phrases_lead_the_text(&|fixture| Box::new(fixture.backend()));
 }
 
 #[test]

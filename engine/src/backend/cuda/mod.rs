@@ -25,10 +25,10 @@ use crate::backend::timeline::Portion;
 use crate::backend::visibility::Visibility;
 use crate::backend::{Backend, Decoded, EngineOptions, Limits, Memory, Mode, Peaks, Slot, Step, Timings};
 use crate::error::{Error, Fault, Result};
-use crate::model::Model;
+use crate::model::{Boosts, Model};
 
 use card::{Buffer, Device, Graph, Kernels, Products, Target};
-use memory::{Params, Pool, Scratch};
+use memory::{Params, PhraseStore, Pool, Scratch};
 use run::{GRAIN, GraphKey, Job, each};
 use sizes::{Extent, FIRST_ROWS, Shape, WORKSPACE, WorkingSizes};
 use step::{Batch, MOST_HELD, Positions, SlotState};
@@ -63,6 +63,8 @@ pub(crate) struct CudaBackend {
     most_held: usize,
     /// Decoder state of a fresh stream.
     start: Arc<Buffer>,
+    /// Of the streams that are open, those of the one beside it among them.
+    phrases: Arc<PhraseStore>,
     graphs: HashMap<GraphKey, Graph>,
     /// What ran once without being captured: its products are planned.
     planned: HashSet<GraphKey>,
@@ -135,6 +137,7 @@ impl CudaBackend {
             long_positions: None,
             most_held: MOST_HELD,
             start: Arc::new(start),
+            phrases: Arc::default(),
             graphs: HashMap::new(),
             planned: HashSet::new(),
             graph_bytes: 0,
@@ -176,6 +179,7 @@ impl CudaBackend {
             long_positions: None,
             most_held: MOST_HELD,
             start: self.start.clone(),
+            phrases: self.phrases.clone(),
             graphs: HashMap::new(),
             planned: HashSet::new(),
             total_memory: self.total_memory,
@@ -243,6 +247,16 @@ impl Backend for CudaBackend {
         Ok(Slot(slot))
     }
 
+    fn boost(&mut self, slot: Slot, boosts: &Arc<Boosts>) -> Result<()> {
+        boosts.check(&self.model.vocabulary)?;
+        let reserve = self.reserve() + self.others_reserve.load(Ordering::Relaxed);
+        let phrases = self.phrases.take(&self.device, boosts, reserve)?;
+        let state = self.slots.get_mut(slot.0 as usize).and_then(Option::as_mut);
+        let state = state.ok_or_else(|| failed(format!("slot {} is not open", slot.0)))?;
+        state.phrases = Some(phrases);
+        Ok(())
+    }
+
     fn close(&mut self, slot: Slot) {
         // A panic may have taken its state along; the pool knows that it is taken.
         if let Some(state) = self.slots.get_mut(slot.0 as usize) {
@@ -256,7 +270,9 @@ impl Backend for CudaBackend {
 
     fn reset(&mut self, slot: Slot) {
         if let Some(Some(state)) = self.slots.get_mut(slot.0 as usize) {
+            let phrases = state.phrases.take();
             **state = SlotState::new(&self.model.config, state.mode, state.language);
+            state.phrases = phrases;
         }
     }
 

@@ -196,8 +196,13 @@ impl CudaBackend {
                 (true, Mode::Cached { context }) => self.shape.encoder.contexts[context][0] as usize,
                 _ => 0,
             };
-            let stream =
-                Stream { slot: job.slot, language: state.language, ring, visibility: state.visibility };
+            let stream = Stream {
+                slot: job.slot,
+                language: state.language,
+                ring,
+                visibility: state.visibility,
+                phrases: state.phrases.as_ref().map_or(0, |phrases| phrases.address()),
+            };
             self.batch.push(stream, &job.portion, self.shape.geometry, self.shape.tile);
         }
     }

@@ -3,6 +3,7 @@
 
 mod beside;
 mod overflow;
+mod phrases;
 
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -173,7 +173,12 @@ mod tests {
                 let portion = Timeline::new(&config, mode).next(&step).expect("one pass");
                 let visibility = Visibility::new(&config.encoder, mode);
                 let mut batch = Batch::default();
-                batch.push(Stream { slot: 0, language: 0, ring: 0, visibility }, &portion, geometry, TILE);
+                batch.push(
+                    Stream { slot: 0, language: 0, ring: 0, visibility, phrases: 0 },
+                    &portion,
+                    geometry,
+                    TILE,
+                );
                 assert_eq!(Extent::signal(geometry, TILE, samples), batch.extent(), "{like} {samples}");
             }
         }

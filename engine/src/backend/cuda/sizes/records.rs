@@ -32,6 +32,9 @@ macro_rules! cuda {
     (f32) => {
         "float"
     };
+    (u64) => {
+        "unsigned long long"
+    };
 }
 
 records! {
@@ -85,6 +88,8 @@ records! {
         /// As `mel_total`, of the first and the second level of subsampling.
         total1: i32,
         total2: i32,
+        /// Address of the phrases that are rather heard, 0 if there are none.
+        phrases: u64,
     }
 
     /// How much there is in a step; what the host enqueued covers at least as much.
@@ -118,14 +123,20 @@ records! {
         /// Emitted in this iteration, or -1.
         label: i32,
         active: i32,
+        /// State in its phrases.
+        phrase: i32,
     }
 
     /// What a frame's logits say.
     struct Pick {
         label: i32,
         duration: i32,
-        /// The label's logit.
+        /// The largest logit.
         value: f32,
+        /// How far the label's is below that: only where phrases had it chosen.
+        below: f32,
+        /// State in the phrases after the label.
+        phrase: i32,
         margin: f32,
         duration_margin: f32,
     }

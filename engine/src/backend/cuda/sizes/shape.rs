@@ -176,7 +176,7 @@ impl Shape {
 
     /// Bytes of `Memory` in `decode.cu`, a slot's decoder state.
     pub fn memory_bytes(&self) -> usize {
-        (2 * self.predictor_layers * self.predictor + self.joint + 1) * 4
+        (2 * self.predictor_layers * self.predictor + self.joint + 2) * 4
     }
 
     pub fn state_bytes(&self) -> usize {

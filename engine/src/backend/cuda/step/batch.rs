@@ -15,6 +15,8 @@ pub struct Stream {
     /// Ring rows in use, 0 for a signal by itself.
     pub ring: usize,
     pub visibility: Visibility,
+    /// Address of its phrases, 0 if it has none.
+    pub phrases: u64,
 }
 
 /// A step under construction.
@@ -84,6 +86,7 @@ impl Batch {
             positions: positions.len() as i32,
             total1: total(1),
             total2: total(2),
+            phrases: stream.phrases,
         });
         self.mels.extend(places(mel_new.len()));
         self.positions.extend(places(positions.len()));
@@ -167,7 +170,7 @@ mod tests {
     }
 
     fn stream(slot: u32, ring: usize, visibility: Visibility) -> Stream {
-        Stream { slot, language: 0, ring, visibility }
+        Stream { slot, language: 0, ring, visibility, phrases: 0 }
     }
 
     /// Adds a stream with caches.

@@ -211,7 +211,7 @@ pub fn start(
     }
     device.write(&scratch.input, &[Counts::ONE])?;
     let blank = shape.vocabulary as i32;
-    let cursor = Cursor { frame: 0, last: -1, emitted: 0, label: blank, active: 1 };
+    let cursor = Cursor { frame: 0, last: -1, emitted: 0, label: blank, active: 1, phrase: 0 };
     device.write(&scratch.cursors, &[cursor])?;
     let pass = Pass {
         device,

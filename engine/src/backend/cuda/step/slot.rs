@@ -2,7 +2,10 @@
 //! What the host knows of a stream: where it stands, and the samples that its later steps still see. Its tensors are on the
 //! card.
 
+use std::sync::Arc;
+
 use crate::audio::Held;
+use crate::backend::cuda::memory::Phrases;
 use crate::backend::timeline::{Portion, Timeline};
 use crate::backend::visibility::Visibility;
 use crate::backend::{Mode, Step};
@@ -14,6 +17,8 @@ pub struct SlotState {
     /// Place of its language in the model's prompt.
     pub language: usize,
     pub visibility: Visibility,
+    /// Those that are rather heard.
+    pub phrases: Option<Arc<Phrases>>,
     timeline: Timeline,
     /// The samples of a window; with caches, those that later mel frames still see.
     pcm: Held,
@@ -26,6 +31,7 @@ impl SlotState {
             mode,
             language,
             visibility: Visibility::new(&config.encoder, mode),
+            phrases: None,
             timeline: Timeline::new(config, mode),
             pcm: Held::default(),
         }
