@@ -87,7 +87,7 @@ impl Backend for Plain {
     }
 
     fn limits(&self) -> Limits {
-        Limits { streams: 64, frames: usize::MAX, whole_frames: usize::MAX }
+        Limits { streams: 64, ..Limits::default() }
     }
 
     fn open(&mut self, _: Mode, _: usize) -> Result<Slot> {

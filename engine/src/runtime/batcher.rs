@@ -124,7 +124,7 @@ impl Runner {
             }
             let mut buffer = || self.buffers.pop().unwrap_or_default();
             let mut frames = 0;
-            let batch = backlog.take(pace.fit(self.lane.limits));
+            let batch = backlog.take(pace.fit(self.lane.limits), !self.lane.is_congested());
             let job = |(its_frames, stream)| {
                 frames += its_frames;
                 Job { stream, pcm: buffer(), chunk: None }

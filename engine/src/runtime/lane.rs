@@ -55,6 +55,8 @@ pub(crate) struct Lane<S> {
     begin: Instant,
     /// When a stream lost audio last, in ms since the beginning; 0 for never.
     last_loss: AtomicU64,
+    /// The same of a stream that was heard until then.
+    last_congestion: AtomicU64,
     statistics: Mutex<LaneStatistics>,
     /// Its streams by their slots.
     streams: Mutex<HashMap<u32, S>>,
@@ -75,6 +77,7 @@ impl<S> Lane<S> {
             dropped_samples: AtomicU64::new(0),
             begin: Instant::now(),
             last_loss: AtomicU64::new(0),
+            last_congestion: AtomicU64::new(0),
             statistics: Mutex::new(LaneStatistics::new(backend.device())),
             streams: Mutex::default(),
             lost: OnceLock::new(),
@@ -207,8 +210,22 @@ impl<S> Lane<S> {
 
     /// Whether streams lose audio here: there is more to do than it can.
     pub(crate) fn is_overloaded(&self) -> bool {
-        let last = self.last_loss.load(Ordering::Relaxed);
-        last > 0 && self.now() - last < RECENT_MS
+        self.is_recent(&self.last_loss)
+    }
+
+    /// A stream that was heard until now has lost audio.
+    pub(crate) fn note_congestion(&self) {
+        self.last_congestion.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// Whether even those that are heard are more than it can do.
+    pub(crate) fn is_congested(&self) -> bool {
+        self.is_recent(&self.last_congestion)
+    }
+
+    fn is_recent(&self, when: &AtomicU64) -> bool {
+        let last = when.load(Ordering::Relaxed);
+        last > 0 && self.now().saturating_sub(last) < RECENT_MS
     }
 
     /// Milliseconds since the beginning, at least 1.

@@ -21,6 +21,15 @@ struct Arrived<T, R> {
     stopped: bool,
 }
 
+/// Rank of what only gets room that is left, and little of it in one step: what was given up before.
+pub(crate) const OUTSIDE: u8 = u8::MAX;
+
+/// Items of that rank in a step, at least, if there is room.
+const LEAST_ADMITTED: usize = 2;
+
+/// One of them is let in for so many others.
+const ADMITTED_SHARE: usize = 16;
+
 /// What goes first: a smaller rank, and of the same an earlier deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Urgency {
@@ -138,8 +147,12 @@ impl<T> Default for Backlog<T> {
 
 impl<T> Backlog<T> {
     /// Takes what fits into a step, the most urgent first, with the frames of each; one item fits always.
-    pub(crate) fn take(&mut self, limits: Limits) -> impl Iterator<Item = (usize, T)> {
-        let mut count = limits.streams.max(1).min(self.entries.len());
+    /// What is outside waits until there is nothing else unless some of it is to be let in (`admit`).
+    pub(crate) fn take(&mut self, limits: Limits, admit: bool) -> impl Iterator<Item = (usize, T)> {
+        let inside = self.entries.iter().filter(|entry| entry.urgency.rank < OUTSIDE).count();
+        // All at once would have no more of their turn than those before them.
+        let outside = if admit || inside == 0 { LEAST_ADMITTED.max(inside / ADMITTED_SHARE) } else { 0 };
+        let mut count = limits.streams.max(1).min(self.entries.len()).min(inside + outside);
         if count < self.entries.len() {
             self.entries.select_nth_unstable_by_key(count, |entry| entry.urgency);
         }
@@ -169,8 +182,10 @@ mod tests {
     }
 
     fn step(backlog: &mut Backlog<u64>, streams: usize, frames: usize) -> Vec<u64> {
-        let mut taken: Vec<_> =
-            backlog.take(Limits { streams, frames, ..Limits::default() }).map(|(_, item)| item).collect();
+        let mut taken: Vec<_> = backlog
+            .take(Limits { streams, frames, ..Limits::default() }, true)
+            .map(|(_, item)| item)
+            .collect();
         taken.sort_unstable();
         taken
     }
@@ -211,6 +226,36 @@ mod tests {
         assert_eq!(queue.receive(&mut backlog, &mut requests, patience), Received::Quiet);
         queue.stop();
         assert_eq!(queue.receive(&mut backlog, &mut requests, patience), Received::Stopped);
+    }
+
+    #[test]
+    fn what_is_outside_comes_in_little_by_little() {
+        let queue = Queue::<u64, char>::default();
+        let mut backlog = Backlog::default();
+        let start = Instant::now();
+        for item in 0..100 {
+            queue.add(urgency(OUTSIDE, start), 1, item);
+        }
+        queue.receive(&mut backlog, &mut Vec::new(), None);
+        assert_eq!(step(&mut backlog, 1_000, 1_000).len(), 2);
+        for item in 100..164 {
+            queue.add(
+                urgency(if item % 2 == 0 { 0 } else { 24 }, start + Duration::from_secs(item)),
+                1,
+                item,
+            );
+        }
+        queue.receive(&mut backlog, &mut Vec::new(), None);
+        let outside = |taken: Vec<u64>| taken.into_iter().filter(|item| *item < 100).count();
+        assert_eq!(outside(step(&mut backlog, 50, 1_000)), 0, "there is no room");
+        let limits = Limits { streams: 20, ..Limits::default() };
+        let kept_out: Vec<_> = backlog.take(limits, false).map(|(_, item)| item).collect();
+        assert_eq!((kept_out.len(), outside(kept_out)), (14, 0));
+        let alone = backlog.take(limits, false).count();
+        assert_eq!(alone, 2, "there is nothing else");
+        queue.add(urgency(3, start), 1, 200);
+        queue.receive(&mut backlog, &mut Vec::new(), None);
+        assert_eq!(outside(step(&mut backlog, 1_000, 1_000)), 2);
     }
 
     #[test]

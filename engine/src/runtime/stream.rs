@@ -98,10 +98,21 @@ pub(super) struct Inner {
     /// Counts resets, so that a step under way can't report into what comes after.
     generation: u64,
     slot_is_stale: bool,
-    /// In the lane's queue or in a step.
-    scheduled: bool,
+    standing: Standing,
     failed: bool,
     dropped: bool,
+}
+
+/// Where a stream is to the lane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Standing {
+    /// Nowhere.
+    #[default]
+    Idle,
+    /// In its queue.
+    Queued,
+    /// In a step.
+    Stepping,
 }
 
 /// A chunk that was taken out of its stream, but for its samples.
@@ -203,7 +214,7 @@ impl Stream {
             intake: inner.intake.fresh(),
             generation: inner.generation + 1,
             slot_is_stale: true,
-            scheduled: inner.scheduled,
+            standing: inner.standing,
             failed: inner.failed,
             user: inner.user,
             shared: inner.shared,
@@ -270,8 +281,13 @@ impl Stream {
         let mut inner = self.shared.used();
         let dropped = inner.intake.drop_oldest(samples);
         self.shared.count_dropped(&inner, dropped);
+        if dropped > 0 {
+            self.shared.lose_turn(&mut inner);
+            if inner.standing == Standing::Queued && inner.intake.is_ending() {
+                self.shared.queue(&mut inner);
+            }
+        }
         if let Some((start, samples)) = inner.intake.lost() {
-            inner.turn.lost();
             self.shared.report(&mut inner, Event::Lost { start, samples });
         }
         self.shared.schedule(&mut inner);
@@ -356,6 +372,15 @@ impl Shared {
         }
     }
 
+    /// Notes that audio was lost.
+    fn lose_turn(&self, inner: &mut Inner) {
+        if inner.turn.lost()
+            && let Some(place) = &inner.place
+        {
+            place.lane.note_congestion();
+        }
+    }
+
     fn overflow(&self) -> Overflow {
         if self.blocks.load(Ordering::Relaxed) { Overflow::Block } else { Overflow::DropOldest }
     }
@@ -406,9 +431,14 @@ impl Shared {
     /// audio comes faster than it is spoken, as from a file, not before the chunk ahead of it was and had lasted, or now
     /// if that is sooner: such a stream takes its turns and what time is left, and a live one is none the worse for it.
     fn schedule(self: &Arc<Self>, inner: &mut Inner) {
-        if inner.scheduled || inner.dropped {
+        if inner.standing != Standing::Idle || inner.dropped {
             return;
         }
+        self.queue(inner);
+    }
+
+    /// Puts the stream into the lane's queue if it can be stepped; it may be there already, of which only the more urgent counts.
+    fn queue(self: &Arc<Self>, inner: &mut Inner) {
         let Some(Place { lane, .. }) = &inner.place else { return };
         let Some(next) = inner.next(self.sizes) else { return };
         let due = match inner.pace {
@@ -421,7 +451,7 @@ impl Shared {
         let urgency = Urgency { rank, deadline: due + self.lasts(next.samples) };
         lane.add(urgency, frames, self.whole, self.clone());
         inner.due = Some(due);
-        inner.scheduled = true;
+        inner.standing = Standing::Queued;
     }
 
     /// How long a chunk lasts: the same for all of a stream but in one pass.
@@ -434,15 +464,18 @@ impl Shared {
     pub(crate) fn visit(&self, lane: &Arc<StreamLane>, pcm: &mut Vec<f32>) -> Option<Chunk> {
         let mut inner = self.lock();
         let slot = inner.place.as_ref().filter(|place| Arc::ptr_eq(&place.lane, lane))?.slot;
-        inner.scheduled = false;
+        if inner.standing == Standing::Stepping {
+            return None;
+        }
+        inner.standing = Standing::Idle;
         let next = inner.next(self.sizes).filter(|_| !inner.dropped)?;
         let taken = inner.intake.take(next.samples, self.history.samples, pcm)?;
-        inner.scheduled = true;
+        inner.standing = Standing::Stepping;
         let lasts = self.lasts(next.samples);
         inner.pace = inner.due.take().map(|due| due + lasts);
         let reset_first = std::mem::take(&mut inner.slot_is_stale);
         if let Some((start, samples)) = taken.lost {
-            inner.turn.lost();
+            self.lose_turn(&mut inner);
             self.report(&mut inner, Event::Lost { start, samples });
         }
         let end = inner.intake.position();
@@ -466,7 +499,7 @@ impl Shared {
         party: usize,
     ) -> Option<Wait> {
         let mut inner = self.lock();
-        inner.scheduled = false;
+        inner.standing = Standing::Idle;
         if inner.dropped {
             return None;
         }
@@ -480,7 +513,10 @@ impl Shared {
                     }
                     self.hand_out(&mut inner, chunk.end, decoded);
                     let overloaded = inner.place.as_ref().is_some_and(|place| place.lane.is_overloaded());
-                    inner.turn.heard(chunk.next.saturating_sub(chunk.before), overloaded);
+                    // What ends before a loss is none of the turn after it.
+                    if !chunk.end {
+                        inner.turn.heard(chunk.next.saturating_sub(chunk.before), overloaded);
+                    }
                     let time = chunk.complete.elapsed();
                     wait = (!again).then_some(Wait { time, late: time > chunk.lasts });
                 }
@@ -502,7 +538,7 @@ impl Shared {
     /// Ends the stream, whose step of `chunk` is lost if there was one.
     pub(crate) fn fail(&self, error: Error, chunk: Option<&Chunk>) {
         let mut inner = self.lock();
-        inner.scheduled = false;
+        inner.standing = Standing::Idle;
         if !inner.dropped && !inner.failed && chunk.is_none_or(|chunk| chunk.generation == inner.generation) {
             self.end(&mut inner, error, chunk);
         }
@@ -544,7 +580,7 @@ impl Shared {
     /// Gives the stream's place up, and gets it another where it hears again what it needs to go on from where it was.
     fn leave(self: &Arc<Self>, mut inner: MutexGuard<'_, Inner>, error: Error) {
         let Some(Place { lane, slot }) = inner.place.take() else { return };
-        inner.scheduled = false;
+        inner.standing = Standing::Idle;
         drop(inner);
         lane.close(slot, self.load);
         self.fleet.place(self.clone(), Trouble::new(error));

@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::queue::OUTSIDE;
 use crate::audio::FRAME_SAMPLES;
 
 /// Encoder frames without a loss after which a stream comes as soon as any: 2 s.
@@ -26,9 +27,9 @@ impl Default for Turn {
 }
 
 impl Turn {
-    /// Audio of the stream was lost: it is behind others.
-    pub(super) fn lost(&mut self) {
-        self.whole = Some(0);
+    /// Audio of the stream was lost: it is behind others. True if it was heard until then.
+    pub(super) fn lost(&mut self) -> bool {
+        self.whole.replace(0) != Some(0)
     }
 
     /// So many samples were heard; `others_lose` audio on the same device.
@@ -40,15 +41,20 @@ impl Turn {
                     (self.whole, self.since) = (None, Instant::now());
                 }
             }
-            None if others_lose && self.since.elapsed() > LONG => self.lost(),
+            // The last of those that are heard, until it loses audio itself: what it said is still to be ended.
+            None if others_lose && self.since.elapsed() > LONG => self.whole = Some(1),
             None => {}
         }
     }
 
     /// Its place in the order: before all streams of a greater one, however long those wait. 0 unless it lost audio.
     pub(super) fn rank(&self) -> u8 {
-        // Who heard a chunk without a loss goes on before who heard none.
-        self.whole.map_or(0, |whole| (SETTLED - whole.min(SETTLED)) as u8)
+        match self.whole {
+            None => 0,
+            Some(0) => OUTSIDE,
+            // Who heard a chunk without a loss goes on before who heard none.
+            Some(whole) => (SETTLED - whole.min(SETTLED)) as u8,
+        }
     }
 }
 
@@ -61,8 +67,9 @@ mod tests {
         let mut turn = Turn::default();
         turn.heard(100, true);
         assert_eq!(turn.rank(), 0);
-        turn.lost();
-        assert_eq!(turn.rank(), 25);
+        assert!(turn.lost());
+        assert_eq!(turn.rank(), OUTSIDE);
+        assert!(!turn.lost());
         turn.heard(2_560, true);
         assert_eq!(turn.rank(), 23, "who is heard comes before who is not");
         turn.heard(23 * 1_280, true);
@@ -76,6 +83,6 @@ mod tests {
         turn.heard(100, false);
         assert_eq!(turn.rank(), 0);
         turn.heard(100, true);
-        assert_eq!(turn.rank(), 25);
+        assert_eq!(turn.rank(), 24);
     }
 }
