@@ -119,14 +119,6 @@ fn three_times_more_streams_than_the_machine_can_do_lag_no_more_than_their_laten
     );
     let mut all: Vec<Live> = (0..streams).map(|_| Live::new()).collect();
     play(&all, Duration::from_secs(60));
-    let options =
-        parakeet_engine::EngineOptions { backend: parakeet_engine::BackendChoice::Cpu, ..Default::default() };
-    let lanes = parakeet_engine::Engine::open(&embedded(), &options).unwrap().statistics().lanes;
-    let lane = &lanes[0];
-    println!(
-        "{} steps, {} chunks, {} frames; step seconds {:?}, wait {:?}, streams {:?}",
-        lane.steps, lane.chunks, lane.frames, lane.step_seconds, lane.wait_seconds, lane.batch
-    );
     let answer = {
         let mut query = gst::query::Latency::new();
         assert!(all[0].element.static_pad("src").unwrap().query(&mut query));

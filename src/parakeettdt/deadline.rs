@@ -19,7 +19,7 @@ const MARGIN: u64 = 100_000_000;
 
 /// What it takes, in nanoseconds, to recognise audio once its turn has come, with the step before and the time until that is
 /// looked at.
-const STEP: u64 = 500_000_000;
+const STEP: u64 = 600_000_000;
 
 /// A source that brought nothing for so long, in nanoseconds, has stalled if the text of what it brought is due.
 const STALLED: u64 = 200_000_000;
