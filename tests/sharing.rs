@@ -76,6 +76,34 @@ fn the_application_is_asked_for_an_engine() {
     pipeline.set_state(gst::State::Null).unwrap();
 }
 
+/// Memory of this process in kB.
+fn memory() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn two_hundred_elements_cost_what_their_streams_do() {
+    let one = Bench::with(element(), false);
+    one.wait_for_model();
+    let play = |count: usize| -> Vec<Bench> {
+        let play = |_| {
+            let mut bench = Bench::with(element(), false);
+            bench.push(&speech(SHORT)[..24_000], ZERO, 24_000);
+            bench
+        };
+        (0..count).map(play).collect()
+    };
+    // What a first stream brings with it, threads and scratch, is there then.
+    let first = play(8);
+    let before = memory();
+    let all = play(192);
+    let each = (memory() - before) / all.len();
+    assert!(each < 4_000, "{each} kB an element; a stream takes some 2 MB");
+    drop((first, all));
+}
+
 #[test]
 fn presets_are_found_and_recognise() {
     init();

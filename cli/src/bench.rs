@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parakeet_engine::model::Model;
-use parakeet_engine::{Engine, EngineOptions};
+use parakeet_engine::{Engine, EngineOptions, StreamOptions};
 use serde::Serialize;
 
 use crate::audio;
@@ -27,6 +27,7 @@ use crate::failure::Failure;
 use crate::picture;
 use crate::streaming::StreamArgs;
 use crate::transcribe::default_model;
+use crate::vocabulary::VocabularyArgs;
 
 /// Samples a second.
 const RATE: f64 = 16_000.0;
@@ -38,6 +39,7 @@ const RATE: f64 = 16_000.0;
 #[derive(clap::Args)]
 #[command(group = clap::ArgGroup::new("mode").args(["steps", "streams", "live", "files"]))]
 #[command(group = clap::ArgGroup::new("curve").args(["steps", "live"]))]
+#[command(mut_arg("vocabulary", |vocabulary| vocabulary.conflicts_with("steps")))]
 #[command(group = clap::ArgGroup::new("load").args(["streams", "live"]))]
 pub struct Args {
     /// Sound file with speech; repeated as often as need be
@@ -47,6 +49,8 @@ pub struct Args {
     model: Option<PathBuf>,
     #[command(flatten)]
     engine: EngineArgs,
+    #[command(flatten)]
+    vocabulary: VocabularyArgs,
     /// Threads of the CPU backend, 0 for all cores
     #[arg(long, default_value_t = 1)]
     threads: usize,
@@ -191,7 +195,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let engine = Engine::open(&dir, &options)?;
     let load_seconds = started.elapsed().as_secs_f64();
     let weights_bytes = parakeet_engine::convert::describe(&dir)?.weight_bytes;
-    let ways = args.streaming.ways(engine.config())?;
+    let vocabulary = args.vocabulary.read(&engine)?;
+    let mut ways = args.streaming.ways(engine.config())?;
+    for way in &mut ways {
+        way.options.vocabulary = vocabulary.clone();
+    }
     if args.beside.is_some() {
         beside::check(&engine)?;
     }
@@ -214,7 +222,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     } else if args.live {
         Measured::Live(live::most(&load, &ways)?)
     } else if let Some(count) = args.files {
-        Measured::Files(files::measure(&engine, &args.streaming.options(engine.config())?, count, &pcm)?)
+        let options = StreamOptions { vocabulary, ..args.streaming.options(engine.config())? };
+        Measured::Files(files::measure(&engine, &options, count, &pcm)?)
     } else {
         Measured::Costs(costs::measure(&engine, &ways, &pcm, weights_bytes)?)
     };
