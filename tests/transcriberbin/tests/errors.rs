@@ -22,7 +22,7 @@ fn passthrough_from_the_start_reaches_the_end() {
 fn an_error_turns_captions_off_and_the_picture_reaches_its_end() {
     let truncated = model(Some(1_000_000));
     let truncated = format!("model={}", truncated.path().display());
-    let mut wrong = vec!["model=/no/such", &truncated, "device=gpu", "look-ahead=5"];
+    let mut wrong = vec!["model=/no/such", &truncated, "device=gpu", "look-ahead=400"];
     if parakeet_engine::backend::cuda::count().is_err() {
         wrong.push("backend=cuda");
     }
