@@ -160,13 +160,6 @@ fn what_is_no_16_khz_mono_is_refused_at_once() {
     }
 }
 
-/// A number of this process that the kernel counts.
-fn status(field: &str) -> usize {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
 fn files() -> usize {
     fs::read_dir("/proc/self/fd").unwrap().count()
 }

@@ -76,13 +76,6 @@ fn the_application_is_asked_for_an_engine() {
     pipeline.set_state(gst::State::Null).unwrap();
 }
 
-/// Memory of this process in kB.
-fn memory() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
 #[test]
 fn two_hundred_elements_cost_what_their_streams_do() {
     let one = Bench::with(element(), false);
@@ -97,9 +90,9 @@ fn two_hundred_elements_cost_what_their_streams_do() {
     };
     // What a first stream brings with it, threads and scratch, is there then.
     let first = play(8);
-    let before = memory();
+    let before = status("VmRSS");
     let all = play(192);
-    let each = (memory() - before) / all.len();
+    let each = (status("VmRSS") - before) / all.len();
     assert!(each < 4_000, "{each} kB an element; a stream takes some 2 MB");
     drop((first, all));
 }

@@ -87,14 +87,7 @@ fn speech_in_silence_is_heard_as_if_it_were_alone() {
     let stream = engine.stream(&options).expect("a stream");
     let speech = speech();
     // A room at -60 dBFS, digital silence, the same sentence thrice.
-    let mut state = 1_u32;
-    let mut room = |seconds: usize| -> Vec<f32> {
-        let next = |_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            ((state >> 8) as f32 / (1 << 23) as f32 - 1.0) * 1.7e-3
-        };
-        (0..seconds * 16_000).map(next).collect()
-    };
+    let mut room = room();
     let silences = [vec![0.0; 60 * 16_000], room(40), vec![0.0; 16_000 * 4]];
     let (mut pcm, mut starts) = (Vec::new(), Vec::new());
     for silence in &silences {

@@ -46,15 +46,7 @@ fn silence_says_no_phrase_and_none_is_said_twice() {
     let engine = engine();
     let phrases = ["amiable", "respectable", "woman", "Mary", "yes", "thank you"];
     let speech = speech();
-    // A room at -60 dBFS.
-    let mut state = 1_u32;
-    let mut room = |seconds: usize| -> Vec<f32> {
-        let next = |_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            ((state >> 8) as f32 / (1 << 23) as f32 - 1.0) * 1.7e-3
-        };
-        (0..seconds * 16_000).map(next).collect()
-    };
+    let mut room = room();
     let quiet = [vec![0.0; 60 * 16_000], room(60)].concat();
     for boost in [Boosts::DEFAULT, 10.0] {
         let options = rather(&engine, &phrases, boost);

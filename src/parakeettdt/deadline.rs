@@ -154,8 +154,9 @@ impl ParakeetTdt {
     /// to wait as long as the chunk that is next.
     pub(super) fn drop_late(&self, stream: &Stream) {
         let Some(waited) = stream.waiting() else { return };
-        let own = self.latency().nseconds();
-        let most = own.saturating_sub(self.heard_ms() * 1_000_000 + STEP);
+        let heard = self.heard_ms();
+        let own = self.settings().latency(heard).nseconds();
+        let most = own.saturating_sub(heard * 1_000_000 + STEP);
         if let Some(samples) = self.too_late(waited.as_nanos() as u64, most) {
             stream.drop_oldest(samples);
         }

@@ -28,7 +28,8 @@
  * short. Audio that can't be recognised in time is dropped with a message, unless `overload` says otherwise. Without a live source
  * nothing is ever dropped: the source waits, and so must other branches of the pipeline, with queues as long as that takes.
  *
- * Time stamps of the text are running times, in a segment of its own; ParakeetWordsMeta has the stream time, and the words with their times.
+ * Time stamps of the text are running times, in a segment of its own; ParakeetWordsMeta has the stream time, and the words with
+ * their times.
  *
  * The audio is 16 kHz mono; put audioconvert and audioresample before the element.
  *

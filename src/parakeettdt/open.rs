@@ -22,13 +22,14 @@ const MOST: usize = 30 * SAMPLE_RATE as usize;
 impl ParakeetTdt {
     /// Audio that the model hears beyond the start of a moment before that is decoded, in ms.
     pub(super) fn heard_ms(&self) -> u64 {
+        if let Some(stream) = &self.state().run.stream {
+            return stream.latency_samples().div_ceil(16);
+        }
         let settings = self.settings().clone();
-        let state = self.state();
-        match (&state.run.stream, &state.config) {
-            (Some(stream), _) => stream.latency_samples().div_ceil(16),
+        match &self.state().config {
             // What doesn't suit the model is an error once it is loaded.
-            (None, Some(config)) => super::latency::heard_ms(&settings.stream(config), config),
-            (None, None) => 0,
+            Some(config) => super::latency::heard_ms(&settings.stream(config), config),
+            None => 0,
         }
     }
 

@@ -138,21 +138,14 @@ impl Settings {
                 "property mask-profanities needs a list: name its file in property profanities".into()
             );
         };
-        let list = std::fs::read_to_string(path).map_err(|error| error.to_string());
-        let mask = list.and_then(|list| Mask::new(&list).map_err(|error| error.to_string()));
-        mask.map(Some).map_err(|error| format!("property profanities: {path}: {error}"))
+        read_list("profanities", path, Mask::new).map(Some)
     }
 
     /// The phrases that are rather heard, for a model. Reads a file; fails if it can't be, or the model can't write a phrase.
     pub fn vocabulary(&self, model: &Vocabulary) -> Result<Option<Arc<Boosts>>, String> {
         let Some(path) = &self.vocabulary else { return Ok(None) };
-        let text = std::fs::read_to_string(path).map_err(|error| error.to_string());
-        let boosts = text.and_then(|text| {
-            Boosts::parse(model, &text, self.vocabulary_boost).map_err(|error| error.to_string())
-        });
-        boosts
-            .map(|boosts| Some(Arc::new(boosts)))
-            .map_err(|error| format!("property vocabulary: {path}: {error}"))
+        let parse = |list: &str| Boosts::parse(model, list, self.vocabulary_boost);
+        read_list("vocabulary", path, parse).map(|boosts| Some(Arc::new(boosts)))
     }
 
     /// Whether words are told with their tokens.
@@ -299,6 +292,17 @@ pub fn settable(name: &str) -> Settable {
         "language-code" => Settable::Later,
         _ => Settable::Never,
     }
+}
+
+/// What the file at `path` says, which a property names.
+fn read_list<T>(
+    property: &str,
+    path: &str,
+    parse: impl FnOnce(&str) -> Result<T, Error>,
+) -> Result<T, String> {
+    let list = std::fs::read_to_string(path).map_err(|error| error.to_string());
+    let parsed = list.and_then(|list| parse(&list).map_err(|error| error.to_string()));
+    parsed.map_err(|error| format!("property {property}: {path}: {error}"))
 }
 
 fn get<'v, T: glib::value::FromValue<'v>>(value: &'v glib::Value) -> T {

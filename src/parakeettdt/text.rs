@@ -83,7 +83,7 @@ pub struct Text {
     pub arrived: Option<u64>,
     /// What it is made of.
     pub words: Vec<TextWord>,
-    /// Language that the model heard or was told, as a BCP 47 tag.
+    /// Language that it is in, as an ISO 639 code, if that is known.
     pub language: Option<String>,
 }
 

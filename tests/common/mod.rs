@@ -432,3 +432,10 @@ pub fn flush(bench: &mut Bench) {
     let segment = gst::FormattedSegment::<gst::ClockTime>::new();
     assert!(bench.harness.push_event(gst::event::Segment::new(&segment)));
 }
+
+/// A number of this process that the kernel counts; memory in kB.
+pub fn status(field: &str) -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}

@@ -366,6 +366,19 @@ pub(crate) fn byte_of(piece: &str) -> Option<u8> {
 }
 
 #[cfg(test)]
+impl Vocabulary {
+    /// Of these pieces; bytes as `<0xE4>`, `<unk>` the unknown piece.
+    pub(crate) fn of(pieces: &[&str]) -> Self {
+        let kind = |piece: &str| match byte_of(piece) {
+            Some(byte) => PieceKind::Byte(byte),
+            None if piece == "<unk>" => PieceKind::Unknown,
+            None => PieceKind::Normal,
+        };
+        Self::new(pieces.iter().map(|piece| (piece.to_string(), kind(piece))).collect())
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

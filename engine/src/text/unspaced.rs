@@ -6,7 +6,6 @@ use proptest::prelude::*;
 use super::words::{FrameWord, WordBuilder};
 use crate::backend::Token;
 use crate::model::Vocabulary;
-use crate::model::vocabulary::PieceKind;
 
 fn token(id: u32, frame: u64, duration: u32) -> Token {
     Token {
@@ -20,20 +19,10 @@ fn token(id: u32, frame: u64, duration: u32) -> Token {
     }
 }
 
-/// A vocabulary of the pieces of a text, `|` between them; bytes as `<0xE4>`, `<unk>` the unknown piece.
-fn vocabulary(pieces: &[&str]) -> Vocabulary {
-    let kind = |piece: &str| match crate::model::vocabulary::byte_of(piece) {
-        Some(byte) => PieceKind::Byte(byte),
-        None if piece == "<unk>" => PieceKind::Unknown,
-        None => PieceKind::Normal,
-    };
-    Vocabulary::new(pieces.iter().map(|piece| (piece.to_string(), kind(piece))).collect())
-}
-
 /// Runs tokens of these pieces, one every `step` frames, through a builder.
 fn words(text: &str, step: u64) -> Vec<FrameWord> {
     let pieces: Vec<&str> = text.split('|').collect();
-    let vocabulary = vocabulary(&pieces);
+    let vocabulary = Vocabulary::of(&pieces);
     let mut builder = WordBuilder::default();
     let mut words: Vec<FrameWord> = (0..)
         .zip(&pieces)
@@ -95,7 +84,7 @@ fn times_are_those_of_the_tokens() {
 #[test]
 fn a_word_comes_out_with_the_token_that_begins_the_next() {
     let pieces = ["▁我", "用", "<0xE4>", "<0xBD>", "<0xA0>"];
-    let vocabulary = vocabulary(&pieces);
+    let vocabulary = Vocabulary::of(&pieces);
     let mut builder = WordBuilder::default();
     let mut given = Vec::new();
     let mut partials = Vec::new();
@@ -128,7 +117,7 @@ fn runs_without_words_are_cut_between_characters() {
 
 #[test]
 fn a_pause_leaves_a_character_whole_until_it_is_hopeless() {
-    let vocabulary = vocabulary(&["▁我", "<0xE4>", "<0xBD>", "<0xA0>"]);
+    let vocabulary = Vocabulary::of(&["▁我", "<0xE4>", "<0xBD>", "<0xA0>"]);
     let mut builder = WordBuilder::default();
     builder.push(&vocabulary, token(0, 0, 1));
     builder.push(&vocabulary, token(1, 1, 1));
@@ -148,7 +137,7 @@ fn a_pause_leaves_a_character_whole_until_it_is_hopeless() {
 
 #[test]
 fn the_next_utterance_follows_without_a_space_where_scripts_have_none() {
-    let vocabulary = vocabulary(&["我。", "▁你", "▁I"]);
+    let vocabulary = Vocabulary::of(&["我。", "▁你", "▁I"]);
     let mut builder = WordBuilder::default();
     let mut spoken = Vec::new();
     for id in [0, 1, 2, 0] {
@@ -212,7 +201,7 @@ proptest! {
             (0..PIECES.len() as u32, 1..12_usize, 0..3_u64, 0..4_u32, prop::option::of(0..45_u64)), 0..80,
         )
     ) {
-        let vocabulary = vocabulary(&PIECES);
+        let vocabulary = Vocabulary::of(&PIECES);
         let (mut builder, mut words, mut ids) = (WordBuilder::default(), Vec::new(), Vec::new());
         let (mut frame, mut horizon) = (0, 0);
         for &(id, times, step, duration, pause) in &steps {
@@ -252,7 +241,7 @@ proptest! {
     #[test]
     fn no_character_is_cut(text in "[a我们今日はアーไทยភ👩🏽é。、「」]{1,40}", pause in prop::option::of(0..45_u64)) {
         let bytes: Vec<String> = (0..=255).map(|byte| format!("<0x{byte:02X}>")).collect();
-        let vocabulary = vocabulary(&bytes.iter().map(String::as_str).collect::<Vec<_>>());
+        let vocabulary = Vocabulary::of(&bytes.iter().map(String::as_str).collect::<Vec<_>>());
         let mut builder = WordBuilder::default();
         let (mut words, mut frame) = (Vec::new(), 0);
         for byte in text.bytes() {

@@ -103,3 +103,13 @@ pub fn assert_same(what: &str, words: &[Word], expected: &Transcript) -> usize {
     assert!(words.iter().all(|word| word.confidence > 0.0 && word.confidence <= 1.0), "{what}");
     tokens.len()
 }
+
+/// Seconds of a room at -60 dBFS, one after another.
+pub fn room() -> impl FnMut(usize) -> Vec<f32> {
+    let mut state = 1_u32;
+    let mut next = move |_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        ((state >> 8) as f32 / (1 << 23) as f32 - 1.0) * 1.7e-3
+    };
+    move |seconds| (0..seconds * 16_000).map(&mut next).collect()
+}

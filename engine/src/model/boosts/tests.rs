@@ -6,16 +6,6 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::vocabulary::PieceKind;
-
-fn vocabulary(pieces: &[&str]) -> Vocabulary {
-    let kind = |piece: &str| match crate::model::vocabulary::byte_of(piece) {
-        Some(byte) => PieceKind::Byte(byte),
-        None if piece == "<unk>" => PieceKind::Unknown,
-        None => PieceKind::Normal,
-    };
-    Vocabulary::new(pieces.iter().map(|piece| (piece.to_string(), kind(piece))).collect())
-}
 
 /// In the search over all phrases.
 const MOST_ADDED: f32 = 6.0;
@@ -47,7 +37,7 @@ proptest! {
         phrases in prop::collection::vec((prop::collection::vec(0_u32..6, 1..6), 0.0_f32..3.0), 0..12),
         steps in prop::collection::vec(prop::collection::vec(-2.0_f32..2.0, 7), 1..40),
     ) {
-        let vocabulary = vocabulary(&["\u{2581}a", "b", "c", "\u{2581}d", "e", "f"]);
+        let vocabulary = Vocabulary::of(&["\u{2581}a", "b", "c", "\u{2581}d", "e", "f"]);
         let ways = || phrases.iter().map(|(pieces, boost)| Way { pieces: pieces.clone(), boost: *boost });
         let ways: Vec<Way> = ways().collect();
         let boosts = Boosts::compile(&vocabulary, &ways, ways.len(), MOST_ADDED).expect("it is small");
@@ -74,7 +64,7 @@ proptest! {
 
 #[test]
 fn no_state_adds_less_than_the_root() {
-    let vocabulary = vocabulary(&["\u{2581}a", "b", "\u{2581}c"]);
+    let vocabulary = Vocabulary::of(&["\u{2581}a", "b", "\u{2581}c"]);
     let phrases: [(&[u32], f32); 3] = [(&[0, 1, 2], 0.1), (&[1], 5.0), (&[2, 0], 3.0)];
     let Tables { root, first, arcs } = Boosts::of_pieces(&vocabulary, &phrases).expect("it is small").tables;
     assert_eq!((first.len(), *first.last().expect("an end") as usize), (8, arcs.len()));
@@ -118,25 +108,25 @@ fn a_phrase_has_the_ways_of_its_script_and_case() {
         texts.iter().map(|pieces| pieces.join("|")).collect()
     };
     let letters = ["\u{2581}", "a", "b", "A", "\u{2581}a", "ab", "\u{2581}ab", "<0xC3>", "<0xA9>", "<unk>"];
-    let both = vocabulary(&letters);
+    let both = Vocabulary::of(&letters);
     assert_eq!(text(&both, " ab  a "), ["\u{2581}|A|b|\u{2581}a", "\u{2581}ab|\u{2581}a"]);
     assert_eq!(text(&both, "Ab"), ["\u{2581}|A|b"]);
     assert_eq!(text(&both, "é"), ["\u{2581}|<0xC3>|<0xA9>"]);
     assert!(text(&both, "abc").is_empty() && text(&both, "\u{2047}").is_empty());
-    let lower = vocabulary(&["\u{2581}", "a", "b"]);
+    let lower = Vocabulary::of(&["\u{2581}", "a", "b"]);
     assert_eq!(text(&lower, "AB"), ["\u{2581}|a|b"]);
-    let upper = vocabulary(&["\u{2581}", "A", "B"]);
+    let upper = Vocabulary::of(&["\u{2581}", "A", "B"]);
     assert_eq!(text(&upper, "ab"), ["\u{2581}|A|B"]);
-    let han = vocabulary(&["\u{2581}", "東", "京", "東京"]);
+    let han = Vocabulary::of(&["\u{2581}", "東", "京", "東京"]);
     assert_eq!(text(&han, "東京"), ["\u{2581}|東京", "東京"]);
     // Not what merging pairs makes: its pieces in the fewest parts too.
-    let unigram = vocabulary(&["\u{2581}abcd", "bc", "\u{2581}", "a", "b", "c", "d", "\u{2581}ab", "cd"]);
+    let unigram = Vocabulary::of(&["\u{2581}abcd", "bc", "\u{2581}", "a", "b", "c", "d", "\u{2581}ab", "cd"]);
     assert_eq!(text(&unigram, "abcd"), ["\u{2581}|a|bc|d", "\u{2581}abcd"]);
 }
 
 #[test]
 fn what_is_no_phrase_is_named() {
-    let vocabulary = vocabulary(&["\u{2581}", "a", "b", "\u{2581}a"]);
+    let vocabulary = Vocabulary::of(&["\u{2581}", "a", "b", "\u{2581}a"]);
     let error = |text: &str| match Boosts::parse(&vocabulary, text, 1.0) {
         Ok(boosts) => format!("{} phrases", boosts.len()),
         Err(error) => error.to_string(),
@@ -161,7 +151,7 @@ fn what_is_no_phrase_is_named() {
     assert_eq!(error(&"a\n".repeat(10_001)), "vocabulary: there are more than 10000 phrases");
     let boosts = Boosts::parse(&vocabulary, "a", 1.0).expect("it is a phrase");
     assert_eq!(
-        boosts.check(&self::vocabulary(&["\u{2581}", "a"])).unwrap_err().to_string(),
+        boosts.check(&self::Vocabulary::of(&["\u{2581}", "a"])).unwrap_err().to_string(),
         "vocabulary: it was made for a model with other pieces"
     );
     boosts.check(&vocabulary).expect("it was made for this one");
