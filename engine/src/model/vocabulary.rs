@@ -219,6 +219,11 @@ impl Vocabulary {
         self.piece(id).is_some_and(|piece| piece.starts_with(SPACE))
     }
 
+    /// Whether the token is a space and nothing more.
+    pub(crate) fn is_space(&self, id: u32) -> bool {
+        self.piece(id).is_some_and(|piece| piece.chars().eq([SPACE]))
+    }
+
     /// Whether the token's text is one mark of the vocabulary's punctuation.
     pub(crate) fn is_punctuation(&self, id: u32) -> bool {
         let Some(piece) = self.piece(id) else {

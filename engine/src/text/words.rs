@@ -91,11 +91,11 @@ impl Word {
 
 /// Collects the tokens of utterances, whose frames don't decrease within one.
 ///
-/// A word begins at a token with a leading space that isn't punctuation (NeMo `get_words_offsets`), and in scripts without
-/// spaces at a token before which a word ends by [`Place`]; a run of those scripts without such a place is cut before it
-/// has more than 16 characters or lasts longer than 1.6 s. Marks of punctuation that no word is before, since that was given
-/// out or there is none, are left out. A word is complete when the next one begins, after a pause, or at
-/// the end of the utterance. No character is cut, though its bytes may be tokens of their own.
+/// A word begins at a token with a leading space that isn't punctuation (NeMo `get_words_offsets`), unless it is a space alone
+/// before such a mark; in scripts without spaces at a token before which a word ends by [`Place`]; a run of those scripts without
+/// such a place is cut before it has more than 16 characters or lasts longer than 1.6 s. Marks of punctuation that no word is
+/// before, since that was given out or there is none, are left out. A word is complete when the next one begins, after a pause, or
+/// at the end of the utterance. No character is cut, though its bytes may be tokens of their own.
 #[derive(Clone, Debug, Default)]
 pub struct WordBuilder {
     pending: Vec<TimedToken>,
@@ -119,9 +119,13 @@ impl WordBuilder {
     /// Takes the next token; gives out the word that it ends.
     pub fn push(&mut self, vocabulary: &Vocabulary, token: Token) -> Option<FrameWord> {
         let mut complete = None;
-        if begins_word(vocabulary, token.id) {
+        if begins_word(vocabulary, token.id) && !vocabulary.is_space(token.id) {
             self.give_up_bytes();
             complete = self.take(vocabulary, self.pending.len(), token.frame);
+        } else if let Some((at, frame)) = self.space(vocabulary)
+            && !vocabulary.is_closing(token.id)
+        {
+            complete = self.take(vocabulary, at, frame);
         }
         let timed = match self.end {
             Some(end) if token.duration.is_some() && vocabulary.is_punctuation(token.id) => {
@@ -195,6 +199,13 @@ impl WordBuilder {
         self.pending.first().map_or(frames, |first| first.token.frame)
     }
 
+    /// The place and frame of the last pending token if it is a space only, behind which a word begins, or a mark that belongs to
+    /// the word before it.
+    fn space(&self, vocabulary: &Vocabulary) -> Option<(usize, u64)> {
+        let last = self.pending.last().filter(|last| vocabulary.is_space(last.token.id))?;
+        Some((self.pending.len() - 1, last.token.frame))
+    }
+
     /// Tokens of `pending` before the bytes of a character that is not complete.
     fn whole(&self) -> usize {
         self.pending.len() - self.bytes.len()
@@ -253,12 +264,13 @@ impl WordBuilder {
 
     /// The first `count` pending tokens as a word; what comes after it starts at frame `next` or later.
     fn take(&mut self, vocabulary: &Vocabulary, count: usize, next: u64) -> Option<FrameWord> {
-        let tokens: Vec<TimedToken> = self.pending.drain(..count).collect();
+        let mut tokens: Vec<TimedToken> = self.pending.drain(..count).collect();
         self.characters = 0;
-        let (first, last) = (tokens.first()?, tokens.last()?);
-        if tokens.iter().all(|timed| vocabulary.is_closing(timed.token.id)) {
-            return None;
+        let is_space = |timed: &TimedToken| vocabulary.is_space(timed.token.id);
+        if tokens.iter().all(|timed| is_space(timed) || vocabulary.is_closing(timed.token.id)) {
+            tokens.retain(is_space);
         }
+        let (first, last) = (tokens.first()?, tokens.last()?);
         let start = first.token.frame;
         let end = last.end.max(start + 1).min(next.max(start));
         let next = Some(next).filter(|next| *next != u64::MAX);
@@ -358,12 +370,33 @@ mod tests {
                 .filter_map(|(id, frame)| builder.push(&vocabulary, token(*id, frame, 1, 1.0)));
             let mut words: Vec<String> = words.map(|word| word.text).collect();
             words.extend(builder.finish(&vocabulary).map(|word| word.text));
+            words.retain(|text| !text.is_empty());
             words
         };
         assert_eq!(said(&[1, 0]), ["he"]);
         assert_eq!(said(&[1, 1]), [""; 0]);
         assert_eq!(said(&[3, 0, 1]).concat(), "\u{bf}he.");
         assert_eq!(said(&[4, 0]).concat(), "\u{ab}he");
+        assert_eq!(said(&[5, 1, 0]), ["he"], "a space before it makes no word of it");
+    }
+
+    #[test]
+    fn a_mark_behind_a_space_belongs_to_the_word_before() {
+        let vocabulary = vocabulary();
+        let said = |ids: &[u32]| {
+            let mut builder = WordBuilder::default();
+            let words = ids
+                .iter()
+                .zip(4..)
+                .filter_map(|(id, frame)| builder.push(&vocabulary, token(*id, frame, 1, 1.0)));
+            let mut words: Vec<String> = words.map(|word| word.text).collect();
+            words.extend(builder.finish(&vocabulary).map(|word| word.text));
+            words.retain(|text| !text.is_empty());
+            words
+        };
+        assert_eq!(said(&[0, 6, 5, 1]), ["he.", "was"]);
+        assert_eq!(said(&[0, 6, 2, 1]), ["he", "n", "was"], "a space alone begins a word");
+        assert_eq!(said(&[0, 6, 6, 2]), ["he", "n"]);
     }
 
     #[test]
