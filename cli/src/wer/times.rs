@@ -13,6 +13,8 @@ const QUIET: usize = 25;
 const HEARD: usize = 7;
 /// Samples after a sound begins in which its word is looked for: 80 ms to 1 s. Before that the word before may end.
 const REACH: std::ops::Range<u64> = 1_280..16_000;
+/// Milliseconds that a start may lie behind its sound.
+const LATE: f64 = 100.0;
 /// Silence that is put before each recording: 1 s.
 pub const BEFORE: usize = 16_000;
 /// How much more, in samples, for one hearing each: 80 ms are a frame of every model.
@@ -22,7 +24,7 @@ pub const PLACES: [usize; 4] = [0, 320, 640, 960];
 pub const DEFINITION: &str = "each recording is heard four times behind 1 s of silence and 0, 20, 40 and 60 ms more. A \
     sound begins where the level of 10 ms rises, after 0.25 s of quiet, above the middle in decibels of the recording's \
     10th and 95th percentile, or above 30 dB below the latter if that is more, and stays there for most of 0.1 s; its word \
-    is the first that is emitted 80 ms to 1 s after it. emission_delay_ms is halfway from the median to the 95th percentile";
+    is the first that is emitted 80 ms to 1 s after it. emission_delay_ms is the 95th percentile less 100 ms";
 
 /// Milliseconds from where sounds begin to where their words were emitted, and to where the words start.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -51,7 +53,7 @@ impl Offsets {
         self.emitted.sort_by(f64::total_cmp);
         self.told.sort_by(f64::total_cmp);
         let emitted = Spread::of(&self.emitted)?;
-        let delay = ((emitted.p50 + emitted.p95) / 2.0).max(0.0);
+        let delay = (emitted.p95 - LATE).max(0.0);
         Some(Times {
             sounds: self.emitted.len(),
             emitted,
@@ -70,8 +72,8 @@ pub struct Times {
     pub emitted: Spread,
     /// Milliseconds after the sound that the word starts.
     pub told: Spread,
-    /// What the model's `config.json` should have, halfway from the median to the 95th percentile: hardly a word then starts
-    /// late, and those that no quiet is before not much too early.
+    /// What the model's `config.json` should have: the least with which 95 of 100 words start at most 100 ms after their sounds,
+    /// so that few of those that no quiet is before start ahead of them.
     pub emission_delay_ms: u32,
 }
 
@@ -145,7 +147,7 @@ mod tests {
         // The recording begins at 1,000: 400 and 500 ms late, one of them told 10 ms late.
         offsets.add(&pcm, 1_000, &[start(15_400, 9_160), start(33_000, 25_000)]);
         let times = offsets.sum_up().unwrap();
-        assert_eq!((times.sounds, times.emission_delay_ms), (2, 500));
+        assert_eq!((times.sounds, times.emission_delay_ms), (2, 400));
         assert_eq!((times.emitted.least, times.emitted.most), (400.0, 500.0));
         assert_eq!((times.told.least, times.told.most), (0.0, 10.0));
         assert_eq!(Offsets::default().sum_up(), None);
