@@ -198,7 +198,10 @@ impl Bench {
 
 impl Drop for Bench {
     fn drop(&mut self) {
-        let _ = self.pipeline.set_state(gst::State::Null);
+        // What hangs, and is told by a panic, may not let itself be stopped either.
+        if !std::thread::panicking() {
+            let _ = self.pipeline.set_state(gst::State::Null);
+        }
     }
 }
 
