@@ -2,6 +2,7 @@
 //! Why the tool ends without success.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// What the user gets to read after `error: `.
@@ -27,6 +28,9 @@ pub enum Failure {
     /// No model was named and none is installed.
     #[error("no model found beside {path} or above, give one with --model DIR", path = .0.display())]
     NoModel(PathBuf),
+    /// A server has no place to listen at.
+    #[error("cannot listen at {0}: {1}; choose another address or port with --listen")]
+    Listen(SocketAddr, io::Error),
     /// Standard output.
     #[error("standard output: {0}")]
     Output(#[from] io::Error),

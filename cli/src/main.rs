@@ -11,6 +11,7 @@ mod formats;
 mod info;
 mod picture;
 mod resample;
+mod serve;
 mod streaming;
 mod synth;
 mod terminal;
@@ -33,6 +34,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Transcribe(transcribe::Args),
+    Serve(serve::Args),
     Convert(convert::Args),
     Info(info::Args),
     SynthModel(synth::Args),
@@ -43,6 +45,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Transcribe(args) => transcribe::run(&args),
+        Command::Serve(args) => serve::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Info(args) => info::run(&args),
         Command::SynthModel(args) => synth::run(&args),

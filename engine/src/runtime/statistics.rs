@@ -167,6 +167,12 @@ impl Distribution {
         self.max
     }
 
+    /// How many values are no greater than `value`, to the precision of three digits.
+    pub fn count_up_to(&self, value: f64) -> u64 {
+        let cells = (value.max(0.0) / self.unit).round() as u64;
+        self.histogram.count_between(0, cells)
+    }
+
     /// The value that this share of all, 0 to 1, don't exceed; 0 without any.
     pub fn quantile(&self, share: f64) -> f64 {
         if self.count() == 0 {
@@ -214,6 +220,8 @@ mod tests {
             "{seconds:?}"
         );
         assert!(is_near(seconds.mean(), 0.5005), "{}", seconds.mean());
+        let counts = [-1.0, 0.0, 0.0005, 0.25, 0.5, 1.0, 1e9].map(|value| seconds.count_up_to(value));
+        assert_eq!(counts, [0, 0, 0, 250, 500, 1_000, 1_000]);
         seconds.record(f64::MAX);
         assert!(seconds.max() > 1e12, "what is too great counts as the greatest");
     }
