@@ -5,7 +5,12 @@ mod common;
 
 use common::*;
 use gst::{prelude::*, subclass::prelude::*};
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 /// The error that an element with this model posts; audio is pushed all the while.
 fn error_of(model: &Path) -> String {
@@ -148,6 +153,28 @@ fn push_silence(pad: &gst::Pad) -> Result<gst::FlowSuccess, gst::FlowError> {
     pad.chain(buffer(&[0; 1_600], Some(gst::ClockTime::ZERO)))
 }
 
+/// Pushes until the element refuses.
+fn push_on(pad: &gst::Pad) -> Result<gst::FlowSuccess, gst::FlowError> {
+    let until = Instant::now() + PATIENCE;
+    while Instant::now() < until {
+        push_silence(pad)?;
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(gst::FlowSuccess::Ok)
+}
+
+#[test]
+fn audio_is_taken_for_a_moment_after_an_error_and_refused_then() {
+    let element = element();
+    element.set_property("model", "/no/such");
+    let mut bench = Bench::with(element, false);
+    bench.message(gst::MessageType::Error);
+    let silence = || buffer(&[0; 1_600], Some(gst::ClockTime::ZERO));
+    assert_eq!(bench.harness.push(silence()), Ok(gst::FlowSuccess::Ok));
+    bench.push_until_refused();
+    assert_eq!(bench.harness.push(silence()), Err(gst::FlowError::Error));
+}
+
 #[test]
 fn errors_wait_for_no_lock_that_a_state_change_holds() {
     for (property, value, expected) in [
@@ -156,7 +183,7 @@ fn errors_wait_for_no_lock_that_a_state_change_holds() {
     ] {
         let element = element();
         element.set_property(property, value);
-        let error = error_in_a_locking_bin(element, push_silence);
+        let error = error_in_a_locking_bin(element, push_on);
         assert!(error.contains(expected), "{error}");
     }
     let half_a_sample = |pad: &gst::Pad| {
@@ -167,7 +194,7 @@ fn errors_wait_for_no_lock_that_a_state_change_holds() {
     assert!(error.contains("whole samples"), "{error}");
     let element = element();
     element.set_property("look-ahead", 400_u32);
-    let error = error_in_a_locking_bin(element, push_silence);
+    let error = error_in_a_locking_bin(element, push_on);
     assert!(error.contains("look-ahead"), "{error}");
 }
 

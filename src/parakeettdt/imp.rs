@@ -10,7 +10,10 @@ use super::{
 };
 use gst::{glib, prelude::*, subclass::prelude::*};
 use gst_audio::AudioFormat;
-use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::{
+    sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError, TryLockError},
+    time::Instant,
+};
 
 pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("parakeettdt", gst::DebugColorFlags::empty(), Some("Parakeet speech to text"))
@@ -278,6 +281,7 @@ impl ElementImpl for ParakeetTdt {
         &self,
         transition: gst::StateChange,
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        self.state().changed = Some(Instant::now());
         match transition {
             gst::StateChange::NullToReady => {
                 self.state().statistics = Statistics::default();
@@ -292,6 +296,7 @@ impl ElementImpl for ParakeetTdt {
             _ => {}
         }
         let changed = self.parent_change_state(transition);
+        self.state().changed = Some(Instant::now());
         match transition {
             gst::StateChange::PausedToPlaying if changed.is_ok() => {
                 let mut state = self.state();

@@ -114,14 +114,15 @@ impl ParakeetTdt {
             Err(failure) => {
                 self.progress(gst::ProgressType::Error, "model not loaded");
                 // Before audio is refused, so that the reason comes before what a source makes of that.
-                self.post(match failure {
+                let error = match failure {
                     Failure::Setting(text) => {
                         self.error(gst::LibraryError::Settings, &format!("property {text}"))
                     }
                     Failure::Model(text) => {
                         self.error(gst::ResourceError::OpenRead, &format!("cannot load the model: {text}"))
                     }
-                });
+                };
+                self.post_settled(error, |state| state.load == load);
                 Model::Failed
             }
         };

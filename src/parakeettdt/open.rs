@@ -101,7 +101,7 @@ impl ParakeetTdt {
         let settings = self.settings().clone();
         let options = settings.stream(engine.config());
         if let Some(lacking) = settings.language(engine.config()).lacking {
-            gst::element_imp_warning!(self, gst::LibraryError::Settings, ("{lacking}"));
+            self.warn(gst::LibraryError::Settings, &lacking);
         }
         let options = StreamOptions { queue_samples, overflow, ..options };
         let mut state = self.state();
@@ -138,9 +138,8 @@ impl ParakeetTdt {
             Ok(opened) => Some(opened),
             Err(error) => {
                 // Before audio is refused, so that the reason comes before what a source makes of that.
-                self.post(
-                    self.error(gst::LibraryError::Settings, &format!("cannot recognise speech: {error}")),
-                );
+                let text = format!("cannot recognise speech: {error}");
+                self.post_settled(self.error(gst::LibraryError::Settings, &text), is_wanted);
                 None
             }
         };

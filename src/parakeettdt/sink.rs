@@ -21,8 +21,25 @@ const PIECE: usize = SAMPLE_RATE as usize;
 /// Warnings about cuts come at most this often.
 const CUTS_INTERVAL: Duration = Duration::from_secs(10);
 
+/// How long audio is taken, and goes, after an error that was posted. A bin that goes on without the element, such as
+/// transcriberbin, takes it out when it is told of the error; a source that is refused meanwhile posts an error of its own.
+const GRACE: Duration = Duration::from_secs(1);
+
 impl ParakeetTdt {
     pub(super) fn sink_chain(&self, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+        match self.take(buffer) {
+            Err(gst::FlowError::Error) if self.has_just_died() => Ok(gst::FlowSuccess::Ok),
+            taken => taken,
+        }
+    }
+
+    /// Whether recognition has come to an end since a moment ago, as far as its audio was told.
+    fn has_just_died(&self) -> bool {
+        let mut state = self.state();
+        state.is_dead() && state.run.refused_since.get_or_insert_with(Instant::now).elapsed() < GRACE
+    }
+
+    fn take(&self, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         let state = self.state();
         state.check()?;
         let (info, segment) = (state.run.info.clone(), state.run.segment.clone());

@@ -119,6 +119,8 @@ pub struct State {
     pub playing: bool,
     /// It ran since READY.
     pub played: bool,
+    /// When the element's state changed last.
+    pub changed: Option<Instant>,
     pub statistics: Statistics,
     /// The part that lasts while the pads are active.
     pub run: Run,
@@ -134,6 +136,7 @@ impl Default for State {
             config: None,
             playing: false,
             played: false,
+            changed: None,
             statistics: Statistics::default(),
             run: Run::stopped(),
         }
@@ -233,6 +236,8 @@ pub struct Run {
     loss_told: Option<Instant>,
     /// The engine's stream failed.
     dead: bool,
+    /// When audio came first that nothing was to recognise any more.
+    pub refused_since: Option<Instant>,
 }
 
 impl Run {

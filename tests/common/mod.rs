@@ -12,11 +12,11 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{Arc, LazyLock, Mutex, Once, mpsc},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Longest wait for something that must come.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Samples in a millisecond.
 pub const MS: usize = 16;
@@ -318,10 +318,18 @@ impl Bench {
         self.bus.timed_pop_filtered(patience, &[kind]).unwrap_or_else(|| panic!("no {kind:?} was posted"))
     }
 
-    /// Audio is pushed and refused: the text of the error that the element posts.
+    /// Pushes until that is refused.
+    pub fn push_until_refused(&mut self) {
+        let until = Instant::now() + PATIENCE;
+        while self.harness.push(buffer(&[0; 1_600], Some(gst::ClockTime::ZERO))).is_ok() {
+            assert!(Instant::now() < until, "it is taken");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Audio is pushed until it is refused: the text of the error that the element posts.
     pub fn refusal(&mut self) -> String {
-        let flow = self.harness.push(buffer(&[0; 1_600], Some(gst::ClockTime::ZERO)));
-        assert_eq!(flow, Err(gst::FlowError::Error));
+        self.push_until_refused();
         let message = self.message(gst::MessageType::Error);
         let gst::MessageView::Error(error) = message.view() else { unreachable!() };
         error.error().to_string()

@@ -143,9 +143,23 @@ impl Bench {
         Self { pipeline, bin, transcriber, captions, told }
     }
 
-    /// Starts it.
+    /// Starts it, in two steps: the bin starts what makes captions when the picture's caps come, and panics now and then if the
+    /// pipeline changes its state meanwhile.
     pub fn play(&self) {
+        self.pause();
         self.pipeline.set_state(gst::State::Playing).expect("it starts");
+    }
+
+    /// Has it ready to play.
+    pub fn pause(&self) {
+        self.pipeline.set_state(gst::State::Paused).expect("it starts");
+        let bin = self.bin.downcast_ref::<gst::Bin>().expect("it is one");
+        let is_paused =
+            |name: &str| bin.by_name(name).is_some_and(|part| part.current_state() >= gst::State::Paused);
+        self.wait(Duration::from_secs(30), |bench| {
+            bench.passes_through()
+                || ["transcription-bin", "transcription-bin-sink_audio"].map(is_paused) == [true; 2]
+        });
     }
 
     /// Waits for the end of the stream. Panics with an error of the pipeline, or if it hangs.
@@ -165,7 +179,7 @@ impl Bench {
         let until = Instant::now() + patience;
         while !what(self) {
             assert!(Instant::now() < until, "so far: {}", self.text());
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 

@@ -36,6 +36,16 @@ fn an_error_turns_captions_off_and_the_picture_reaches_its_end() {
 }
 
 #[test]
+fn a_bin_may_go_while_the_element_in_it_posts_an_error() {
+    // Errors are posted 0.1 s after the element was started.
+    for round in 0..60 {
+        let bench = Bench::new("model=/no/such", 1);
+        bench.pause();
+        std::thread::sleep(Duration::from_millis(95 + round % 12));
+    }
+}
+
+#[test]
 fn a_translation_that_nothing_makes_is_an_error() {
     let bench = Bench::new("", 1);
     let languages =
