@@ -3,6 +3,7 @@
 
 mod server;
 
+use std::collections::BTreeSet;
 use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -185,4 +186,54 @@ fn a_server_that_cannot_serve_says_why_and_ends() {
     let model = repository().join("models/parakeet-tdt-mini");
     let error = run(&["--listen", &server.address.to_string(), "--model", model.to_str().unwrap()]);
     assert!(error.contains(&server.address.to_string()) && error.contains("--listen"), "{error}");
+}
+
+/// Every name of a metric in a text.
+fn metrics_in(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    let names = words.filter(|word| word.starts_with("parakeet_"));
+    // A histogram's parts are named with it.
+    let whole = |name: &str| {
+        ["_bucket", "_sum", "_count"].iter().find_map(|part| name.strip_suffix(part).map(String::from))
+    };
+    names.map(|name| whole(name).unwrap_or_else(|| name.into())).collect()
+}
+
+#[test]
+fn the_metrics_are_those_of_the_page_and_of_the_dashboard() {
+    let server = Server::start(&["--streams", "1"]);
+    let _socket = server.socket("");
+    assert_eq!(server.ask("POST", "/stream", "", &[]).0, 503);
+    let (_, text) = server.get("/metrics");
+    let samples =
+        text.lines().filter(|line| !line.starts_with('#')).map(|line| line.split(['{', ' ']).next().unwrap());
+    let mut known = metrics_in(&samples.collect::<Vec<_>>().join("\n"));
+    // A CPU has no memory of its own.
+    known.extend(["parakeet_memory_bytes", "parakeet_memory_free_bytes"].map(String::from));
+    let read = |path: &str| std::fs::read_to_string(repository().join(path)).unwrap();
+    assert_eq!(metrics_in(&read("docs/serve.md")), known);
+    let dashboard = read("examples/grafana.json");
+    let unknown: Vec<_> = metrics_in(&dashboard).difference(&known).cloned().collect();
+    assert_eq!(unknown, [""; 0]);
+    let dashboard: Value = serde_json::from_str(&dashboard).unwrap();
+    assert!(dashboard["panels"].as_array().unwrap().len() >= 6);
+}
+
+#[test]
+fn examples_for_clusters_start_the_server_as_it_is_started() {
+    for file in ["examples/kubernetes/serve.yaml", "examples/compose.yaml"] {
+        let text = std::fs::read_to_string(repository().join(file)).unwrap();
+        let line = text.lines().find_map(|line| line.split_once("[parakeet, serve, ")).expect(file).1;
+        let arguments: Vec<&str> =
+            line.trim_end_matches(']').split(", ").map(|word| word.trim_matches('"')).collect();
+        // Only the model isn't there.
+        let refused = assert_cmd::Command::cargo_bin("parakeet")
+            .unwrap()
+            .arg("serve")
+            .args(&arguments)
+            .output()
+            .unwrap();
+        let error = String::from_utf8(refused.stderr).unwrap();
+        assert!(error.starts_with("error: /models/mine"), "{file}: {error}");
+    }
 }
