@@ -19,9 +19,11 @@ const PLACES: [&str; 2] = ["share/gst-plugin-parakeet/models", "models"];
 ///
 /// Directories in `first` that are models come before any other. Then `name` is looked for in
 /// `share/gst-plugin-parakeet/models` and `models` beside `code` and in each of the five directories above it, the nearest
-/// first.
+/// first; if `code` is reached through links, then also from where it really lies.
 pub fn find_model(name: &str, first: impl IntoIterator<Item = PathBuf>, code: &Path) -> Option<PathBuf> {
-    let above = code.ancestors().skip(1).take(LEVELS);
+    // Debian's /lib is a link to /usr/lib, and GStreamer loads plugins from /lib.
+    let real = code.canonicalize().unwrap_or_default();
+    let above = [code, &real].into_iter().flat_map(|code| code.ancestors().skip(1).take(LEVELS));
     let installed = above.flat_map(|directory| PLACES.map(|place| directory.join(place).join(name)));
     first.into_iter().chain(installed).find(|directory| directory.join(CONFIG).is_file())
 }
@@ -56,6 +58,18 @@ mod tests {
             None,
             "too far away"
         );
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn an_installed_model_is_found_through_a_link_to_a_directory() {
+        let tree = tree(&["usr/share/gst-plugin-parakeet/models/one"]);
+        let root = tree.path().canonicalize().expect("it exists");
+        fs::create_dir_all(root.join("usr/lib/gstreamer-1.0")).expect("a directory");
+        fs::write(root.join("usr/lib/gstreamer-1.0/p.so"), "").expect("a file");
+        std::os::unix::fs::symlink("usr/lib", root.join("lib")).expect("a link");
+        let found = find_model("one", [], &root.join("lib/gstreamer-1.0/p.so"));
+        assert_eq!(found, Some(root.join("usr/share/gst-plugin-parakeet/models/one")));
     }
 
     #[test]
