@@ -33,8 +33,8 @@ hlssink2 name=hls
 
 def stamp(nanoseconds):
     """A time as WebVTT has it."""
-    milliseconds = nanoseconds // 1_000_000
-    return f"{milliseconds // 3_600_000:02}:{milliseconds // 60_000 % 60:02}:{milliseconds // 1_000 % 60:02}.{milliseconds % 1_000:03}"
+    seconds, milliseconds = divmod(nanoseconds // 1_000_000, 1_000)
+    return f"{seconds // 3_600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}.{milliseconds:03}"
 
 
 def replace(path, text):

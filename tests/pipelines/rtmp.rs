@@ -38,7 +38,7 @@ fn nginx_has_the_words_of_who_sends_to_it_written() {
          x264enc tune=zerolatency ! h264parse ! queue ! mux.video \
          concat name=sound ! audioconvert ! audioresample ! \
          audio/x-raw,format=S16LE,rate=44100 ! queue ! mux.audio \
-         audiotestsrc wave=silence samplesperbuffer=1600 num-buffers=30 ! audio/x-raw,format=S16LE,rate=16000,channels=1 ! sound. \
+         audiotestsrc wave=silence samplesperbuffer=1600 num-buffers=30 ! audio/x-raw,rate=16000,channels=1 ! sound. \
          filesrc location={} ! wavparse ! sound. flvmux name=mux ! filesink location={}",
         speech().display(),
         film.display()

@@ -27,7 +27,7 @@ pub fn film(seconds: usize) -> String {
         "{} ! x264enc tune=zerolatency key-int-max=25 ! h264parse ! queue ! mux. \
          concat name=sound ! audioconvert ! voaacenc bitrate=64000 ! aacparse ! queue ! mux. \
          filesrc location={} ! wavparse ! sound. \
-         audiotestsrc wave=silence samplesperbuffer=1600 num-buffers={} ! audio/x-raw,format=S16LE,rate=16000,channels=1 ! sound.",
+         audiotestsrc wave=silence samplesperbuffer=1600 num-buffers={} ! audio/x-raw,rate=16000,channels=1 ! sound.",
         picture(frames),
         speech().display(),
         (seconds - 6) * 10
