@@ -146,7 +146,7 @@ impl Text {
         self.words.iter().map(|word| word.confidence).fold(1.0, f32::min)
     }
 
-    /// The bytes of a buffer; `is_final` says that no later word changes it.
+    /// The bytes of a buffer, JSON as a line; `is_final` says that no later word changes it.
     pub fn bytes(&self, format: Format, is_final: bool) -> Vec<u8> {
         if format == Format::Utf8 {
             return self.text.clone().into_bytes();
@@ -169,7 +169,9 @@ impl Text {
             words: words.collect(),
         };
         // Strings and numbers only, which always serialise; NaN becomes null.
-        serde_json::to_vec(&json).unwrap_or_default()
+        let mut line = serde_json::to_vec(&json).unwrap_or_default();
+        line.push(b'\n');
+        line
     }
 }
 
@@ -206,7 +208,8 @@ mod tests {
         };
         assert_eq!(text.bytes(Format::Utf8, true), "我\"用".as_bytes());
         let expected = r#"{"text":"我\"用","start":1.0,"end":3600.0,"confidence":0.5,"language":"zh","final":true,"words":[{"text":"我\"","start":1.0,"end":2.0,"confidence":0.75},{"text":"用","joined":true,"start":2.0,"end":3600.0,"confidence":0.5}]}"#;
-        assert_eq!(String::from_utf8(text.bytes(Format::Json, true)).unwrap(), expected);
+        // A line each, so that files and sockets have JSON lines.
+        assert_eq!(String::from_utf8(text.bytes(Format::Json, true)).unwrap(), format!("{expected}\n"));
         let placed = Text { stream: Some(5_250_000_000), language: None, ..text };
         let json: serde_json::Value = serde_json::from_slice(&placed.bytes(Format::Json, false)).unwrap();
         assert_eq!(json["stream_time"], 5.25);

@@ -51,9 +51,10 @@ pub fn model(weights: Option<usize>) -> tempfile::TempDir {
 
 /// What captions say, with what they were read from.
 #[derive(Default)]
-struct Captions {
+pub struct Captions {
     parser: CCDataParser,
-    text: String,
+    /// What was said until now, as it came: a new line is a space.
+    pub text: String,
     frames: usize,
 }
 
@@ -68,7 +69,7 @@ impl Captions {
     }
 
     /// Reads the cc_data of a frame.
-    fn read(&mut self, data: &[u8]) {
+    pub fn read(&mut self, data: &[u8]) {
         // The parser wants the header that is in MPEG-2 user data: flags with the number of triples, and a reserved byte.
         let triples = data.len() / 3;
         let mut whole = vec![0xc0 | triples as u8, 0xff];
@@ -225,27 +226,43 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// What the element alone makes of the speech.
 pub fn words() -> String {
-    init();
+    let words: Vec<String> = heard(&speech()).into_iter().map(|(_, word)| word).collect();
+    words.join(" ")
+}
+
+/// The words that the element alone hears in a file, with where they are spoken.
+pub fn heard(file: &Path) -> Vec<(gst::ClockTime, String)> {
     let launch = format!(
-        "filesrc location={} ! wavparse ! audioconvert ! audioresample ! parakeettdt ! fakesink name=out sync=false",
-        speech().display()
+        "filesrc location={} ! decodebin caps=audio/x-raw expose-all-streams=false ! audioconvert ! audioresample ! \
+         parakeettdt ! fakesink name=out sync=false",
+        file.display()
     );
-    let pipeline = gst::parse::launch(&launch).expect("the elements are installed");
+    buffers(&launch)
+        .into_iter()
+        .map(|(at, text)| (at, String::from_utf8_lossy(&text).trim().to_owned()))
+        .collect()
+}
+
+/// What comes to the sink `out` of a pipeline up to its end, with time stamps.
+pub fn buffers(launch: &str) -> Vec<(gst::ClockTime, Vec<u8>)> {
+    init();
+    let pipeline = gst::parse::launch(launch).expect("the elements are installed");
     let pipeline = pipeline.downcast::<gst::Pipeline>().expect("a pipeline");
-    let words = Arc::<Mutex<Vec<String>>>::default();
-    let heard = words.clone();
+    let buffers = Arc::<Mutex<Vec<_>>>::default();
+    let seen = buffers.clone();
     let out = pipeline.by_name("out").and_then(|sink| sink.static_pad("sink")).expect("it is in the line");
     out.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
-        if let Some(map) = info.buffer().and_then(|buffer| buffer.map_readable().ok()) {
-            locked(&heard).push(String::from_utf8_lossy(&map).into_owned());
+        if let Some(buffer) = info.buffer() {
+            let map = buffer.map_readable().expect("memory that can be read");
+            locked(&seen).push((buffer.pts().expect("a time stamp"), map.to_vec()));
         }
         gst::PadProbeReturn::Ok
     });
     pipeline.set_state(gst::State::Playing).expect("it starts");
     let ends = [gst::MessageType::Eos, gst::MessageType::Error];
-    let end = pipeline.bus().expect("a pipeline has one").timed_pop_filtered(gst::ClockTime::NONE, &ends);
-    assert_eq!(end.map(|message| message.type_()), Some(gst::MessageType::Eos));
+    let patience = gst::ClockTime::from_seconds(90);
+    let end = pipeline.bus().expect("a pipeline has one").timed_pop_filtered(patience, &ends);
+    assert_eq!(end.map(|message| message.type_()), Some(gst::MessageType::Eos), "{launch}");
     let _ = pipeline.set_state(gst::State::Null);
-    let words = locked(&words);
-    words.join(" ").split_whitespace().collect::<Vec<_>>().join(" ")
+    std::mem::take(&mut *locked(&buffers))
 }
