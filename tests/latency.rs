@@ -244,6 +244,15 @@ fn audio_that_is_too_late_is_dropped_and_counted() {
     let stats: gst::Structure = bench.element.property("stats");
     assert_eq!(stats.get::<u64>("dropped-audio").unwrap(), dropped);
     assert_eq!(stats.get::<u64>("buffers").unwrap(), words(&outs).len() as u64);
+    let devices = stats.get::<gst::Array>("devices").unwrap();
+    let [device] = devices.as_slice() else { panic!("{devices:?}") };
+    let device = device.get::<gst::Structure>().unwrap();
+    let count = |name: &str| device.get::<u64>(name).unwrap();
+    assert_eq!((count("streams"), count("dropped-audio")), (1, dropped), "{device:?}");
+    assert!(count("chunks") >= count("steps") && count("steps") > 0, "{device:?}");
+    assert!(0 < count("step-time-p50") && count("step-time-p50") <= count("step-time-max"), "{device:?}");
+    assert!(count("lag-p50") <= count("lag-p95") && count("lag-p95") <= count("lag-max"), "{device:?}");
+    assert_eq!(device.get::<f64>("batch-mean").unwrap(), 1.0);
     let message = bench.message(gst::MessageType::Element);
     let structure = message.structure().unwrap();
     assert_eq!(structure.name(), "parakeettdt/audio-dropped");

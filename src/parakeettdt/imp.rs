@@ -227,7 +227,12 @@ impl ObjectImpl for ParakeetTdt {
         match pspec.name() {
             "max-observed-delay" => self.state().statistics.max_delay_ms.to_value(),
             "dropped-audio" => nanoseconds(self.state().statistics.dropped).to_value(),
-            "stats" => self.state().statistics.structure().to_value(),
+            "stats" => {
+                let state = self.state();
+                let (statistics, engine) = (state.statistics.clone(), state.model.engine().cloned());
+                drop(state);
+                statistics.structure(engine.as_deref()).to_value()
+            }
             name => self.settings().get(name),
         }
     }

@@ -497,7 +497,8 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             .blurb(
                 "Since READY: text buffers pushed (buffers, uint64), audio that came in, that was dropped and that \
                  never came, as jumps of its time stamps say, in ns (audio, dropped-audio, missing-audio, uint64), times that it \
-                 was cut by jumps in time (cuts, uint64), and max-observed-delay",
+                 was cut by jumps in time (cuts, uint64), max-observed-delay, and what the devices of the model did for all \
+                 elements that share it (devices, a GstValueArray)",
             )
             .read_only()
             .build(),

@@ -39,6 +39,16 @@ pub enum Model {
     Failed,
 }
 
+impl Model {
+    /// The engine, once it is there.
+    pub fn engine(&self) -> Option<&Arc<Engine>> {
+        match self {
+            Model::Ready(engine) => Some(engine),
+            _ => None,
+        }
+    }
+}
+
 /// The engine's stream before it is in use: it is opened on a thread of its own, since that may wait for the device.
 #[derive(Default)]
 pub enum Opening {
