@@ -113,6 +113,10 @@ fn compile(unit: Unit, target: Target) -> Vec<Usage> {
     let Unit { name, source, mut options, shape, title } = unit;
     options.push("--ptxas-options=-v".into());
     let compiler = Nvrtc::get().expect("NVRTC");
+    if compiler.version() >= (13, 0) {
+        // What it has compiled before comes from a cache where there is a driver, without a log.
+        options.push("--no-cache".into());
+    }
     let compiled = compiler.compile_with_log(&source, name, target, &options);
     let (_, log) = compiled.unwrap_or_else(|e| panic!("{title}, {target:?}: {e}"));
     let usages = usages(&log);
