@@ -7,7 +7,7 @@ use std::time::Duration;
 use parakeet_engine::{Engine, StreamOptions};
 use tokio::sync::watch;
 
-use super::metrics::Metrics;
+use super::metrics::{Metrics, Now};
 
 /// What a server allows.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +91,16 @@ impl House {
     /// The model and how its streams are run, once it is loaded.
     pub fn engine(&self) -> Option<&(Arc<Engine>, StreamOptions)> {
         self.engine.get()
+    }
+
+    /// What is to be told now beside what is counted. Waits for the step under way.
+    pub fn now(&self) -> Now {
+        Now {
+            streams: self.streams(),
+            limit: self.limits.streams,
+            is_ready: self.ready().is_ok(),
+            statistics: self.engine().map(|(engine, _)| engine.statistics()),
+        }
     }
 
     /// How many streams there are.

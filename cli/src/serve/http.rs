@@ -51,7 +51,7 @@ async fn ready(State(house): State<Arc<House>>) -> Response {
 
 async fn scrape(State(house): State<Arc<House>>) -> Response {
     // Waits for the step under way.
-    let text = tokio::task::spawn_blocking(move || metrics::text(&house)).await;
+    let text = tokio::task::spawn_blocking(move || metrics::text(&house.metrics, house.now())).await;
     match text {
         Ok(Ok(text)) => ([(CONTENT_TYPE, metrics::TYPE)], text).into_response(),
         _ => StatusCode::INTERNAL_SERVER_ERROR.into_response(),

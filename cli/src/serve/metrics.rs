@@ -13,8 +13,6 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::house::House;
-
 /// Content type of [`text`].
 pub const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -62,10 +60,10 @@ impl Metrics {
     }
 }
 
-/// All that is known now. Waits for the step under way.
-pub fn text(house: &House) -> Result<String, fmt::Error> {
+/// All that is known now.
+pub fn text(counted: &Metrics, now: Now) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("parakeet");
-    let Metrics { opened, failed, refused, words, audio, dropped, delay } = &house.metrics;
+    let Metrics { opened, failed, refused, words, audio, dropped, delay } = counted;
     registry.register("streams_opened", "Streams that were opened", opened.clone());
     registry.register("streams_failed", "Streams that failed", failed.clone());
     registry.register("streams_refused", "Streams that were refused", refused.clone());
@@ -78,12 +76,7 @@ pub fn text(house: &House) -> Result<String, fmt::Error> {
         Unit::Seconds,
         delay.clone(),
     );
-    registry.register_collector(Box::new(Now {
-        streams: house.streams(),
-        limit: house.limits.streams,
-        is_ready: house.ready().is_ok(),
-        statistics: house.engine().map(|(engine, _)| engine.statistics()),
-    }));
+    registry.register_collector(Box::new(now));
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)
@@ -91,11 +84,15 @@ pub fn text(house: &House) -> Result<String, fmt::Error> {
 
 /// What is read when it is asked for.
 #[derive(Debug)]
-struct Now {
-    streams: usize,
-    limit: Option<usize>,
-    is_ready: bool,
-    statistics: Option<Statistics>,
+pub struct Now {
+    /// Streams that are open.
+    pub streams: usize,
+    /// Streams that may be.
+    pub limit: Option<usize>,
+    /// Another would be taken.
+    pub is_ready: bool,
+    /// What the devices did, once there is a model.
+    pub statistics: Option<Statistics>,
 }
 
 impl Collector for Now {
