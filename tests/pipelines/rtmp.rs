@@ -73,12 +73,14 @@ fn nginx_has_the_words_of_who_sends_to_it_written() {
         lines().ends_with('\n') && lines().lines().last().is_some_and(|line| read(line).start >= last)
     });
     let words: Vec<Cue> = lines().lines().map(read).collect();
-    assert_eq!(words.len(), heard.len(), "{words:?}");
-    assert!(
-        words.iter().zip(&heard).all(|(word, heard)| word.start.abs_diff(heard.start) <= TOLERANCE),
-        "{words:?}"
-    );
     // Who comes late hears the sound in other chunks, and some word may be another.
-    let wrong = words.iter().zip(&heard).filter(|(word, heard)| word.text != heard.text).count();
-    assert!(wrong <= 2, "{words:?}");
+    let is_there = |said: &&Cue| {
+        words.iter().any(|word| word.text == said.text && word.start.abs_diff(said.start) <= TOLERANCE)
+    };
+    let right = heard.iter().filter(is_there).count();
+    assert!(
+        right + 2 >= heard.len() && words.len() <= heard.len() + 2,
+        "{right} of {}: {words:?}",
+        heard.len()
+    );
 }
