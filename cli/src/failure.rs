@@ -31,6 +31,17 @@ pub enum Failure {
     /// A server has no place to listen at.
     #[error("cannot listen at {0}: {1}; choose another address or port with --listen")]
     Listen(SocketAddr, io::Error),
+    /// The command can't be meant like that.
+    #[error("{0}")]
+    Usage(String),
+    /// Results of some files are missing; why was told for each.
+    #[error("{missing} of {all} files have no result; the same command does what is missing")]
+    Files {
+        /// Files without.
+        missing: usize,
+        /// Files that were wanted.
+        all: usize,
+    },
     /// Standard output.
     #[error("standard output: {0}")]
     Output(#[from] io::Error),
@@ -40,6 +51,19 @@ impl Failure {
     /// A problem of the file `path`.
     pub fn file(path: &Path, reason: impl Into<String>) -> Self {
         Failure::File { path: path.to_owned(), reason: reason.into() }
+    }
+
+    /// What to print of it if it belongs to the file `path`, among others.
+    pub fn of_file(&self, path: &Path) -> String {
+        match self {
+            Failure::File { .. } => format!("error: {self}"),
+            _ => format!("error: {}: {self}", path.display()),
+        }
+    }
+
+    /// The exit status: 2 for a command that is wrong, else 1.
+    pub fn status(&self) -> u8 {
+        if matches!(self, Failure::Usage(_)) { 2 } else { 1 }
     }
 
     /// The reader of our output went away, which is no failure to report.

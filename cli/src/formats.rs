@@ -2,15 +2,14 @@
 //! The forms a transcript can have: plain text, JSON, SubRip and WebVTT.
 
 use clap::ValueEnum;
-use parakeet_engine::{TimedToken, Word};
+use parakeet_engine::{Caption, Captions, Lines, TimedToken, Word};
 use serde::Serialize;
 
-use crate::captions::{Caption, Captions};
-
 /// Form of the transcript.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Format {
     /// The words, as they come
+    #[value(name = "txt", alias = "plain")]
     Plain,
     /// One object with words, tokens, times in seconds and confidences, at the end
     Json,
@@ -18,6 +17,18 @@ pub enum Format {
     Srt,
     /// WebVTT captions
     Vtt,
+}
+
+impl Format {
+    /// The extension of its files.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Plain => "txt",
+            Self::Json => "json",
+            Self::Srt => "srt",
+            Self::Vtt => "vtt",
+        }
+    }
 }
 
 /// What is known about a transcript as a whole.
@@ -74,9 +85,9 @@ struct JsonToken {
 }
 
 impl Writer {
-    /// A writer of `format`.
-    pub fn new(format: Format) -> Self {
-        Self { format, words: 0, captions: Captions::default(), number: 0, json: Json::default() }
+    /// A writer of `format`, whose captions have such lines.
+    pub fn new(format: Format, lines: Lines) -> Self {
+        Self { format, words: 0, captions: Captions::new(lines), number: 0, json: Json::default() }
     }
 
     /// What comes before the first word.
@@ -97,7 +108,7 @@ impl Writer {
             Format::Plain if self.words == 1 || word.joined => word.text.clone(),
             Format::Plain => format!(" {}", word.text),
             Format::Srt | Format::Vtt => {
-                self.captions.word(word).iter().map(|caption| self.caption(caption)).collect()
+                self.captions.word(word.clone()).iter().map(|caption| self.caption(caption)).collect()
             }
         }
     }
@@ -191,7 +202,7 @@ mod tests {
     }
 
     fn write(format: Format, words: &[Word]) -> String {
-        let mut writer = Writer::new(format);
+        let mut writer = Writer::new(format, Lines::default());
         let mut text = writer.begin().to_owned();
         for word in words {
             text += &writer.word(word, |id| id.to_string());

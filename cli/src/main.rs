@@ -3,12 +3,12 @@
 
 mod audio;
 mod bench;
-mod captions;
 mod convert;
 mod engine_args;
 mod failure;
 mod formats;
 mod info;
+mod manifest;
 mod picture;
 mod resample;
 mod serve;
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
         Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("error: {failure}");
-            ExitCode::FAILURE
+            ExitCode::from(failure.status())
         }
     }
 }

@@ -13,6 +13,13 @@ pub fn bytes_bar() -> Option<ProgressBar> {
     bar("{wide_bar} {bytes} of {total_bytes}")
 }
 
+/// A bar with a message and the time that is left, if standard error is a terminal.
+pub fn files_bar() -> Option<ProgressBar> {
+    let bar = bar("{wide_bar} {percent:>3} % {msg}, {eta} left")?;
+    bar.enable_steady_tick(Duration::from_millis(100));
+    Some(bar)
+}
+
 fn bar(template: &str) -> Option<ProgressBar> {
     if !io::stderr().is_terminal() {
         return None;

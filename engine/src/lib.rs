@@ -86,7 +86,7 @@ pub use runtime::{
     Distribution, Engine, Event, LaneStatistics, Overflow, Percentiles, PushError, Statistics, Stream,
     StreamOptions,
 };
-pub use text::{Mask, TextUnit, TimedToken, Unit, Units, Word};
+pub use text::{Caption, Captions, Lines, Mask, TextUnit, TimedToken, Unit, Units, Word};
 
 /// The README's examples, which compile.
 #[cfg(doctest)]

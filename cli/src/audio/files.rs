@@ -6,7 +6,7 @@ use std::io::{Cursor, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::{AudioFile, Input, source};
+use super::{AudioFile, Decoder, Input, Standard, source};
 
 /// Samples of the first 1.2 s of speech, which the fixtures hold.
 const SAMPLES: usize = 19_200;
@@ -26,11 +26,15 @@ enum Expected {
     Heard(usize),
     /// So many samples and an error with this in it.
     Warned(usize, &'static str),
+    /// So many samples, by GStreamer.
+    Elsewhere(usize),
     /// An error with this in it.
     Refused(&'static str),
 }
 
-use Expected::{Heard, Refused, Warned};
+use Expected::{Elsewhere, Heard, Refused, Warned};
+
+mod made;
 
 fn fixture(name: &str) -> Vec<u8> {
     fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)).unwrap()
@@ -261,33 +265,47 @@ fn compressed_cases() -> Vec<Case> {
 }
 
 fn foreign_cases() -> Vec<Case> {
-    let case = |what, extension, begin: &[u8]| Case {
-        what,
-        extension,
-        bytes: [begin, &[0x55; 5_000]].concat(),
-        expected: Refused("which isn't supported, expected WAV, FLAC, MP3 or Ogg Vorbis"),
+    let case = |what, extension, bytes| Case { what, extension, bytes, expected: Elsewhere(SAMPLES) };
+    // What no plugin is for, or no file of, is told with its name.
+    let fake = |what, extension, begin: &[u8], name| Case {
+        expected: Refused(name),
+        ..case(what, extension, [begin, &[0x55; 5_000]].concat())
     };
-    let opus = fixture("opus.ogg");
+    let h264 = "openh264enc ! h264parse";
+    let aac = "voaacenc ! aacparse";
+    let au = [24_u32, u32::MAX, 3, 16_000, 1].iter().flat_map(|number| number.to_be_bytes());
+    let au =
+        b".snd".iter().copied().chain(au).chain(speech().into_iter().flat_map(i16::to_be_bytes)).collect();
     vec![
-        case("Ogg Opus", ".ogg", &opus),
-        case("Ogg Speex", ".spx", &[&opus[..28], b"Speex   "].concat()),
-        case("MP4, M4A, QuickTime", ".m4a", b"\0\0\0\x20ftypM4A "),
-        case("Matroska, WebM", ".webm", b"\x1A\x45\xDF\xA3"),
-        case("AIFF", ".aiff", b"FORM\0\0\x10\0AIFF"),
-        case("Core Audio", ".caf", b"caff\0\x01\0\0"),
-        case("Windows Media", ".wma", b"\x30\x26\xB2\x75\x8E\x66\xCF\x11"),
-        case("AVI", ".avi", b"RIFF\0\0\0\x10AVI LIST"),
-        case("AMR", ".amr", b"#!AMR\n"),
-        case("AU", ".au", b".snd\0\0\0\x20"),
-        case("WavPack", ".wv", b"wvpk"),
-        case("MPEG program stream", ".mpg", b"\0\0\x01\xBA"),
+        Case { expected: Elsewhere(4_800), ..case("Ogg Opus", ".ogg", fixture("opus.ogg")) },
+        case("Ogg Speex", ".spx", made::sound("speexenc ! oggmux")),
+        case("M4A, AAC", ".m4a", made::sound("audio/x-raw,rate=48000 ! voaacenc ! aacparse ! mp4mux")),
+        case("MP4 video, H.264 and AAC", ".mp4", made::video(h264, aac, "mp4mux")),
+        case("QuickTime video, H.264 and AAC", ".mov", made::video(h264, aac, "qtmux")),
+        case("Matroska video, Theora and Opus", ".mkv", made::video("theoraenc", "opusenc", "matroskamux")),
+        case("WebM video, VP8 and Opus", ".webm", made::video("vp8enc deadline=1", "opusenc", "webmmux")),
+        case("Ogg video, Theora and Vorbis", ".ogv", made::video("theoraenc", "vorbisenc", "oggmux")),
+        case("AVI video, Motion JPEG and PCM", ".avi", made::video("jpegenc", "identity", "avimux")),
+        case("MPEG transport stream, H.264 and AAC", ".ts", made::video(h264, aac, "mpegtsmux")),
+        case("Flash video, H.264 and AAC", ".flv", made::video(h264, aac, "flvmux")),
+        case("AIFF", ".aiff", made::sound("audioconvert ! aiffmux")),
+        case("AU", ".au", au),
+        case("WavPack", ".wv", made::sound("audioconvert ! wavpackenc")),
+        Case {
+            expected: Refused("no sound in it"),
+            ..case("video without sound", ".mp4", made::silent_video())
+        },
+        fake("Core Audio", ".caf", b"caff\0\x01\0\0", "a Core Audio file: "),
+        fake("Windows Media", ".wma", b"\x30\x26\xB2\x75\x8E\x66\xCF\x11", "a Windows Media file: "),
+        fake("AMR", ".amr", b"#!AMR\n", "an AMR file: "),
+        fake("MPEG program stream", ".mpg", b"\0\0\x01\xBA", "an MPEG program stream: "),
     ]
 }
 
 /// Bytes of the first frame, which holds the Xing header.
 fn mpeg_frame(bytes: &[u8]) -> usize {
     let start = bytes.iter().position(|byte| *byte == 0xFF).unwrap();
-    start + super::Frame::read(&bytes[start..]).unwrap().bytes
+    start + super::mpeg::Frame::read(&bytes[start..]).unwrap().bytes
 }
 
 /// What comes of it: samples and whether there was an error, or only that.
@@ -301,8 +319,12 @@ fn hear(file: AudioFile) -> (usize, Result<(), String>) {
 }
 
 fn outcome(case: &Case, opened: Result<AudioFile, String>) -> Result<String, String> {
+    let elsewhere = matches!(&opened, Ok(AudioFile { decoder: Decoder::GStreamer(_), .. }));
     match (&case.expected, opened.map(hear)) {
-        (Heard(count), Ok((heard, Ok(())))) if near(heard, *count) => Ok("read".into()),
+        (Elsewhere(count), Ok((heard, Ok(())))) if elsewhere && near(heard, *count) => {
+            Ok("read, through GStreamer".into())
+        }
+        (Heard(count), Ok((heard, Ok(())))) if !elsewhere && near(heard, *count) => Ok("read".into()),
         (Warned(count, part), Ok((heard, Err(error)))) if near(heard, *count) && error.contains(part) => {
             Ok("read as far as it goes, then an error".into())
         }
@@ -313,7 +335,7 @@ fn outcome(case: &Case, opened: Result<AudioFile, String>) -> Result<String, Str
 
 /// Encoders and headers that are wrong leave some samples more or less.
 fn near(heard: usize, count: usize) -> bool {
-    heard.abs_diff(count) <= 1_300 && heard > 0
+    heard.abs_diff(count) <= 1_700 && heard > 0
 }
 
 #[test]
@@ -323,13 +345,10 @@ fn the_table_of_what_is_read_is_true() {
         let mut file = tempfile::Builder::new().suffix(case.extension).tempfile().unwrap();
         file.write_all(&case.bytes).unwrap();
         let from_file = outcome(&case, AudioFile::open(file.path()).map_err(|e| e.to_string()));
-        let piped = source::standard_input(Cursor::new(case.bytes.clone())).unwrap();
-        let from_pipe = match piped {
-            Ok(Input::Sound(source)) => {
-                outcome(&case, AudioFile::of(Path::new("standard input"), source).map_err(|e| e.to_string()))
-            }
-            Ok(Input::Raw(_)) => Err(format!("{}: taken for raw samples", case.what)),
-            Err(error) => outcome(&case, Err(error)),
+        let from_pipe = match AudioFile::from_pipe(Cursor::new(case.bytes.clone())) {
+            Ok(Standard::File(file)) => outcome(&case, Ok(*file)),
+            Ok(Standard::Raw(_)) => Err(format!("{}: taken for raw samples", case.what)),
+            Err(error) => outcome(&case, Err(error.to_string())),
         };
         match (from_file, from_pipe) {
             (Ok(file), Ok(pipe)) if file == pipe => rows.push(format!("| {} | {file} |\n", case.what)),

@@ -142,6 +142,31 @@ impl Layout {
         Self::Positions(bits.map(|bit| Position::from_bits_truncate(1 << bit)).collect())
     }
 
+    /// Of GStreamer's channel mask, whose bits are in the order of the channels and others than those of Windows from the
+    /// ninth on.
+    pub fn of_gstreamer(mask: u64) -> Self {
+        const PLACES: [Position; 12] = [
+            Position::FRONT_LEFT,
+            Position::FRONT_RIGHT,
+            Position::FRONT_CENTER,
+            Position::LFE1,
+            Position::REAR_LEFT,
+            Position::REAR_RIGHT,
+            Position::FRONT_LEFT_CENTER,
+            Position::FRONT_RIGHT_CENTER,
+            Position::REAR_CENTER,
+            Position::LFE2,
+            Position::SIDE_LEFT,
+            Position::SIDE_RIGHT,
+        ];
+        if mask == 0 {
+            return Self::Unknown;
+        }
+        let bits = (0..u64::BITS as usize).filter(|bit| mask & 1 << bit != 0);
+        // What is above is no centre and not low.
+        Self::Positions(bits.map(|bit| PLACES.get(bit).copied().unwrap_or(Position::TOP_CENTER)).collect())
+    }
+
     /// Of a decoder's channels.
     pub fn of(channels: &Channels) -> Self {
         match channels {
@@ -209,6 +234,8 @@ mod tests {
             (Layout::of_mask(0x60F), 6),
             (Layout::Unknown, 6),
             (Layout::of_mask(0x63F), 8),
+            (Layout::of_gstreamer(0xC3F), 8),
+            (Layout::of_gstreamer(0x3F), 6),
             (Layout::Unknown, 8),
         ] {
             let mut expected = vec![side, side, centre];

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What a file or a pipe is, by its first bytes, and how to get at the audio in it.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Cursor, Read, Seek};
 use std::sync::Arc;
@@ -45,8 +46,38 @@ pub enum Input<R> {
     Raw(io::Chain<Cursor<Vec<u8>>, R>),
 }
 
+/// Why a file isn't decoded here.
+pub enum Refusal {
+    /// It is something else, which others may read.
+    Foreign {
+        /// Its name, with an article.
+        what: &'static str,
+        /// All of it, if it comes from a pipe.
+        rest: Option<Box<dyn Read + Send>>,
+    },
+    /// Nobody knows what it is, or how its audio is coded.
+    Unknown(String),
+    /// It should be readable and isn't.
+    Damaged(String),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Foreign { what, .. } => write!(f, "{what}, which isn't supported, {FORMATS}"),
+            Self::Unknown(reason) | Self::Damaged(reason) => f.write_str(reason),
+        }
+    }
+}
+
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Self {
+        Self::Damaged(error.to_string())
+    }
+}
+
 /// A file or a named pipe. The inner error says why it can't be read.
-pub fn open(mut file: File) -> io::Result<Result<Source, String>> {
+pub fn open(mut file: File) -> io::Result<Result<Source, Refusal>> {
     let length = file.metadata().ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len());
     let mut head = read_head(&mut file, HEAD)?;
     let Some(length) = length else { return sound(head, file) };
@@ -56,7 +87,7 @@ pub fn open(mut file: File) -> io::Result<Result<Source, String>> {
         head = read_head(&mut file, HEAD)?;
     }
     match Kind::of(&head) {
-        Kind::Foreign(what) => Ok(Err(foreign(what))),
+        Kind::Foreign(what) => Ok(Err(Refusal::Foreign { what, rest: None })),
         Kind::Wav => {
             file.seek(io::SeekFrom::Start(tag))?;
             wav_source(file, Some(length - tag))
@@ -73,7 +104,9 @@ pub fn open(mut file: File) -> io::Result<Result<Source, String>> {
 }
 
 /// Standard input: a sound file if it begins as one, else samples. The inner error says why a file can't be read.
-pub fn standard_input<R: Read + Send + Sync + 'static>(mut input: R) -> io::Result<Result<Input<R>, String>> {
+pub fn standard_input<R: Read + Send + Sync + 'static>(
+    mut input: R,
+) -> io::Result<Result<Input<R>, Refusal>> {
     let mut head = read_head(&mut input, HEAD)?;
     if Frame::read(&head).is_some() {
         let more = read_head(&mut input, FRAMES - head.len())?;
@@ -95,7 +128,7 @@ pub fn standard_input<R: Read + Send + Sync + 'static>(mut input: R) -> io::Resu
 fn sound<R: Read + Send + Sync + 'static>(
     mut head: Vec<u8>,
     mut input: R,
-) -> io::Result<Result<Source, String>> {
+) -> io::Result<Result<Source, Refusal>> {
     // Tags in front say nothing that is needed.
     while let Some(size) = id3_size(&head).filter(|_| head.starts_with(b"ID3")) {
         let tag = size + 10;
@@ -109,7 +142,7 @@ fn sound<R: Read + Send + Sync + 'static>(
     let kind = Kind::of(&head);
     let input = Cursor::new(head).chain(input);
     match kind {
-        Kind::Foreign(what) => Ok(Err(foreign(what))),
+        Kind::Foreign(what) => Ok(Err(Refusal::Foreign { what, rest: Some(Box::new(input)) })),
         Kind::Wav => wav_source(input, None),
         Kind::Flac => Ok(Ok(media(Untagged::new(input, TAGS[1])))),
         Kind::Sound | Kind::Unknown => Ok(Ok(media(input))),
@@ -119,10 +152,10 @@ fn sound<R: Read + Send + Sync + 'static>(
 fn wav_source<R: Read + Send + Sync + 'static>(
     input: R,
     length: Option<u64>,
-) -> io::Result<Result<Source, String>> {
+) -> io::Result<Result<Source, Refusal>> {
     let wav = match wav::open(input, length)? {
         Ok(wav) => wav,
-        Err(reason) => return Ok(Err(format!("{reason}, {FORMATS}"))),
+        Err(reason) => return Ok(Err(Refusal::Damaged(format!("{reason}, {FORMATS}")))),
     };
     let facts = WavFacts { mask: wav.mask, seconds: wav.seconds, missing: wav.missing };
     let source = match wav.codec {
@@ -134,10 +167,6 @@ fn wav_source<R: Read + Send + Sync + 'static>(
 
 fn media<R: Read + Send + Sync + 'static>(input: R) -> Source {
     Source { media: Box::new(ReadOnlySource::new(input)), wav: None }
-}
-
-fn foreign(what: &str) -> String {
-    format!("{what}, which isn't supported, {FORMATS}; `ffmpeg -i FILE FILE.wav` converts it")
 }
 
 /// Up to `count` bytes, fewer only at the end.

@@ -192,8 +192,8 @@ fn what_is_no_sound_file_is_refused_by_name() {
     let refused = |path: &Path| AudioFile::open(path).err().map(|e| e.to_string()).unwrap();
     let readme = refused(&fixture("README.md"));
     assert!(readme.contains("README.md: not a sound file") && readme.contains("FLAC"), "{readme}");
-    let opus = refused(&fixture("opus.ogg"));
-    assert!(opus.contains("opus.ogg: an Ogg Opus file, which isn't supported"), "{opus}");
+    let empty = tempfile::NamedTempFile::new().unwrap();
+    assert!(refused(empty.path()).contains("is empty, expected WAV"));
     assert!(refused(Path::new("/no/such.wav")).starts_with("/no/such.wav: "));
     assert!(refused(Path::new("/")).contains("is a directory"));
 }

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
+use crate::manifest;
 
 /// A line of a manifest.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,15 +25,10 @@ pub fn read(path: &Path) -> Result<Vec<Utterance>, Failure> {
 }
 
 fn parse(bytes: &[u8], dir: &Path) -> Result<Vec<Utterance>, String> {
-    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     let mut utterances = Vec::new();
-    for (index, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
-        let fail = |reason: &str| format!("line {}: {reason}, expected audio<TAB>reference", index + 1);
-        let line = str::from_utf8(line).map_err(|_| fail("not UTF-8"))?;
-        let line = line.strip_suffix('\r').unwrap_or(line);
-        if line.trim().is_empty() || line.starts_with('#') {
-            continue;
-        }
+    for line in manifest::lines(bytes) {
+        let (number, line) = line.map_err(|reason| format!("{reason}, expected audio<TAB>reference"))?;
+        let fail = |reason: &str| format!("line {number}: {reason}, expected audio<TAB>reference");
         let (name, reference) = line.split_once('\t').ok_or_else(|| fail("no tab"))?;
         if name.trim().is_empty() {
             return Err(fail("no audio file before the tab"));

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Tokens to words, words to phrases and sentences.
+//! Tokens to words, words to phrases, sentences and captions.
 
 mod breaks;
+mod captions;
+mod lines;
 mod mask;
 mod phrases;
 mod place;
@@ -10,6 +12,8 @@ mod seam;
 mod unspaced;
 mod words;
 
+pub use captions::{Caption, Captions};
+pub use lines::Lines;
 pub use mask::Mask;
 pub use phrases::{TextUnit, Unit, Units};
 pub(crate) use place::{Clock, Placement};

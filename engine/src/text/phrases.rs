@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Words to units of text that belong together: phrases for captions, sentences for readers.
 
-use unicode_width::UnicodeWidthStr;
-
+use super::lines::{Lines, parts, text};
 use super::words::Word;
 use crate::audio::SAMPLE_RATE;
 
-/// Columns of a line, what broadcasters and streaming services agree on; a wide character, as of Chinese, takes two.
-const LINE: usize = 42;
 /// Shortest time that a phrase or sentence is given where silence follows it, in samples: 5/6 s, for who reads it on a screen.
-const SHOWN: u64 = SAMPLE_RATE as u64 * 5 / 6;
+pub(super) const SHOWN: u64 = SAMPLE_RATE as u64 * 5 / 6;
+/// Longest time that a phrase covers, in seconds: as long as streaming services leave a subtitle on the screen.
+pub(super) const LONGEST: u64 = 7;
 /// Abbreviations whose full stop ends no sentence, in lower case. Those made of single letters need no mention.
 const ABBREVIATIONS: [&str; 15] =
     ["mr", "mrs", "ms", "dr", "st", "prof", "gen", "sen", "rev", "capt", "jr", "vs", "etc", "mme", "bzw"];
@@ -54,18 +53,24 @@ pub struct Unit {
 #[derive(Clone, Debug, Default)]
 pub struct Units {
     kind: TextUnit,
+    lines: Lines,
     pending: Vec<Word>,
 }
 
 impl Units {
     /// Collects units of `kind`.
     pub fn new(kind: TextUnit) -> Self {
-        Self { kind, pending: Vec::new() }
+        Self { kind, ..Self::default() }
+    }
+
+    /// Collects phrases that fit in these lines.
+    pub(super) fn of_lines(lines: Lines) -> Self {
+        Self { kind: TextUnit::Phrase, lines, ..Self::default() }
     }
 
     /// The same kind of units, from the start.
     pub fn emptied(&self) -> Self {
-        Self::new(self.kind)
+        Self { pending: Vec::new(), ..*self }
     }
 
     /// Takes the next word; gives out the units that are complete now.
@@ -150,7 +155,7 @@ impl Units {
         self.pending.len() == 1
             || match self.kind {
                 TextUnit::Word => false,
-                TextUnit::Phrase => seconds <= 7 && fits_two_lines(&self.pending),
+                TextUnit::Phrase => seconds <= LONGEST && self.lines.fit(&self.pending),
                 TextUnit::Sentence => seconds <= 20 && text(&self.pending).chars().count() <= 400,
             }
     }
@@ -169,49 +174,14 @@ impl Units {
 }
 
 /// The last sample that one of `words` covers.
-fn end(words: &[Word]) -> Option<u64> {
+pub(super) fn end(words: &[Word]) -> Option<u64> {
     words.iter().map(|word| word.end).max()
-}
-
-fn text(words: &[Word]) -> String {
-    words.iter().fold(String::new(), |mut text, word| {
-        if !(text.is_empty() || word.joined || word.text.is_empty()) {
-            text.push(' ');
-        }
-        text + &word.text
-    })
-}
-
-/// Whether text may part before the word `at`.
-fn parts(words: &[Word], at: usize) -> bool {
-    at == 0 || words[at].may_part_from(&words[at - 1])
 }
 
 /// The last word with the pieces joined to it.
 fn last_word(words: &[Word]) -> String {
     let first = (0..words.len()).rev().find(|&at| parts(words, at)).unwrap_or(0);
     text(&words[first..])
-}
-
-/// Whether words make at most two lines, which part where [`Word::may_part_from`] says so.
-fn fits_two_lines(words: &[Word]) -> bool {
-    let starts: Vec<usize> = (0..words.len()).filter(|&at| parts(words, at)).collect();
-    let ends = starts.iter().skip(1).copied().chain([words.len()]);
-    // Filling the first line as far as it goes leaves the least for the second.
-    let (mut line, mut length) = (1, 0);
-    for (start, end) in starts.iter().copied().zip(ends) {
-        let space = usize::from(length > 0 && !words[start].joined);
-        let width = text(&words[start..end]).width();
-        if length > 0 && length + space + width > LINE {
-            (line, length) = (line + 1, width);
-        } else {
-            length += space + width;
-        }
-        if length > LINE {
-            return false;
-        }
-    }
-    line <= 2
 }
 
 /// `word` without the quotes and brackets that close after it.
@@ -484,7 +454,7 @@ mod tests {
                 let length = unit.end - unit.start;
                 let (longest, most) = match kind {
                     TextUnit::Word => (0, 0),
-                    TextUnit::Phrase => (112_000, 2 * LINE + 1),
+                    TextUnit::Phrase => (112_000, 2 * Lines::default().columns + 1),
                     TextUnit::Sentence => (320_000, 400),
                 };
                 let within = length <= longest && unit.text.chars().count() <= most;
