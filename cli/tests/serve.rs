@@ -223,7 +223,7 @@ fn the_metrics_are_those_of_the_page_and_of_the_dashboard() {
 fn examples_for_clusters_start_the_server_as_it_is_started() {
     for file in ["examples/kubernetes/serve.yaml", "examples/compose.yaml"] {
         let text = std::fs::read_to_string(repository().join(file)).unwrap();
-        let line = text.lines().find_map(|line| line.split_once("[parakeet, serve, ")).expect(file).1;
+        let line = text.lines().find_map(|line| line.split_once("[serve, ")).expect(file).1;
         let arguments: Vec<&str> =
             line.trim_end_matches(']').split(", ").map(|word| word.trim_matches('"')).collect();
         // Only the model isn't there.
