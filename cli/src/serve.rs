@@ -74,8 +74,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         let (streaming, vocabulary, loading) = (args.streaming.clone(), args.vocabulary.clone(), house.clone());
         thread::spawn(move || {
             let opened = Engine::open(&model, &options).map_err(Failure::from).and_then(|engine| {
-                let vocabulary = vocabulary.read(&engine)?;
-                let options = parakeet_engine::StreamOptions { vocabulary, ..streaming.options(engine.config())? };
+                let options = vocabulary.options(&streaming, &engine)?;
                 options.mode(engine.config())?;
                 loading.open(engine, options);
                 Ok(())

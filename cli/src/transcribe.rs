@@ -11,7 +11,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 use parakeet_engine::model::{EMBEDDED, find_model};
-use parakeet_engine::{Engine, Lines, Mask, StreamOptions};
+use parakeet_engine::{Engine, Lines, Mask};
 
 use crate::audio::AudioFile;
 use crate::engine_args::EngineArgs;
@@ -131,8 +131,7 @@ impl Args {
         let mask = self.mask.as_deref().map(read_mask).transpose()?;
         let model = self.model.clone().map_or_else(default_model, Ok)?;
         let engine = Engine::open(&model, &self.engine.options()?)?;
-        let vocabulary = self.vocabulary.read(&engine)?;
-        let options = StreamOptions { vocabulary, ..self.streaming.options(engine.config())? };
+        let options = self.vocabulary.options(&self.streaming, &engine)?;
         // What the model lacks for it is wrong for every file.
         options.mode(engine.config())?;
         Ok(Hearing { engine, options, mask, channel: self.channel(), chunk: self.chunk_ms })

@@ -4,9 +4,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use parakeet_engine::{Boosts, Engine, Error};
+use parakeet_engine::{Boosts, Engine, Error, StreamOptions};
 
 use crate::failure::Failure;
+use crate::streaming::StreamArgs;
 
 /// A list of phrases.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -31,5 +32,11 @@ impl VocabularyArgs {
             Error::Option { reason, .. } => fail(reason),
             other => other.into(),
         })
+    }
+
+    /// The options of a stream of the engine's model, with the phrases. Fails if these are none for it, or a window is none.
+    pub fn options(&self, streaming: &StreamArgs, engine: &Engine) -> Result<StreamOptions, Failure> {
+        let vocabulary = self.read(engine)?;
+        Ok(StreamOptions { vocabulary, ..streaming.options(engine.config())? })
     }
 }

@@ -79,8 +79,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let utterances = manifest::read(&args.manifest)?;
     let dir = args.model.clone().map_or_else(default_model, Ok)?;
     let engine = Engine::open(&dir, &EngineOptions { threads: args.threads, ..args.engine.options()? })?;
-    let vocabulary = args.vocabulary.read(&engine)?;
-    let options = StreamOptions { vocabulary, ..args.streaming.options(engine.config())? };
+    let options = args.vocabulary.options(&args.streaming, &engine)?;
     let way = Way::new(options, engine.config())?;
     // What the machine lacks for it is wrong for every file.
     drop(engine.stream(&way.options)?);

@@ -65,16 +65,26 @@ async fn body(
     Query(wishes): Query<Wishes>,
     body: Body,
 ) -> Response {
-    if let Some(refusal) = foreign(&headers) {
-        return refusal;
-    }
     // A body that breaks off has ended.
     let audio = body.into_data_stream().map_while(Result::ok);
-    match session::open(&house, wishes, audio).await {
+    match open(&house, &headers, wishes, audio).await {
         Ok(lines) => {
             ([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(told(lines))).into_response()
         }
-        Err(error) => unopened(error),
+        Err(refusal) => refusal,
+    }
+}
+
+/// Opens a stream, or says why not.
+async fn open(
+    house: &Arc<House>,
+    headers: &HeaderMap,
+    wishes: Wishes,
+    audio: impl Stream<Item = Bytes> + Send + 'static,
+) -> Result<Lines, Response> {
+    match foreign(headers) {
+        Some(refusal) => Err(refusal),
+        None => session::open(house, wishes, audio).await.map_err(unopened),
     }
 }
 
@@ -98,14 +108,11 @@ async fn socket(
     Query(wishes): Query<Wishes>,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    if let Some(refusal) = foreign(&headers) {
-        return refusal;
-    }
     // A stream first: who gets none is told in an answer that everybody can read.
     let (hand, audio) = mpsc::channel(PIECES);
-    match session::open(&house, wishes, ReceiverStream::new(audio)).await {
+    match open(&house, &headers, wishes, ReceiverStream::new(audio)).await {
         Ok(lines) => upgrade.max_message_size(MESSAGE).on_upgrade(move |socket| serve(socket, hand, lines)),
-        Err(error) => unopened(error),
+        Err(refusal) => refusal,
     }
 }
 

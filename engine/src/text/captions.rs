@@ -108,15 +108,10 @@ mod tests {
     use super::super::lines::text;
     use super::*;
 
-    fn word(text: &str, start: u64, end: u64) -> Word {
-        let tokens = Vec::new();
-        Word { text: text.into(), start, end, until: end, confidence: 1.0, heard: 0, joined: false, tokens }
-    }
-
     /// Words of `length` samples, each `gap` after the one before.
     fn words(text: &str, length: u64, gap: u64) -> Vec<Word> {
         let at = |i: usize| i as u64 * (length + gap);
-        text.split(' ').enumerate().map(|(i, text)| word(text, at(i), at(i) + length)).collect()
+        text.split(' ').enumerate().map(|(i, text)| Word::of(text, at(i), at(i) + length)).collect()
     }
 
     /// Captions of words of which the last ends with the audio.
@@ -192,7 +187,7 @@ mod tests {
     /// Captions of words without spaces between them.
     fn unspaced(texts_of_words: &[&str]) -> Vec<String> {
         let made = texts_of_words.iter().zip(0..);
-        let made = made.map(|(text, i)| Word { joined: i > 0, ..word(text, i * 100, i * 100 + 100) });
+        let made = made.map(|(text, i)| Word { joined: i > 0, ..Word::of(text, i * 100, i * 100 + 100) });
         texts(&captions(Lines::default(), &made.collect::<Vec<_>>()))
     }
 
@@ -227,7 +222,7 @@ mod tests {
                 // Most gaps are short, as in speech.
                 let start = at + if gap < 30_000 { gap / 30 } else { gap };
                 at = start + length / 4 + 1;
-                all.push(Word { joined, ..word(&text, start, at) });
+                all.push(Word { joined, ..Word::of(&text, start, at) });
             }
             let lines = Lines { columns, count };
             let mut maker = Captions::new(lines);

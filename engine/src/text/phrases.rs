@@ -222,17 +222,12 @@ mod tests {
 
     use super::*;
 
-    fn word(text: &str, start: u64, end: u64) -> Word {
-        let tokens = Vec::new();
-        Word { text: text.into(), start, end, until: end, confidence: 1.0, heard: 0, joined: false, tokens }
-    }
-
     /// Words of `length` samples, each `gap` after the one before; `+` before a word says that it is joined.
     fn words(text: &str, length: u64, gap: u64) -> Vec<Word> {
         let at = |i: usize| i as u64 * (length + gap);
         let made = text.split(' ').enumerate().map(|(i, text)| match text.strip_prefix('+') {
-            Some(piece) => Word { heard: 0, joined: true, ..word(piece, at(i), at(i) + length) },
-            None => word(text, at(i), at(i) + length),
+            Some(piece) => Word { heard: 0, joined: true, ..Word::of(piece, at(i), at(i) + length) },
+            None => Word::of(text, at(i), at(i) + length),
         });
         made.collect()
     }
@@ -278,7 +273,7 @@ mod tests {
             (TextUnit::Sentence, 40_000, 10_000 + 13_333),
             (TextUnit::Word, 40_000, 10_000 + 3_000),
         ] {
-            let all = units(kind, vec![Word { until, ..word("Yes.", 10_000, 13_000) }]);
+            let all = units(kind, vec![Word { until, ..Word::of("Yes.", 10_000, 13_000) }]);
             assert_eq!((all[0].start, all[0].end), (10_000, end), "{kind:?}, {until}");
         }
     }
@@ -310,7 +305,7 @@ mod tests {
             assert_eq!(units(kind, words("one two", 4000, pause - 1)).len(), 1);
             assert_eq!(units(kind, words("one two", 4000, pause)).len(), 2);
             let mut units = Units::new(kind);
-            assert_eq!(units.word(word("one", 0, 4000)), []);
+            assert_eq!(units.word(Word::of("one", 0, 4000)), []);
             assert_eq!(units.progress(4000 + pause - 1), None);
             assert_eq!(units.partial().map(|unit| unit.text), Some("one".into()));
             let unit = units.progress(4000 + pause).expect("the pause is long enough");
@@ -371,7 +366,7 @@ mod tests {
         let made = parts
             .iter()
             .zip(0..)
-            .map(|(text, i)| Word { joined: i > 0, ..word(text, i * 400, i * 400 + 400) });
+            .map(|(text, i)| Word { joined: i > 0, ..Word::of(text, i * 400, i * 400 + 400) });
         made.collect()
     }
 

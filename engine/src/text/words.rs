@@ -293,6 +293,15 @@ fn begins_word(vocabulary: &Vocabulary, id: u32) -> bool {
 }
 
 #[cfg(test)]
+impl Word {
+    /// Said from one sample to another, without tokens.
+    pub(super) fn of(text: &str, start: u64, end: u64) -> Self {
+        let tokens = Vec::new();
+        Self { text: text.into(), start, end, until: end, confidence: 1.0, heard: 0, joined: false, tokens }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
@@ -314,6 +323,17 @@ mod tests {
             margin: 1.0,
             duration_margin: 1.0,
         }
+    }
+
+    /// The texts of the words that tokens make, one a frame.
+    fn said(vocabulary: &Vocabulary, ids: &[u32]) -> Vec<String> {
+        let mut builder = WordBuilder::default();
+        let words =
+            ids.iter().zip(4..).filter_map(|(id, frame)| builder.push(vocabulary, token(*id, frame, 1, 1.0)));
+        let mut words: Vec<String> = words.map(|word| word.text).collect();
+        words.extend(builder.finish(vocabulary).map(|word| word.text));
+        words.retain(|text| !text.is_empty());
+        words
     }
 
     #[test]
@@ -362,17 +382,7 @@ mod tests {
         let pieces = ["\u{2581}he", ".", "x\u{bf}\u{ab}", "\u{bf}", "\u{ab}", "\u{2581}"];
         let pieces = pieces.map(|piece| (piece.to_string(), PieceKind::Normal));
         let vocabulary = Vocabulary::new(pieces.into());
-        let said = |ids: &[u32]| {
-            let mut builder = WordBuilder::default();
-            let words = ids
-                .iter()
-                .zip(4..)
-                .filter_map(|(id, frame)| builder.push(&vocabulary, token(*id, frame, 1, 1.0)));
-            let mut words: Vec<String> = words.map(|word| word.text).collect();
-            words.extend(builder.finish(&vocabulary).map(|word| word.text));
-            words.retain(|text| !text.is_empty());
-            words
-        };
+        let said = |ids: &[u32]| said(&vocabulary, ids);
         assert_eq!(said(&[1, 0]), ["he"]);
         assert_eq!(said(&[1, 1]), [""; 0]);
         assert_eq!(said(&[3, 0, 1]).concat(), "\u{bf}he.");
@@ -383,17 +393,7 @@ mod tests {
     #[test]
     fn a_mark_behind_a_space_belongs_to_the_word_before() {
         let vocabulary = vocabulary();
-        let said = |ids: &[u32]| {
-            let mut builder = WordBuilder::default();
-            let words = ids
-                .iter()
-                .zip(4..)
-                .filter_map(|(id, frame)| builder.push(&vocabulary, token(*id, frame, 1, 1.0)));
-            let mut words: Vec<String> = words.map(|word| word.text).collect();
-            words.extend(builder.finish(&vocabulary).map(|word| word.text));
-            words.retain(|text| !text.is_empty());
-            words
-        };
+        let said = |ids: &[u32]| said(&vocabulary, ids);
         assert_eq!(said(&[0, 6, 5, 1]), ["he.", "was"]);
         assert_eq!(said(&[0, 6, 2, 1]), ["he", "n", "was"], "a space alone begins a word");
         assert_eq!(said(&[0, 6, 6, 2]), ["he", "n"]);
